@@ -29,7 +29,9 @@ from energyql.files import write_json, write_text
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics import pool
-from energyql.pipeline.draw import Pipeline, pipeline_for
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.run import run_latents
+from energyql.pipeline.session import Session, open_session
 from energyql.progress import reporting
 from energyql.sampling import prior_latents
 from energyql.training.heads import HeadSettings, train_heads
@@ -54,29 +56,29 @@ NOTE = (
 )
 
 
-def _pictures(n: int, pipeline: Pipeline) -> Callable[[], Any]:
-    query = pipeline.prepare(COMMON)
-    sampled = next(query.latents(n, progress=False))
+def _pictures(n: int, pipeline: Session) -> Callable[[], Any]:
+    query = plan_query(pipeline, COMMON)
+    sampled = next(run_latents(query, n, progress=False))
     return lambda: query.show(sampled, np.arange(n), lambda stage, fraction: None)
 
 
-def _latents(n: int, pipeline: Pipeline) -> Callable[[], Any]:
-    query = pipeline.prepare(RARE)
-    return lambda: [list(query.latents(n, progress=False)) for _ in range(CALLS)]
+def _latents(n: int, pipeline: Session) -> Callable[[], Any]:
+    query = plan_query(pipeline, RARE)
+    return lambda: [list(run_latents(query, n, progress=False)) for _ in range(CALLS)]
 
 
-def _edit(pipeline: Pipeline) -> Callable[[], Any]:
+def _edit(pipeline: Session) -> Callable[[], Any]:
     return lambda: edit(7, "glasses", model=pipeline.model, progress=False)
 
 
-def _training(pipeline: Pipeline) -> Callable[[], Any]:
+def _training(pipeline: Session) -> Callable[[], Any]:
     vocabulary, latents = pipeline.model.vocabulary, prior_latents(0, 0, 2000, pipeline.model.generator.z_dim)
     labels = {name: (latents[:, i] > 0).float() for i, name in enumerate(vocabulary)}
     settings = HeadSettings(steps=STEPS, patience=None)
     return lambda: train_heads(latents, labels, vocabulary, settings)
 
 
-def _stylegan2(n: int, pipeline: Pipeline) -> Callable[[], Any]:
+def _stylegan2(n: int, pipeline: Session) -> Callable[[], Any]:
     torch.manual_seed(0)
     generator = StyleGAN2(StyleGAN2Config(256, channel_base=16384)).eval().requires_grad_(False)
     w = prior_latents(0, 0, n, generator.z_dim)
@@ -89,7 +91,7 @@ def _stylegan2(n: int, pipeline: Pipeline) -> Callable[[], Any]:
     return draw
 
 
-def _products(size: int, pipeline: Pipeline) -> Callable[[], Any]:
+def _products(size: int, pipeline: Session) -> Callable[[], Any]:
     """What a single thread of PyTorch loses by itself: products of a few rows with matrices, `size` numbers in all."""
     matrices = [torch.randn(64, 64) for _ in range(size // 4096)]
 
@@ -104,7 +106,7 @@ def _products(size: int, pipeline: Pipeline) -> Callable[[], Any]:
     return multiply
 
 
-WORK: dict[str, Callable[[Pipeline], Callable[[], Any]]] = {
+WORK: dict[str, Callable[[Session], Callable[[], Any]]] = {
     "control of 256 KB": partial(_products, 1 << 16),
     "control of 8 MB": partial(_products, 1 << 21),
     "16 pictures": partial(_pictures, 16),
@@ -114,7 +116,7 @@ WORK: dict[str, Callable[[Pipeline], Callable[[], Any]]] = {
     "64 pictures": partial(_pictures, 64),
     "64 of StyleGAN2 256": partial(_stylegan2, 64),
 }
-SMOKE_WORK: dict[str, Callable[[Pipeline], Callable[[], Any]]] = {"2 pictures": partial(_pictures, 2)}
+SMOKE_WORK: dict[str, Callable[[Session], Callable[[], Any]]] = {"2 pictures": partial(_pictures, 2)}
 
 
 def serve(threads: int, before: bool) -> None:
@@ -123,7 +125,7 @@ def serve(threads: int, before: bool) -> None:
     if before:
         pool.in_autocast = lambda: True  # under autocast there is no pool
         pool.LARGE = 0  # and no operation is too small for several threads
-    pipeline, ready = pipeline_for(DEFAULT_MODEL, "cpu"), dict[str, Callable[[], Any]]()
+    pipeline, ready = open_session(DEFAULT_MODEL, "cpu"), dict[str, Callable[[], Any]]()
     for line in sys.stdin:
         name = line.strip()
         if name not in ready:

@@ -110,7 +110,7 @@ def measure_query(
     """
     assert model.features is not None
     query, bins = bind(parse(text), model.vocabulary), AttributeBins(model.vocabulary, prior.values)
-    exact = model.prepare(query, semantics="exact").energy
+    exact = model.plan(query, semantics="exact").energy
     oracle = find_oracle(model, query, exact, prior, sizes["oracle"], out / "oracle", report)
     found: dict[str, Any] = {"prevalence": oracle.prevalence, "methods": {}}
     for method in methods:

@@ -44,7 +44,6 @@ from energyql.attributes.predictions import Prediction, of_columns, output_count
 from energyql.attributes.quality import REPORT
 from energyql.cli.options import read_pairs
 from energyql.cli.share import read_value
-from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import machine
@@ -58,8 +57,9 @@ from energyql.generators.load import load_generator
 from energyql.kinds import KINDS
 from energyql.language import And, Cardinality, Expr, Not, Or, Predicate, Xor, bind, parse, predicates
 from energyql.logic.satisfiability import satisfied
-from energyql.pipeline.draw import PreparedQuery
 from energyql.pipeline.model import Model, Values, load_model
+from energyql.pipeline.plan import Plan
+from energyql.pipeline.run import draw, run_latents
 from energyql.pipeline.settings import DEFAULT_SAMPLER, GRADIENT_FREE, SamplerName, Verify
 from energyql.progress import Report, reporting
 from energyql.render.charts import Axes, Canvas
@@ -196,7 +196,7 @@ class Subject:
         self.model, self.evaluated, self.logdiff = model, EvaluatedModel(model), logdiff
         self.headed: Model | None = None
         self.labels = 0
-        self.prepared = [self.evaluated.prepare(query, sampler=sampler) for query in queries]
+        self.prepared = [self.evaluated.plan(query, sampler=sampler) for query in queries]
 
     def outputs(self, images: Tensor) -> Tensor:
         """Return the predictions of the guide for pictures, side by side, (n, columns)."""
@@ -358,21 +358,12 @@ def prompted(model: Model, query: Expr, *, negate: bool) -> tuple[Model, int]:
     return replace(model, generator=made), cost
 
 
-def draw(prepared: PreparedQuery, n: int, report: Report) -> tuple[SampleResult, dict[str, float]]:
+def draw(prepared: Plan, n: int, report: Report) -> tuple[SampleResult, dict[str, float]]:
     """Draw n samples, and return them with their calls, a sample: pictures that were drawn, and gradients."""
-    fresh, drawn = replace(prepared), 0  # another object, with a pilot of its own
-    energy = fresh.energy
-    assert isinstance(energy, PictureEnergy)
-    synthesize = energy.draw
-
-    def counted(w: Tensor, rows: Tensor) -> Tensor:
-        nonlocal drawn
-        drawn += len(w)
-        return synthesize(w, rows)
-
-    energy.draw = counted
-    sampled = SampleResult.join(list(fresh.latents(n, progress=report)))
-    return sampled, {"calls": (drawn + int(sampled.gradients.sum())) / n}
+    ledger = Ledger()
+    plan = calibrate(metered(prepared, ledger), ledger)
+    sampled = SampleResult.join(list(run_latents(plan, n, progress=report)))
+    return sampled, {"calls": ledger.calls / n}
 
 
 def measure(
@@ -428,8 +419,8 @@ def measure(
         if subject.headed is None:
             raise ArgumentError("no heads propose", hint="give the number of their labels with --labels")
         mode: Verify = "sure" if method == SURE else "faithful"
-        query = EvaluatedModel(subject.headed).prepare(prepared.expr, verify=mode)
-        result = query.run(n, progress=report)
+        query = EvaluatedModel(subject.headed).plan(prepared.expr, verify=mode)
+        result = draw(query, n, progress=report)
         calls = (query.calls.made + subject.labels / len(subject.prepared)) / n
         failures = sum(status is not Status.OK for status in result.status)
         return subject.read(result.z, report), {"calls": calls, "failures": failures}
@@ -437,7 +428,7 @@ def measure(
         if not subject.model.has_gradient:
             raise ArgumentError("the generator computes no gradients", hint="give --differentiate for recipes.flow")
         sampler = ReNO() if method == RENO else DEFAULT_SAMPLER
-        prepared = subject.evaluated.prepare(prepared.expr, sampler=sampler)
+        prepared = subject.evaluated.plan(prepared.expr, sampler=sampler)
     sampled, costs = draw(prepared, n, report)
     return subject.read(sampled.z, report), costs | {"failures": int((~sampled.ok).sum())}
 
@@ -576,7 +567,7 @@ def laws(subject: Subject, prior: JudgedSamples, count: int, seed: int, report: 
         for number, (one, other) in enumerate(pairs):
             drawn = []
             for query in (one, other):
-                (sampled,) = subject.evaluated.prepare(query, sampler=GRADIENT_FREE).latents(2, progress=_quiet)
+                (sampled,) = run_latents(subject.evaluated.plan(query, sampler=GRADIENT_FREE), 2, progress=_quiet)
                 drawn.append(torch.cat([images for _, images in subject.evaluated.draw(sampled.z)]))
             same += torch.equal(*drawn)
             with suppress(ArgumentError):

@@ -37,9 +37,12 @@ from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS
 from energyql.language import Expr
 from energyql.logic.satisfiability import satisfied
-from energyql.pipeline.draw import Pipeline, generate, pipeline_for
+from energyql.pipeline.generate import generate
 from energyql.pipeline.model import Model, Values, load_model
+from energyql.pipeline.plan import plan_query
 from energyql.pipeline.result import Result
+from energyql.pipeline.run import draw
+from energyql.pipeline.session import Session, open_session
 from energyql.progress import Report, reporting
 from energyql.training.heads import HeadSettings
 from energyql.training.judge import TRAIN
@@ -244,7 +247,7 @@ def taught_model(
 
 
 def measure(
-    subject: Subject, truth: Truth, pipeline: Pipeline, formula: Expr, n: int, options: dict[str, Any], report: Report
+    subject: Subject, truth: Truth, pipeline: Session, formula: Expr, n: int, options: dict[str, Any], report: Report
 ) -> dict[str, Any]:
     """Draw pictures for a formula, and compare them with the truth.
 
@@ -254,8 +257,8 @@ def measure(
         of `ticks` that is right, `None` without any. Or `refused`: the type and the message of the error.
     """
     try:
-        prepared = pipeline.prepare(formula, **options)
-        result = prepared.run(n, progress=report)
+        prepared = plan_query(pipeline, formula, **options)
+        result = draw(prepared, n, progress=report)
     except EnergyQLError as error:
         return {"refused": f"{type(error).__name__}: {error.message}"}
     numbers: dict[str, Any] = {"kept": len(result), "drawn": drawn_for_one(result)}
@@ -427,7 +430,7 @@ def main(
                         continue
                     if pipeline is None:
                         model = taught_model(subject, truth, way, sizes[way], settings, report)
-                        pipeline = pipeline_for(model, "cpu")
+                        pipeline = open_session(model, "cpu")
                     weak = {"allow_weak": tuple(truth.vocabulary)} if allow_weak else {}
                     records[str(formula)] = {
                         "formula": str(formula),

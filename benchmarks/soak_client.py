@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from energyql.editing.edit import edit
-from energyql.pipeline.draw import generate
+from energyql.pipeline.generate import generate
 
 DRAWS: tuple[dict[str, Any], ...] = (
     {"query": "smile", "n": 1, "seed": 1},

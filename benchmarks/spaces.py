@@ -37,6 +37,7 @@ from energyql.evaluation.metrics import conditional_accuracy
 from energyql.evaluation.reference import prior_samples
 from energyql.files import write_json, write_text
 from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.run import run_latents
 from energyql.pipeline.settings import DEFAULT_SAMPLER, SamplerName, Semantics
 from energyql.progress import Report, reporting
 from energyql.sampling import SampleResult, as_energy, prior_latents
@@ -119,9 +120,9 @@ def measure(guide: Model, query: str, method: str, n: int, reference: JudgedSamp
     """Draw n samples, judge them, and return what the table says of them; see `NOTE`."""
     sampler, semantics = METHODS[method]
     evaluated = EvaluatedModel(guide)
-    prepared = evaluated.prepare(query, sampler=sampler, semantics=semantics)
+    prepared = evaluated.plan(query, sampler=sampler, semantics=semantics)
     started = time.process_time()
-    sampled = SampleResult.join(list(prepared.latents(n, progress=report)))
+    sampled = SampleResult.join(list(run_latents(prepared, n, progress=report)))
     seconds = time.process_time() - started
     samples = evaluated.judge(sampled.z)
     z0 = prior_latents(0, 0, SLOPES, evaluated.z_dim).to(evaluated.device)

@@ -26,8 +26,9 @@ from energyql.files import write_json, write_text
 from energyql.generators.base import encode_under
 from energyql.language import Expr
 from energyql.logic.satisfiability import satisfied
-from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import Model
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.session import Session
 from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, Precision
 from energyql.progress import Report, reporting
 from energyql.sampling import EnergyLike, RandomStreams, Sampler, SampleResult, prior_latents
@@ -79,7 +80,7 @@ def run(model: Model, *, n: int, turns: int, out: Path, report: Report) -> dict[
             turns,
             lambda done, number=number: report("timing", (number + done) / len(QUERIES)),  # type: ignore[misc]
         )
-        bound = Pipeline(model, torch.device("cpu")).prepare(query).expr
+        bound = plan_query(Session(model, torch.device("cpu")), query).expr
         rows.append({"title": title, "query": query, **_summary(model, bound, timed)})
         write_json(path, data)
     return data
@@ -87,16 +88,16 @@ def run(model: Model, *, n: int, turns: int, out: Path, report: Report) -> dict[
 
 def _samplers(model: Model, query: str, starts: Sequence[Tensor]) -> dict[str, Callable[[int], SampleResult]]:
     """Return a function for each algorithm that samples from the start latents of a seed."""
-    pipeline = Pipeline(model, torch.device("cpu"))
+    pipeline = Session(model, torch.device("cpu"))
 
     def samples(sampler: Sampler, energy: EnergyLike) -> Callable[[int], SampleResult]:
         return lambda seed: sampler.sample(energy, starts[seed], noise=RandomStreams(seed))
 
     plain = partial(encode_under, model.generator, truncation=model.truncation)
-    energy = PublishedEnergy(pipeline.prepare(query, semantics="lace").rule, plain, model.bank)
+    energy = PublishedEnergy(plan_query(pipeline, query, semantics="lace").rule, plain, model.bank)
     found = {PAPER: samples(PublishedODE(), energy)}
     for name, (sampler, precision) in OURS.items():
-        prepared = pipeline.prepare(query, sampler=sampler, precision=precision)
+        prepared = plan_query(pipeline, query, sampler=sampler, precision=precision)
         found[name] = samples(prepared.sampler, prepared.energy)
     return found
 

@@ -21,7 +21,7 @@ from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.generators.base import draw_batches, encode_under
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.draw import generate
+from energyql.pipeline.generate import generate
 from energyql.pipeline.model import Model, load_model
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures

@@ -25,8 +25,10 @@ from energyql.evaluation.measure import machine
 from energyql.files import write_text
 from energyql.language import bind, parse
 from energyql.logic.satisfiability import satisfied
-from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.run import draw
+from energyql.pipeline.session import open_session
 from energyql.pipeline.texts import PriorPictures
 from energyql.progress import reporting
 from energyql.training.report import report_quality
@@ -77,7 +79,7 @@ def measure_queries(
 ) -> list[list[str]]:
     """Return a row for each query: true % of samples, of the best of 16, and of random pictures; draws; seconds."""
     assert model.words is not None
-    pipeline, rows = pipeline_for(model, "cpu"), []
+    pipeline, rows = open_session(model, "cpu"), []
     for number, (query, sentence) in enumerate(queries.items()):
         started = time.perf_counter()
         scores = prior.log_odds([sentence])[:, 0][: n * BEST_OF].view(-1, BEST_OF)
@@ -85,7 +87,7 @@ def measure_queries(
         random = holds(query, model, prior.z)
         row = [f"`{query}`", "none accepted", f"{100 * random[best.numpy()].mean():.1f}", f"{100 * random.mean():.1f}"]
         with suppress(NotAcceptedError):
-            result = pipeline.prepare(query, seed=SEED).run(n, progress=False)
+            result = draw(plan_query(pipeline, query, seed=SEED), n, progress=False)
             row[1] = f"{100 * holds(query, model, result.z).mean():.1f}"
             row.append(f"{result.statistics['drawn'] / n:.1f}")
         rows.append([*row, *[""] * (5 - len(row)), f"{time.perf_counter() - started:.0f}"])

@@ -55,12 +55,15 @@ if TYPE_CHECKING:
     from energyql.generators.load import load_generator
     from energyql.generators.onnx import load_onnx
     from energyql.labelling.sample import sample_pictures
-    from energyql.pipeline.draw import Pipeline, generate, sample_latents, until_satisfied
     from energyql.pipeline.explain import Explanation, explain, list_attributes
     from energyql.pipeline.export import export_energy
+    from energyql.pipeline.generate import generate, sample_latents, until_satisfied
     from energyql.pipeline.model import Model, load_model
+    from energyql.pipeline.plan import Plan, plan_query
     from energyql.pipeline.result import Result
+    from energyql.pipeline.run import Budget, Count, Satisfied, draw, run
     from energyql.pipeline.score import score
+    from energyql.pipeline.session import Session, open_session
     from energyql.pipeline.stream import stream
     from energyql.sampling import ODESolver
     from energyql.training.directions import Directions, draw_directions, find_directions, name_directions
@@ -82,24 +85,27 @@ _MODULES = {
     "gallery.gallery": "Gallery traverse truth_table", "generators.checkpoints.torch_file": "read_weights",
     "generators.load": "load_generator", "generators.onnx": "load_onnx", "labelling.sample": "sample_pictures",
     "pipeline.explain": "Explanation explain list_attributes", "pipeline.export": "export_energy",
-    "pipeline.draw": "Pipeline generate sample_latents until_satisfied", "pipeline.model": "Model load_model",
-    "pipeline.result": "Result", "pipeline.score": "score", "pipeline.stream": "stream", "sampling": "ODESolver",
+    "pipeline.generate": "generate sample_latents until_satisfied", "pipeline.model": "Model load_model",
+    "pipeline.plan": "Plan plan_query", "pipeline.result": "Result",
+    "pipeline.run": "Budget Count Satisfied draw run", "pipeline.session": "Session open_session",
+    "pipeline.score": "score", "pipeline.stream": "stream", "sampling": "ODESolver",
     "training.directions": "Directions draw_directions find_directions name_directions",
     "training.judge": "train_judge", "training.run": "train_attributes",
 }  # fmt: skip
 _LAZY = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
-    "ArgumentError", "AttributeSpec", "Audit", "CheckpointWarning", "ConstantPartWarning", "Contradiction", "DataError",
-    "DatasetClass", "DatasetPlan", "Directions", "E", "Edit", "EnergyQLError", "Explanation", "Expr", "Gallery",
-    "IncompleteError", "Inversion", "KindError", "LabelWarning", "LimitError", "LockWarning", "Model",
-    "ModelError", "NotAcceptedError", "ODESolver", "OutOfDomainError", "Pipeline", "Preset", "QuerySyntaxError",
-    "QueryWarning", "Result", "TautologyWarning", "UnknownAttribute", "Vocabulary", "VocabularyError", "WeakHeadError",
-    "WrittenDataset", "__version__", "all_of", "animate", "any_of", "at_least", "at_most", "audit", "compare_samplers",
-    "draw_directions", "edit", "evaluate", "exactly", "explain", "export_energy", "find_directions", "generate",
-    "invert", "list_attributes", "load_generator", "load_model", "load_onnx", "name_directions", "none_of", "parse",
-    "read_weights", "sample_latents", "sample_pictures", "score", "stream", "train_attributes", "train_judge",
-    "traverse", "truth_table", "until_satisfied", "write_dataset",
+    "ArgumentError", "AttributeSpec", "Audit", "Budget", "CheckpointWarning", "ConstantPartWarning",
+    "Contradiction", "Count", "DataError", "DatasetClass", "DatasetPlan", "Directions", "E", "Edit",
+    "EnergyQLError", "Explanation", "Expr", "Gallery", "IncompleteError", "Inversion", "KindError", "LabelWarning",
+    "LimitError", "LockWarning", "Model", "ModelError", "NotAcceptedError", "ODESolver", "OutOfDomainError", "Plan",
+    "Preset", "QuerySyntaxError", "QueryWarning", "Result", "Satisfied", "Session", "TautologyWarning",
+    "UnknownAttribute", "Vocabulary", "VocabularyError", "WeakHeadError", "WrittenDataset", "__version__", "all_of",
+    "animate", "any_of", "at_least", "at_most", "audit", "compare_samplers", "draw", "draw_directions", "edit",
+    "evaluate", "exactly", "explain", "export_energy", "find_directions", "generate", "invert", "list_attributes",
+    "load_generator", "load_model", "load_onnx", "name_directions", "none_of", "open_session", "parse",
+    "plan_query", "read_weights", "run", "sample_latents", "sample_pictures", "score", "stream", "train_attributes",
+    "train_judge", "traverse", "truth_table", "until_satisfied", "write_dataset",
 ]  # fmt: skip
 
 
@@ -111,4 +117,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted(__all__)

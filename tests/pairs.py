@@ -29,7 +29,7 @@ from energyql.cli.failures import reporting_failures
 from energyql.dataset import DatasetClass, DatasetPlan
 from energyql.dataset.manifest import arrow
 from energyql.files import fingerprint, finish_saving, sole_writer
-from energyql.pipeline import draw
+from energyql.pipeline import run
 from energyql.pipeline.model import load_model
 from energyql.training.judge import train_judge
 
@@ -233,7 +233,7 @@ def main(base, count, kinds):
 if __name__ == "__main__":
     torch.set_num_threads(1)  # a fork does not have the threads of its parent
     arrow()[0].array([])  # imported here, once
-    chance, draw.STREAM_BATCH = random.Random(int(sys.argv[2])), 2
+    chance, run.STREAM_BATCH = random.Random(int(sys.argv[2])), 2
     PLAIN = tiny_model(Path(sys.argv[1]) / "plain")
     MODEL = load_model(tiny_model(Path(sys.argv[1]) / "tiny"))
     main(Path(sys.argv[1]), int(sys.argv[3]), sys.argv[4:] or [*KINDS])

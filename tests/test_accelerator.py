@@ -22,7 +22,8 @@ from energyql.evaluation.evaluate import evaluate
 from energyql.generators.fastgan import FastGAN, FastGANConfig
 from energyql.generators.r3gan import R3GAN, R3GANConfig
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.session import open_session
 from energyql.sampling import SAMPLERS, DescentSampler
 from energyql.training.directions import draw_directions, find_directions
 from energyql.training.heads import HeadSettings, train_heads
@@ -124,7 +125,7 @@ class TestSampling:
     def test_energies_and_gradients_are_those_of_the_cpu(self, model, query):
         z = torch.linspace(-2, 2, 5 * CONFIG.z_dim).view(5, -1)
         there, here = (
-            pipeline_for(model, device).prepare(query, verify="off").energy.gradient(z.to(device))
+            plan_query(open_session(model, device), query, verify="off").energy.gradient(z.to(device))
             for device in (DEVICE, "cpu")
         )
         for found, expected in zip(there, here, strict=True):

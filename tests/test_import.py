@@ -51,6 +51,6 @@ def test_torch_is_imported_when_needed_and_not_before(code):
 
 
 def test_importing_prints_nothing_and_reads_no_model():
-    code = "import energyql, energyql.pipeline.draw; print(energyql.pipeline.draw._pipeline.cache_info().currsize)"
+    code = "import energyql, energyql.pipeline.session; print(energyql.pipeline.session._session.cache_info().currsize)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("0\n", "")

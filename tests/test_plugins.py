@@ -18,7 +18,7 @@ from energyql.attributes.labels import import_labeller
 from energyql.cli.main import app
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, WeakHeadError
 from energyql.generators.families import named_generator
-from energyql.pipeline.draw import generate
+from energyql.pipeline.generate import generate
 from energyql.pipeline.model import judge_mark, record_judge
 from energyql.plugins import GENERATORS, JUDGES, is_plugin
 from energyql.studio import serving

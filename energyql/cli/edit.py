@@ -136,15 +136,17 @@ def animate(
     """
     from energyql.editing.filmstrip import animate as run
     from energyql.editing.filmstrip import check_animation
-    from energyql.pipeline.draw import pipeline_for
+    from energyql.pipeline.plan import plan_query
+    from energyql.pipeline.run import draw
+    from energyql.pipeline.session import open_session
 
     check_animation(save_to)
     if len(queries) < 2:
         hint = 'name two or more: energyql animate "smile" "frown"'
         raise ArgumentError("an animation needs at least two queries", hint=hint)
     opened = source.open(device)
-    prepared = [pipeline_for(opened, device).prepare(query, **settings) for query in queries]
-    stops = [each.run(n, progress=not quiet) for each in prepared]
+    plans = [plan_query(open_session(opened, device), query, **settings) for query in queries]
+    stops = [draw(plan, n, progress=not quiet) for plan in plans]
     run(stops, save_to, model=opened, rows=range(n), frames=frames, device=device, progress=not quiet)
     if not quiet:
         out.print(f"Saved {escape(str(save_to))}")

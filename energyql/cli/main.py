@@ -112,8 +112,10 @@ def generate(
         budget: Most calls of the generator in all; with --only-satisfied by default those of 10 n samples.
     """
     from energyql.files import check_destination, sole_writer
-    from energyql.pipeline.draw import pipeline_for
+    from energyql.pipeline.plan import plan_query
     from energyql.pipeline.result_folder import check_free, held_samples
+    from energyql.pipeline.run import draw, draw_until_satisfied
+    from energyql.pipeline.session import open_session
     from energyql.pipeline.stream import FolderRun, check_run
     from energyql.render.pictures import MOST_IN_GRID
 
@@ -130,8 +132,8 @@ def generate(
         raise ArgumentError(
             "a run with a budget, or of --only-satisfied, starts at its first sample", hint="leave out --first"
         )
-    prepared, progress = pipeline_for(source.open(device), device).prepare(query, **settings), not quiet
-    run = prepared.run_until_satisfied if only_satisfied else partial(prepared.run, first=first)
+    plan, progress = plan_query(open_session(source.open(device), device), query, **settings), not quiet
+    run = partial(draw_until_satisfied, plan) if only_satisfied else partial(draw, plan, first=first)
     if standard or grid:
         result = run(count, budget=budget, progress=progress)
         with TemporaryDirectory() as scratch:
@@ -139,7 +141,7 @@ def generate(
             if standard:
                 sys.stdout.buffer.write(saved.read_bytes())
     elif not limited:
-        folder = FolderRun(save_to, prepared, n, first)
+        folder = FolderRun(save_to, plan, n, first)
         if len(folder) and not quiet:
             removed = f"; {folder.removed:,} beyond were removed" if folder.removed else ""
             err.print(f"{escape(str(save_to))} holds {len(folder):,} samples of this run{removed}")
@@ -149,7 +151,7 @@ def generate(
         result = folder.verdicts
     else:
         with sole_writer(save_to, "a run"):
-            check_run(save_to, prepared.provenance | {"wanted": count})
+            check_run(save_to, plan.provenance | {"wanted": count})
             held = held_samples(save_to)
             count = max(PICTURES, held) if n is None else n
             check_free(save_to, count, held)
@@ -231,11 +233,11 @@ def attributes(
 
 
 def _examined(model: str, reader: str) -> Examination:
-    from energyql.pipeline.draw import pipeline_for
     from energyql.pipeline.model import load_model
+    from energyql.pipeline.session import open_session
     from energyql.pipeline.settings import DrawSettings
 
-    return pipeline_for(load_model(model, reader=reader), "auto").examination(DrawSettings())
+    return open_session(load_model(model, reader=reader), "auto").examination(DrawSettings())
 
 
 def _quality(report: HeadReport | None) -> str:

@@ -31,7 +31,6 @@ from energyql.errors import DataError
 from energyql.files import fingerprint, json_digest, parse_json
 from energyql.kinds import KINDS
 from energyql.language.lexical import shorten
-from energyql.pipeline.mixture import PreparedMixture
 from energyql.pipeline.model import changed_parts
 from energyql.plugins import import_optional
 from energyql.render.pages import page_templates
@@ -66,7 +65,7 @@ class Index:
     def __init__(self, prepared: PreparedPlan) -> None:
         self._arrow, self._parquet = arrow()
         types = dict(_FACTS)
-        if any(isinstance(query, PreparedMixture) for query in prepared.queries):
+        if any(query.mixture is not None for query in prepared.queries):
             types["prompt"] = "string"
         for query in prepared.queries:
             for name, spec in query.model.vocabulary.items():

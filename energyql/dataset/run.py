@@ -30,7 +30,10 @@ from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import as_path
 from energyql.generators.base import Generator
 from energyql.models import packaged_models
+from energyql.pipeline.calibrate import calibrate
+from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model
+from energyql.pipeline.run import draw
 from energyql.plugins import import_optional
 from energyql.progress import Report, reporting
 
@@ -247,9 +250,10 @@ class DatasetRun:
         seconds = size = samples = 0.0
         with reporting(progress) as report:
             for number, (one, query) in enumerate(pairs, start=1):
-                query.run(2, progress=False)  # so that work of the first call is not measured
+                query = calibrate(query, Ledger(), end=PILOT)
+                draw(query, 2, progress=False)  # so that work of the first call is not measured
                 started = time.perf_counter()
-                result = query.run(min(PILOT, one.count), progress=False)
+                result = draw(query, min(PILOT, one.count), progress=False)
                 pictures = [self.prepared.compress(picture) for picture in result.images]
                 each = (time.perf_counter() - started) / len(result)
                 texts = [str(sample) for sample in result.to_dict()["samples"]]

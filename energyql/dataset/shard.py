@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 from rich.filesize import decimal
 
-from energyql.dataset.plan import CLASS, WHOLE, DatasetClass, DatasetPlan, Job, Mistake, PlanSource, blamed, refuse
+from energyql.dataset.plan import CLASS, WHOLE, DatasetPlan, Job, Mistake, PlanSource, blamed, refuse
 from energyql.errors import DataError, EnergyQLError, IncompleteError, QueryWarning
 from energyql.files import json_digest, parse_json
 from energyql.generators.families import module_fingerprint
@@ -33,10 +33,15 @@ from energyql.language import as_query, bind
 from energyql.language.lexical import plural
 from energyql.logic.satisfiability import noting_tautologies, warn
 from energyql.numerics.pool import always_in_pool
+from energyql.pipeline.calibrate import calibrate
 from energyql.pipeline.checks import accepted, next_round
-from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery, pipeline_for
+from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model, choose_device, load_model
+from energyql.pipeline.plan import Plan, plan_query
+from energyql.pipeline.render import STREAM_BATCH
 from energyql.pipeline.result import Result
+from energyql.pipeline.run import check_judged, draw, stream_batches
+from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import settings_of
 from energyql.renamed import CONDITION, LABEL
 from energyql.sampling import Status
@@ -247,7 +252,7 @@ class PreparedPlan:
     """
 
     plan: DatasetPlan
-    queries: Sequence[PreparedQuery]
+    queries: Sequence[Plan]
     warnings: Sequence[tuple[str, str]] = ()
 
     @cached_property
@@ -267,6 +272,17 @@ class PreparedPlan:
             entry["fingerprints"] = facts["fingerprints"] or {"generator": module_fingerprint(query.model.generator)}
             whole["classes"].append(entry)
         return dict(json.loads(json.dumps(whole)))
+
+    @cached_property
+    def _calibrated(self) -> dict[int, Plan]:
+        """The plan of each class from which a picture was drawn, by its number, after its pilot run."""
+        return {}
+
+    def _ready(self, number: int) -> Plan:
+        if number not in self._calibrated:
+            end = self.plan.candidates(self.plan.classes[number], self.plan.shards - 1).stop
+            self._calibrated[number] = calibrate(self.queries[number], Ledger(), end=end)
+        return self._calibrated[number]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -293,7 +309,7 @@ class PreparedPlan:
                 record = ClassRecord(len(self.plan.positions(one, shard)))
                 shared = {"class": one.name, "class_number": number}
                 shared |= {name: query.provenance[fact] for name, fact in _SHARED.items()}
-                for result, drawn, pictures in self._compressed(self._draw(one, query, shard), query):
+                for result, drawn, pictures in self._compressed(self._draw(number, shard), query):
                     rows = result.to_dict()["samples"]
                     for sample, picture in zip(rows, pictures, strict=True):
                         if sample["status"] == Status.NOT_ACCEPTED.name:
@@ -324,24 +340,28 @@ class PreparedPlan:
         picture.save(buffer, name, **{setting: getattr(self.plan, setting) for setting in settings})
         return buffer.getvalue()
 
-    def _draw(self, one: DatasetClass, query: PreparedQuery, shard: int) -> Iterator[tuple[Result, int]]:
+    def _draw(self, number: int, shard: int) -> Iterator[tuple[Result, int]]:
         """Yield results of a class for a shard, each with the number of samples drawn for it, refused ones included."""
+        one = self.plan.classes[number]
         count, candidates = len(self.plan.positions(one, shard)), self.plan.candidates(one, shard)
+        if not count:
+            return
+        query = self._ready(number)
         if not self.plan.only_satisfied:
-            for result in query.stream(count, first=candidates.start, progress=False) if count else ():
+            for result in stream_batches(query, count, first=candidates.start, progress=False):
                 yield result, len(result)
             return
         rows = drawn = 0
         while rows < count and drawn < len(candidates):
             tried = min(STREAM_BATCH, len(candidates) - drawn, next_round(count, rows, drawn))
-            batch = query.run(tried, first=candidates.start + drawn, progress=False)
+            batch = draw(query, tried, first=candidates.start + drawn, progress=False)
             batch = batch[np.flatnonzero([status != Status.NOT_ACCEPTED for status in batch.status])]
             result = batch[accepted(batch, count - rows)]
             rows, drawn = rows + len(result), drawn + tried
             yield result, tried
 
     def _compressed(
-        self, batches: Iterable[tuple[Result, int]], query: PreparedQuery
+        self, batches: Iterable[tuple[Result, int]], query: Plan
     ) -> Iterator[tuple[Result, int, Iterable[bytes]]]:
         """Add the compressed pictures to each batch; on a GPU, threads compress them while the next batch is drawn."""
         if query.device.type == "cpu":  # no core is free for threads
@@ -382,9 +402,9 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
     """
     plan, target = job.plan, choose_device(job.device)
     code: dict[str, Any] = {name: getattr(job, name) for name in ("generator", "judge", "reader", "allow_plugins")}
-    models: dict[str, Pipeline | None] = {}
+    models: dict[str, Session | None] = {}
     mistakes: list[Mistake] = []
-    queries: list[PreparedQuery] = []
+    queries: list[Plan] = []
     warnings: list[tuple[str, QueryWarning]] = []
 
     @contextmanager
@@ -411,16 +431,16 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
                 opened = one.model
                 if any(code.values()) and not isinstance(opened, Model):
                     opened = load_model(opened, target, **code)
-                models[key] = pipeline_for(opened, str(target))
-        if (pipeline := models[key]) is None:
+                models[key] = open_session(opened, str(target))
+        if (session := models[key]) is None:
             continue
         with noting(number, "query"):
             expr, text = as_query(one.query)
-            bind(expr, pipeline.model.vocabulary, query=text)
+            bind(expr, session.model.vocabulary, query=text)
         with noting(number, "query", list(one.settings)), noting_tautologies() as notes:
-            query = pipeline.prepare(one.query, one.draw_settings(plan.seed_of(one)))
+            query = plan_query(session, one.query, one.draw_settings(plan.seed_of(one)))
             if plan.only_satisfied:
-                query.check_judged()
+                check_judged(query)
             queries.append(query)
         warnings += [(one.name, note) for note in notes]
     refuse(mistakes, source)

@@ -34,10 +34,11 @@ from energyql.logic.satisfiability import check_satisfiable
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics.pool import one_thread
 from energyql.numerics.pullback import Convertible
-from energyql.pipeline.draw import Pipeline, PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model
+from energyql.pipeline.plan import Plan
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import EDIT
+from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import DEFAULT_NOISE, EXACT, DrawSettings, Noise, Semantics, several, whole_number
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
@@ -277,24 +278,24 @@ def edit(
     )  # fmt: skip
     queries = several(queries, (str, Expr))
     settings = _check_settings(
-        pipeline_for(model, device).reading(queries, draw), queries, mode, keep,
+        open_session(model, device).reading(queries, draw), queries, mode, keep,
         choose_preset(preset, strength, semantics), identity, draw,
     )  # fmt: skip
-    prepared = [settings.prepare(query) for query in settings.queries]
-    under = prepared[0].provenance
-    space = LatentSpace(settings.pipeline.model, under["truncation"], under["condition"])
-    masks = [space.layer_mask(layers, query.rule.attributes) for query in prepared]
+    plans = [settings.plan(query) for query in settings.queries]
+    under = plans[0].provenance
+    space = LatentSpace(settings.session.model, under["truncation"], under["condition"])
+    masks = [space.layer_mask(layers, query.rule.attributes) for query in plans]
     with reporting(progress) as report:
         pictures = as_pictures(start) if n is None else None
         if pictures is not None:
-            inversion = invert_pictures(settings.pipeline, pictures, settings.draw, anyway=anyway, report=report)
+            inversion = invert_pictures(settings.session, pictures, settings.draw, anyway=anyway, report=report)
             start = inversion.result
         begin = read_start(start, n, space)
-        return replace(_run(settings, begin, prepared, masks, space, report), inversion=inversion)
+        return replace(_run(settings, begin, plans, masks, space, report), inversion=inversion)
 
 
 def _run(
-    settings: EditSettings, start: EditStart, prepared: list[PreparedQuery], masks: list[Tensor | None],
+    settings: EditSettings, start: EditStart, plans: list[Plan], masks: list[Tensor | None],
     space: LatentSpace, report: Report,
 ) -> Edit:  # fmt: skip
     """Make all steps of an edit, and return their results.
@@ -302,32 +303,32 @@ def _run(
     Args:
         settings: the checked arguments of `edit`.
         start: latents and origin of the pictures before the first step.
-        prepared: the compiled query of each step.
+        plans: the compiled query of each step.
         masks: for each step, which layers of W+ may change, (num_ws,) bool; or `None` if all layers may change.
         space: the model's latent space.
         report: called with the stages "editing" and "drawing".
     """
-    count, latents, prior = len(prepared), start.latents, prior_values(space)
+    count, latents, prior = len(plans), start.latents, prior_values(space)
     facts, z_dim = settings.facts() | start.facts, space.model.generator.z_dim
     small = settings.identity is None and isinstance(space.reads, Convertible)  # others may be large networks of users
     products = len(start.index) * z_dim**2 if small else math.inf
 
-    def draw(query: PreparedQuery, latents: Latents, done: int, run: SampleResult | None = None) -> Result:
+    def draw(query: Plan, latents: Latents, done: int, run: SampleResult | None = None) -> Result:
         provenance = query.provenance | {"edit": facts | {"step": done}, "sampler": facts["preset"]["solver"]}
         part = _part(report, "drawing", done, count + 1)
         return draw_result(replace(query, provenance=provenance), space, latents, start.index, part, run)
 
     before = start.result
     if before is None:
-        before = draw(settings.prepare("TRUE", semantics=EXACT), latents, 0)
-    first, earlier, extended = before, list[int](), list[PreparedQuery]()
+        before = draw(settings.plan("TRUE", semantics=EXACT), latents, 0)
+    first, earlier, extended = before, list[int](), list[Plan]()
     results, leaks = list[Result](), list[Leaks]()
-    for i, (query, mask) in enumerate(zip(prepared, masks, strict=True)):
+    for i, (query, mask) in enumerate(zip(plans, masks, strict=True)):
         began = time.perf_counter()
         with one_thread(products):
             dependence, extended_query = estimate_dependence(settings.queries[i], query, prior, space, settings)
         extended.append(extended_query)
-        superseded = [j for j in earlier if dependence.excludes_query(prepared[j].expr)]
+        superseded = [j for j in earlier if dependence.excludes_query(plans[j].expr)]
         earlier = [j for j in earlier if j not in superseded]
         names = query.rule.attributes
         rules = [extended[j].rule for j in (i, *earlier)]
@@ -335,7 +336,7 @@ def _run(
         with one_thread(products):
             latents, run = run_step(rules, query, dependence, mask, latents, space, settings, part)
         if earlier:
-            query = settings.prepare(reduce(and_, [settings.queries[j] for j in (*earlier, i)]))
+            query = settings.plan(reduce(and_, [settings.queries[j] for j in (*earlier, i)]))
         solved = time.perf_counter()
         after = draw(query, latents, i + 1, run)
         after.statistics.update({"seconds_sampling": solved - began, "seconds_drawing": time.perf_counter() - solved})
@@ -362,13 +363,13 @@ def _part(report: Report, stage: str, done: int, count: int) -> Report:
 
 
 def _check_settings(
-    pipeline: Pipeline, queries: Sequence[str | Expr], mode: str, keep: str | Iterable[str], preset: Preset,
+    session: Session, queries: Sequence[str | Expr], mode: str, keep: str | Iterable[str], preset: Preset,
     identity: Embed | None, draw: DrawSettings,
 ) -> EditSettings:  # fmt: skip
     """Check the arguments of `energyql.edit`, and parse the queries.
 
     Args:
-        pipeline: the loaded model.
+        session: the loaded model.
         queries: the query of each step.
         mode: "cumulative" or "alone".
         keep: names of the attributes to keep, or "everything".
@@ -386,14 +387,14 @@ def _check_settings(
     if identity is not None and not preset.identity:
         raise ArgumentError("identity has no weight in this preset", hint="give a Preset with identity above 0")
     exprs, texts = zip(*map(as_query, queries), strict=True)
-    vocabulary = pipeline.model.vocabulary
+    vocabulary = session.model.vocabulary
     for expr, text in zip(exprs, texts, strict=True):
         bound, related = bind(expr, vocabulary, query=text), preset.semantics == EXACT
         check_satisfiable(bound, vocabulary, query=text, relations=related)
     if keep != "everything" and (isinstance(keep, str) or not isinstance(keep, Iterable)):
         raise ArgumentError(f'keep is "everything" or a list of attributes, not {keep!r}', hint='such as ["hair"]')
     names = tuple(vocabulary[name].name for name in (vocabulary if keep == "everything" else keep))
-    return EditSettings(pipeline, list(exprs), list(texts), mode, names, preset, identity, draw)
+    return EditSettings(session, list(exprs), list(texts), mode, names, preset, identity, draw)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,9 @@ from energyql.errors import ArgumentError
 from energyql.files import as_path, check_destination, replacing
 from energyql.generators.base import STORED_NOISE
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import MARK, Result
+from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import finite_number, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import (
@@ -197,14 +197,14 @@ def animate(
         raise ArgumentError("an animation needs at least two results", hint="make them by `generate` first")
     check_animation(path)
     settings = {(str(stop.provenance["truncation"]), str(stop.provenance["condition"])) for stop in stops}
-    pipeline = pipeline_for(model, device)
-    ours = pipeline.model.fingerprints.get("generator")
+    session = open_session(model, device)
+    ours = session.model.fingerprints.get("generator")
     if len(settings) > 1 or any(stop.provenance["fingerprints"].get("generator") != ours for stop in stops):
         raise ArgumentError("the results are not all of this model at one truncation and condition")
     facts = stops[0].provenance
     condition = facts["condition"]
     condition = tuple(condition) if isinstance(condition, list) else condition
-    space = LatentSpace(pipeline.model, facts["truncation"], condition)
+    space = LatentSpace(session.model, facts["truncation"], condition)
     return write_traversal(space, stops, path, rows, frames, seconds, progress)
 
 

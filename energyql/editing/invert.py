@@ -59,10 +59,11 @@ from energyql.generators.families import family_of, module_fingerprint
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics.shapes import Float
-from energyql.pipeline.draw import Pipeline, pipeline_for
 from energyql.pipeline.model import Model
+from energyql.pipeline.plan import plan_query
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import COMPARISON, EDIT, picture_name
+from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
@@ -793,19 +794,19 @@ def invert(
     draw = DrawSettings(truncation=truncation, condition=condition, batch_size=batch_size)
     with reporting(progress) as report:
         return invert_pictures(
-            pipeline_for(model, device), several, draw, space=space, perceptual=perceptual, settings=settings,
+            open_session(model, device), several, draw, space=space, perceptual=perceptual, settings=settings,
             anyway=anyway, report=report,
         )  # fmt: skip
 
 
 def invert_pictures(
-    pipeline: Pipeline, pictures: Sequence[Picture], draw: DrawSettings, *, space: str = "w",
+    session: Session, pictures: Sequence[Picture], draw: DrawSettings, *, space: str = "w",
     perceptual: Embed | None = None, settings: InversionSettings | None = None, anyway: bool, report: Report,
 ) -> Inversion:  # fmt: skip
     """Return the inversion of pictures by a loaded model.
 
     Args:
-        pipeline: the loaded model.
+        session: the loaded model.
         pictures: file names or PIL images.
         draw: the settings of drawing, of which truncation, condition and batch size are used.
         space: "z" (no offset of w), "w" (one offset) or "w+" (an offset for each layer of the generator).
@@ -820,8 +821,8 @@ def invert_pictures(
     """
     opened, settings = [open_picture(picture) for picture in pictures], settings or InversionSettings()
     with noting_tautologies():  # no warning for the query TRUE
-        prepared = pipeline.prepare("TRUE", draw)
-    latent_space = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["condition"])
+        plan = plan_query(session, "TRUE", draw)
+    latent_space = LatentSpace(session.model, plan.provenance["truncation"], plan.provenance["condition"])
     began = time.perf_counter()
     latents, run, loss = find_latents(opened, latent_space, settings, space, perceptual, draw.batch_size, report)
     with torch.no_grad():
@@ -835,7 +836,7 @@ def invert_pictures(
     if other and not anyway:
         listed = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
         message = (
-            f"the generator of model {pipeline.model.name!r} cannot draw {listed}: the nearest picture that was found"
+            f"the generator of model {session.model.name!r} cannot draw {listed}: the nearest picture that was found"
         )
         hint = "crop the picture like those of the generator, or go on all the same (anyway=True, --anyway)"
         raise OutOfDomainError(f"{message} differs too much, by more than {MOST_DISTANCE:g}", hint=hint)
@@ -843,9 +844,9 @@ def invert_pictures(
         "pictures": names, "pixel_error": error.tolist(), "distance": distance.tolist(), "drawable": drawable.tolist(),
         "space": space, "settings": asdict(settings),
     }  # fmt: skip
-    provenance = prepared.provenance | {"sampler": sampler_record("inversion"), "inverted": facts}
-    prepared, searched = replace(prepared, provenance=provenance), time.perf_counter()
-    result = draw_result(prepared, latent_space, latents, np.arange(len(names)), report, run)
+    provenance = plan.provenance | {"sampler": sampler_record("inversion"), "inverted": facts}
+    plan, searched = replace(plan, provenance=provenance), time.perf_counter()
+    result = draw_result(plan, latent_space, latents, np.arange(len(names)), report, run)
     drawing = time.perf_counter() - searched
     result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": drawing})
     return Inversion(result, to_pictures(loss.targets), error, drawable)

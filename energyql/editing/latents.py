@@ -26,11 +26,12 @@ from energyql.generators.base import Condition, condition_vector, head_reader, s
 from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back, pullback_of
 from energyql.pipeline.model import Model
+from energyql.pipeline.read import show
 from energyql.progress import Report
 from energyql.sampling import Energy, GradientEnergy, SampleResult, Status, summarize
 
 if TYPE_CHECKING:
-    from energyql.pipeline.draw import PreparedQuery
+    from energyql.pipeline.plan import Plan
     from energyql.pipeline.result import Result
 
 SAME_W = 1e-3
@@ -292,13 +293,13 @@ def mean_offset(offset: Tensor | None) -> Tensor | None:
 
 
 def draw_result(
-    prepared: PreparedQuery, space: LatentSpace, latents: Latents, index: npt.NDArray[np.int64], report: Report,
+    plan: Plan, space: LatentSpace, latents: Latents, index: npt.NDArray[np.int64], report: Report,
     run: SampleResult | None = None,
 ) -> Result:  # fmt: skip
     """Draw the pictures of latents, and return them as the result of a query, with the judge's verdicts.
 
     Args:
-        prepared: the compiled query, with the settings of drawing.
+        plan: the compiled query, with the settings of drawing.
         space: the model's latent space.
         latents: latents of n pictures.
         index: number of each sample in its run, (n,), such as 0 to n - 1.
@@ -309,12 +310,11 @@ def draw_result(
     if run is None:
         none = torch.zeros(len(latents), dtype=torch.int64)
         run = SampleResult(latents.z, none + Status.OK, none, none)
-    w = None
+    w = size = None
     if latents.offset is not None:
-        size = prepared.settings.batch_size or DRAWN_TOGETHER
-        prepared = replace(prepared, settings=replace(prepared.settings, batch_size=size))
+        size = plan.settings.batch_size or DRAWN_TOGETHER
         with torch.inference_mode():
             w = torch.cat([space.w(part) for part in latents.split(size)])
-    result = prepared.show(replace(run, z=latents.z), index, report, w)
+    result = show(plan, replace(run, z=latents.z), index, report, w, size)
     result.statistics.update(summarize(run))
     return result

@@ -41,7 +41,8 @@ from energyql.logic.satisfiability import noting_tautologies, satisfied
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pool import to_device
 from energyql.numerics.pullback import Identity
-from energyql.pipeline.draw import Pipeline, PreparedQuery
+from energyql.pipeline.plan import Plan, plan_query
+from energyql.pipeline.session import Session
 from energyql.pipeline.settings import EXACT, DrawSettings, Semantics
 from energyql.progress import Report
 from energyql.sampling import (
@@ -84,7 +85,7 @@ class EditSettings:
     """The checked arguments of one call of `edit`.
 
     Attributes:
-        pipeline: the loaded model.
+        session: the loaded model.
         queries: the parsed query of each step.
         texts: the query of each step as the user wrote it.
         mode: "cumulative" or "alone".
@@ -94,7 +95,7 @@ class EditSettings:
         draw: the settings with which pictures are drawn, such as truncation and noise.
     """
 
-    pipeline: Pipeline
+    session: Session
     queries: list[Expr]
     texts: list[str]
     mode: str
@@ -103,7 +104,7 @@ class EditSettings:
     identity: Embed | None
     draw: DrawSettings
 
-    def prepare(self, query: str | Expr, semantics: Semantics | None = None) -> PreparedQuery:
+    def plan(self, query: str | Expr, semantics: Semantics | None = None) -> Plan:
         """Check and compile a query. A query that is always true causes no warning, because `edit` has warned already.
 
         The vocabulary may state relations between attributes, such as `beard` implies `male`. These relations are not
@@ -119,7 +120,7 @@ class EditSettings:
         """
         semantics = semantics or self.preset.semantics
         with noting_tautologies():
-            return self.pipeline.prepare(query, self.draw, semantics=semantics, relations=False)
+            return plan_query(self.session, query, self.draw, semantics=semantics, relations=False)
 
     def facts(self) -> dict[str, Any]:
         """Return the settings as JSON values for the provenance of the edit, without the settings of drawing."""
@@ -355,8 +356,8 @@ def prior_values(space: LatentSpace) -> Values:
 
 
 def estimate_dependence(
-    expr: Expr, query: PreparedQuery, prior: Values, space: LatentSpace, settings: EditSettings
-) -> tuple[Dependence, PreparedQuery]:
+    expr: Expr, query: Plan, prior: Values, space: LatentSpace, settings: EditSettings
+) -> tuple[Dependence, Plan]:
     """Estimate which attribute values a query makes impossible, and compile the query so that it excludes these values.
 
     Args:
@@ -374,9 +375,9 @@ def estimate_dependence(
     probable, model = query, query.model
     if not query.rule.is_probability:  # the estimate needs a probability
         try:
-            probable = settings.prepare(expr, EXACT)
+            probable = settings.plan(expr, EXACT)
         except LimitError:  # too large for a diagram
-            probable = settings.prepare(expr, "product")
+            probable = settings.plan(expr, "product")
     start = normals(0, 0, POSTERIOR_DRAWS, model.generator.z_dim, stream="knowledge/draws").to(model.device)
     energy = QueryEnergy(probable.rule, space.reads, space.bank)
     draws = _likeliest(SliceSampler().sample(energy, start, noise=RandomStreams(0, purpose="knowledge/")).z, space)
@@ -384,11 +385,11 @@ def estimate_dependence(
     dependence = Dependence({name: values[good] for name, values in draws.items()}, prior, model.vocabulary)
     weak = [name for name, report in model.report.items() if report.weak]  # their predictions may be wrong
     implied = dependence.consequences([*query.rule.attributes, *weak]) if settings.preset.release_implied else None
-    return dependence, query if implied is None else settings.prepare(expr & implied)
+    return dependence, query if implied is None else settings.plan(expr & implied)
 
 
 def run_step(
-    rules: Sequence[EnergyRule], query: PreparedQuery, dependence: Dependence, layers: Tensor | None, before: Latents,
+    rules: Sequence[EnergyRule], query: Plan, dependence: Dependence, layers: Tensor | None, before: Latents,
     space: LatentSpace, settings: EditSettings, report: Report,
 ) -> tuple[Latents, SampleResult]:  # fmt: skip
     """Make one step of an edit.

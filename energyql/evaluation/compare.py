@@ -157,7 +157,7 @@ def compare(
         record = records[text] = records.get(text, empty) | {"title": query.title}
         missing = [one for one in methods if _missing(record, one, picture_count)]
         if missing:
-            exact = model.prepare(query.bound, semantics="exact").energy
+            exact = model.plan(query.bound, semantics="exact").energy
             oracle = find(model, query.bound, exact, prior, counts.oracle, cache / "oracle", report, seed=counts.seed)
             numbers = ("prevalence", "prevalence_error", "size", "pictures", "latents")
             record["oracle"] = {key: getattr(oracle, key) for key in numbers} | {"samples": len(oracle.weights)}

@@ -25,8 +25,8 @@ from energyql.evaluation.report import evaluation_page
 from energyql.files import as_path, read_json, sole_writer, write_json, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
+from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DEFAULT_SAMPLER, several, whole_number
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
@@ -104,7 +104,7 @@ def evaluate(
         choose_preset(preset)
     if not protocols or not presets:
         raise ArgumentError("there is nothing to evaluate: name at least one protocol and one preset")
-    loaded = pipeline_for(model, device).model
+    loaded = open_session(model, device).model
     if published is not None:
         published.check(loaded.vocabulary, protocols)
     selection = [available[name] for name in protocols]

@@ -23,9 +23,10 @@ from energyql.generators.base import condition_vector, draw_batches, encode_unde
 from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
 from energyql.logic.satisfiability import satisfied
-from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model, Values, judge_mark
+from energyql.pipeline.plan import Plan, plan_query
 from energyql.pipeline.result_folder import concatenate, take_rows
+from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import Report
 from energyql.renamed import takes_label
@@ -136,8 +137,8 @@ class EvaluatedModel:
         self, model: str | Path | Model, *, device: str = "auto", truncation: float | None = None,
         condition: int | str | Sequence[float] | None = None, features: Features | None = None,
     ) -> None:  # fmt: skip
-        self.pipeline = pipeline_for(model, device)
-        self.model, self.device = self.pipeline.model, self.pipeline.device
+        self.session = open_session(model, device)
+        self.model, self.device = self.session.model, self.session.device
         self.vocabulary, self.z_dim = self.model.vocabulary, self.model.generator.z_dim
         if self.model.judge is None:
             raise ModelError(f"model {self.model.name!r} has no judge, and heads cannot judge themselves")
@@ -150,21 +151,21 @@ class EvaluatedModel:
         name = getattr(self.features, "name", None)
         self.identity = json_digest([_fingerprints(self.model), self.truncation, self.condition, name])
 
-    def prepare(self, query: str | Expr, **options: Unpack[DrawOptions]) -> PreparedQuery:
+    def plan(self, query: str | Expr, **options: Unpack[DrawOptions]) -> Plan:
         """Check and compile a query, and return it ready for sampling at the truncation and condition of this model.
 
         Attributes whose heads are weak are allowed in the query, because the judge measures how good the samples are.
 
         Args:
             query: text or expression.
-            options: settings such as `semantics` and `sampler`, the keyword arguments of `Pipeline.prepare`.
+            options: settings such as `semantics` and `sampler`, the keyword arguments of `plan_query`.
 
         Raises:
             EnergyQLError: the query is wrong, or an option does not fit the model.
         """
         weak = tuple(self.vocabulary)
         settings = DrawSettings(truncation=self.truncation, condition=self.condition, verify="off", allow_weak=weak)
-        return self.pipeline.prepare(query, settings, **options)
+        return plan_query(self.session, query, settings, **options)
 
     def draw(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield a pair for each batch of latents z (n, z_dim), in order: w, and the pictures in [-1, 1]."""

@@ -28,7 +28,7 @@ from energyql.errors import ArgumentError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.language import Expr
 from energyql.numerics.pullback import normalized
-from energyql.pipeline.draw import LATENT_BATCH
+from energyql.pipeline.run import LATENT_BATCH
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, Semantics, several
 from energyql.progress import Report
 from energyql.sampling import (
@@ -247,10 +247,10 @@ class Method:
         Raises:
             EnergyQLError: the query is wrong, or the model does not fit the method.
         """
-        prepared = model.prepare(query, semantics=self.semantics, sampler=self.sampler)
+        plan = model.plan(query, semantics=self.semantics, sampler=self.sampler)
         if isinstance(self.sampler, PublishedODE):
-            return PublishedEnergy(prepared.rule, model.reads, heads_of(model.model.bank, f"the method {PAPER}"))
-        return prepared.energy
+            return PublishedEnergy(plan.rule, model.reads, heads_of(model.model.bank, f"the method {PAPER}"))
+        return plan.energy
 
     def sample(self, energy: EnergyLike, model: EvaluatedModel, n: int, seed: int, report: Report) -> SampleResult:
         """Draw n samples from an energy, in batches.

@@ -20,10 +20,12 @@ from energyql.generators.base import check_single_condition
 from energyql.language import Cardinality, Expr, Interval, Not, OneOf, parse
 from energyql.models import DEFAULT_MODEL, read_vocabulary
 from energyql.pipeline.checks import verdict
-from energyql.pipeline.draw import Pipeline, PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model
+from energyql.pipeline.plan import Plan, plan_query
 from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_all, list_queries
 from energyql.pipeline.result import Result
+from energyql.pipeline.run import draw
+from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import EXACT, DrawOptions, DrawSettings, whole_number
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
@@ -104,7 +106,7 @@ class Gallery:
         n: number of pictures of each query.
         title: title of the page; by default it names the model.
         about: text under the title; a blank line begins a new paragraph.
-        model: name of a packaged model, a model folder, a `Model` in memory, or a `Pipeline` (a model on its device).
+        model: name of a packaged model, a model folder, a `Model` in memory, or a `Session` (a model on its device).
         device: "cpu", "cuda" and so on; "auto" is the device of a model in memory, else a GPU if there is one.
         progress: whether to show a bar; or a function that is called with the name of a stage, and the fraction of the
             stage that is done.
@@ -128,7 +130,7 @@ class Gallery:
         *,
         title: str = "",
         about: str = "",
-        model: str | Path | Model | Pipeline = DEFAULT_MODEL,
+        model: str | Path | Model | Session = DEFAULT_MODEL,
         device: str = "auto",
         progress: bool | Report = True,
         **options: Unpack[DrawOptions],
@@ -137,7 +139,7 @@ class Gallery:
         self.settings = DrawSettings(**options)
         self.semantics = check_semantics(self.settings.semantics)
         self.sections: list[Section] = []
-        loaded = model.model if isinstance(model, Pipeline) else model
+        loaded = model.model if isinstance(model, Session) else model
         self.vocabulary: Vocabulary = loaded.vocabulary if isinstance(loaded, Model) else read_vocabulary(loaded)
         self._model, self._device = model, device
         self.add_all(queries)
@@ -166,7 +168,7 @@ class Gallery:
             EnergyQLError: the query is wrong.
         """
         checked = check(ListedQuery(query, title), self.vocabulary, self.semantics)
-        result = self._prepare(checked.text).run(self.n, progress=self._within)
+        result = draw(self._plan(checked.text), self.n, progress=self._within)
         self._add(checked, result)
         return result
 
@@ -189,10 +191,10 @@ class Gallery:
         checked = check_all(list_queries(several), self.vocabulary, self.semantics, source=source)
         results = []
         with reporting(self.progress if checked else False) as report:
-            prepared = [self._prepare(each.text) for each in checked]
+            plans = [self._plan(each.text) for each in checked]
             for number, query in enumerate(checked):
                 report("gallery", number / len(checked))
-                result, reason = self._draw(prepared[number], self.n)
+                result, reason = self._draw(plans[number], self.n)
                 if result is None:
                     self.sections.append(RefusedSection(query, reason))
                 else:
@@ -230,7 +232,7 @@ class Gallery:
                 except (Contradiction, KindError) as error:  # KindError: a negation outside the range of an attribute
                     rows.append(TruthRow(values, str(query), None, error.message, contradiction=True))
                 else:
-                    rows.append(TruthRow(values, str(query), *self._draw(self._prepare(query), n)))
+                    rows.append(TruthRow(values, str(query), *self._draw(self._plan(query), n)))
             report("table", 1.0)
         table = TruthTable(tuple(map(str, parts)), rows)
         self.sections.append(table)
@@ -257,16 +259,16 @@ class Gallery:
         first, last = self.check_traversal(start, end, steps)
         times = [step / (steps - 1) for step in range(steps)]
         settings = replace(self.settings, verify="off")
-        ends = [self._prepare(query.expr, settings) for query in (first, last)]
+        ends = [self._plan(query.expr, settings) for query in (first, last)]
         with reporting(self.progress) as report:
             report("traversal", 0.0)
-            from_here = ends[0].run(n, progress=self._within).z
+            from_here = draw(ends[0], n, progress=self._within).z
             report("traversal", 1 / 3)
-            to_there = ends[1].run(n, progress=self._within).z
+            to_there = draw(ends[1], n, progress=self._within).z
             report("traversal", 2 / 3)
             latents = interpolate(from_here, to_there, times).flatten(0, 1)
             on_the_way = replace(settings, sampler=Given(latents), strength=None)
-            result = self._prepare(first.expr, on_the_way).run(len(latents), progress=self._within)
+            result = draw(self._plan(first.expr, on_the_way), len(latents), progress=self._within)
             report("traversal", 1.0)
         probabilities = [probability(query.bound, result, self.vocabulary) for query in (first, last)]
         judged = None if result.provenance["judge"] is None else result.judged
@@ -339,20 +341,20 @@ class Gallery:
         """
         return self.progress if callable(self.progress) else False
 
-    def _prepare(self, query: Query, settings: DrawSettings | None = None) -> PreparedQuery:
-        return pipeline_for(self._model, self._device).prepare(query, settings or self.settings)
+    def _plan(self, query: Query, settings: DrawSettings | None = None) -> Plan:
+        return plan_query(open_session(self._model, self._device), query, settings or self.settings)
 
-    def _draw(self, prepared: PreparedQuery, n: int) -> tuple[Result | None, str]:
+    def _draw(self, plan: Plan, n: int) -> tuple[Result | None, str]:
         """Draw n pictures of a query.
 
         Return the pictures and ""; or, if the verifier accepts too few, `None` and a text that says why.
 
         Args:
-            prepared: the query, compiled for the model and with the settings of the gallery.
+            plan: the query, compiled for the model and with the settings of the gallery.
             n: number of pictures.
         """
         try:
-            return prepared.run(n, progress=self._within), ""
+            return draw(plan, n, progress=self._within), ""
         except NotAcceptedError as error:
             return None, error.message
 
@@ -368,7 +370,7 @@ class GalleryOptions(DrawOptions, total=False):
 
     title: str
     about: str
-    model: str | Path | Model | Pipeline
+    model: str | Path | Model | Session
     device: str
     progress: bool | Report
 

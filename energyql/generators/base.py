@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from energyql.errors import ArgumentError, EnergyQLError, NotAcceptedError, misfit
+from energyql.errors import ArgumentError, EnergyQLError, misfit
 from energyql.numerics.pool import always_in_pool
 from energyql.numerics.pullback import Identity
 from energyql.numerics.random import normals
@@ -488,84 +487,6 @@ def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callab
     """
     draw = drafter(generator) or synthesizer(generator, dtype)
     return lambda w, rows: draw(w, **noise_options(generator, noise, seed, rows.tolist()))
-
-
-@dataclass(slots=True)
-class Calls:
-    """Counter of the pictures that a generator draws for a query, with a budget: pictures beyond it are refused.
-
-    Attributes:
-        made: calls so far, one for each picture; a picture that autograd differentiates counts as two.
-        start: `made` at the start of the run.
-        most: `made` at which the run ends.
-        refused: whether pictures were refused.
-        in_pilot: calls of pilot runs since the start of the run.
-    """
-
-    made: int = 0
-    start: int = 0
-    most: float = math.inf
-    refused: bool = False
-    in_pilot: int = 0
-    _told: int = 0
-    _piloting: bool = False
-
-    @property
-    def left(self) -> float:
-        """Number of calls that may still be made."""
-        return self.most - self.made
-
-    @property
-    def budget(self) -> float:
-        """Number of calls that the run may make in all; infinity without a budget."""
-        return self.most - self.start
-
-    def untold(self) -> int:
-        """Return the calls since the last call of this method in the run, so that a result can state its own calls."""
-        before, self._told = self._told, self.made
-        return self.made - before
-
-    @contextmanager
-    def at_most(self, budget: int | None) -> Iterator[None]:
-        """Context of a run: the block can make at most `budget` calls; `None` for any number."""
-        self.start = self._told = self.made
-        most = math.inf if budget is None else self.made + budget
-        self.most, self.refused, self.in_pilot = most, False, 0
-        try:
-            yield
-        finally:
-            if self.most == most:  # a stream that was abandoned may end during a later run, whose budget stays
-                self.most = math.inf
-
-    @contextmanager
-    def pilot(self) -> Iterator[None]:
-        """Context of a pilot run, whose calls an error about the budget states."""
-        self._piloting = True
-        try:
-            yield
-        finally:
-            self._piloting = False
-
-    def counted(self, draw: Callable[..., Tensor], cost: Callable[[Tensor], int] = len) -> Callable[..., Tensor]:
-        """Return `draw`, a function from w to pictures, with a counter, so that a batch makes `cost(w)` calls.
-
-        If fewer calls are left, the new function draws nothing and raises a `NotAcceptedError`.
-        """
-
-        def counting(w: Tensor, *arguments: object, **options: object) -> Tensor:
-            calls = cost(w) * (2 if w.requires_grad else 1)
-            if calls > self.left:
-                self.refused = True
-                pilot = f"; a pilot run took {self.in_pilot:,} of {self.budget:,.0f} calls" if self.in_pilot else ""
-                raise NotAcceptedError(
-                    f"the budget of calls of the generator ended before a sample was complete{pilot}",
-                    hint="raise budget (--budget), or ask for less; energyql explain QUERY --pilot estimates the calls",
-                )
-            self.made += calls
-            self.in_pilot += calls if self._piloting else 0
-            return draw(w, *arguments, **options)
-
-        return counting
 
 
 def draw_batches(

@@ -159,7 +159,7 @@ class Model:
         discriminator: function for the setting `realism`, from pictures in [-1, 1] to log(D / (1 - D)), (batch,) or
             (batch, 1), as the discriminator of a StyleGAN returns it. It is a torch module, or a function that autograd
             can differentiate.
-        pipelines: device -> the `Pipeline` that `energyql.pipeline.draw.pipeline_for` made for this model, and the
+        sessions: device -> the `Session` that `energyql.pipeline.session.open_session` made for this model, and the
             state of the generator's weights at that time.
 
     Raises:
@@ -181,7 +181,7 @@ class Model:
     verifier: ImageLabeller | None = None
     held_out: Sequence[HeldOut] = ()
     words: Words | None = None
-    pipelines: dict[torch.device, Any] = field(default_factory=dict, init=False, compare=False)
+    sessions: dict[torch.device, Any] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         check_generator(self.generator, f"the generator of model {self.name!r}")
@@ -208,8 +208,8 @@ class Model:
         return f"<Model {self.name!r}: {type(self.generator).__name__}, attributes {', '.join(self.vocabulary)}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the fields for a copy or a pickle, without the cache of prepared computations (`pipelines`)."""
-        return self.__dict__ | {"pipelines": {}}
+        """Return the fields for a copy or a pickle, without the cache of prepared computations (`sessions`)."""
+        return self.__dict__ | {"sessions": {}}
 
     @classmethod
     def from_pretrained(

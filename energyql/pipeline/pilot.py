@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from energyql.energy.rule import SEMANTICS, check_semantics
 from energyql.errors import ArgumentError
 from energyql.language import Expr, Weight
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.calibrate import PICTURE_SAMPLES, SAMPLES, clips_of, prevalence, standard_error
+from energyql.pipeline.clips import Clip
+from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model
+from energyql.pipeline.plan import metered, plan_query
+from energyql.pipeline.propose import prior_energies
+from energyql.pipeline.run import run_latents
+from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, Semantics
-from energyql.pipeline.verified import Clip, Threshold
-from energyql.progress import Report
-from energyql.sampling import SampleResult
-from energyql.sampling.base import effective_samples
-
-SAMPLES, PICTURE_SAMPLES = 64, 8
-"""Number of samples that are drawn to estimate their cost; the second number is for attributes that are read off
-pictures, because each evaluation of their energy draws a picture."""
-ENOUGH = 100
-"""Effective number of draws from the prior that gives a relative error of a tenth. If the number is smaller, the
-prevalence is estimated from the proposals of the sampler."""
+from energyql.pipeline.verifier import Threshold
+from energyql.progress import Report, reporting
 
 
 @dataclass(frozen=True)
@@ -116,53 +109,25 @@ def run_pilot(
     """
     if not SEMANTICS[check_semantics(semantics)].has_floor:
         raise ArgumentError(f"a pilot cannot be made under {semantics}, whose energies are no probabilities")
-    pipeline = pipeline_for(model, device)
-    bank = pipeline.model.bank
-    verified = pipeline.prepare(query).verifier  # it reads all attributes of the query
-    allowed = () if verified is None else tuple(pipeline.model.vocabulary)
-    prepared = pipeline.prepare(query, semantics=semantics, verify="off", allow_weak=allowed)
-    (sampled,) = prepared.latents(PICTURE_SAMPLES if bank.reads_pictures else SAMPLES, progress=False)
+    session = open_session(model, device)
+    reads = session.model.bank.reads_pictures
+    verifier = plan_query(session, query).verifier  # it reads all attributes of the query
+    allowed = () if verifier is None else tuple(session.model.vocabulary)
+    plan = plan_query(session, query, semantics=semantics, verify="off", allow_weak=allowed)
+    (sampled,) = run_latents(plan, PICTURE_SAMPLES if reads else SAMPLES, progress=False)
     evaluations = sampled.evaluations.double()
-    unweighted = prepared.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
-    as_sampled = semantics == EXACT and unweighted == prepared.expr
-    exact = prepared if as_sampled else pipeline.prepare(unweighted, verify="off", allow_weak=allowed)
-    share, error = prevalence(exact.prior_energies(), sampled if as_sampled else None)
+    unweighted = plan.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
+    as_sampled = semantics == EXACT and unweighted == plan.expr
+    exact = plan if as_sampled else plan_query(session, unweighted, verify="off", allow_weak=allowed)
+    share, error = prevalence(prior_energies(exact), sampled if as_sampled else None)
     satisfied = exact.energy_in_float32(sampled.z).double().neg().exp().mean().item()
     finished = sampled.ok.double().mean().item()
-    calls = (evaluations + sampled.gradients).mean().item() if bank.reads_pictures else None
-    estimates = Pilot(share, error, satisfied, evaluations.mean().item(), _error(evaluations), finished, calls)
-    if verified is None or semantics != EXACT:
+    calls = (evaluations + sampled.gradients).mean().item() if reads else None
+    mean, deviation = evaluations.mean().item(), standard_error(evaluations)
+    estimates = Pilot(share, error, satisfied, mean, deviation, finished, calls)
+    if verifier is None or semantics != EXACT:
         return estimates
-    threshold = verified.threshold if verified.is_network else None
-    faithful = pipeline.prepare(query, verify="faithful")
-    with faithful.after_pilot(progress):
-        return replace(estimates, threshold=threshold, clips=faithful.clips)
-
-
-def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:
-    """Estimate P(query) under the prior: the share of all pictures of the model that satisfy the query.
-
-    Args:
-        energies: energies of latents that were drawn from the prior, in nats, (n,).
-        sampled: samples for the query at strength 1. If fewer than about 100 of the draws from the prior satisfy the
-            query, the estimate is made from the proposals that the sampler tried for these samples. With `None` the
-            estimate is always made from the draws.
-
-    Returns:
-        The estimate, in [0, 1], and its standard error.
-    """
-    weights = torch.exp(-energies)
-    if sampled is None or "mass" not in sampled.diagnostics or effective_samples(-energies) >= ENOUGH:
-        return weights.mean().item(), _error(weights)
-    names = ("exact", "proposals", "mass", "log_weight")
-    exact, tried, mass, log_weight = (sampled.diagnostics[name].double() for name in names)
-    annealed = log_weight[exact == 0]
-    if "stages" in sampled.diagnostics and len(annealed) > 1 and mass.sum() < effective_samples(annealed):
-        return annealed.exp().mean().item(), _error(annealed.exp())
-    share = mass.sum() / tried.sum()  # a ratio of means over samples, which stop when they accept: Wald's identity
-    return share.item(), _error((mass - share * tried) / tried.mean())
-
-
-def _error(values: Tensor) -> float:
-    """Return the standard error of the mean of independent values, (n,)."""
-    return values.std().item() / math.sqrt(len(values))
+    threshold, ledger = verifier.for_draws().threshold if verifier.is_network else None, Ledger()
+    faithful = metered(plan_query(session, query, verify="faithful"), ledger)
+    with reporting(progress) as report:
+        return replace(estimates, threshold=threshold, clips=clips_of(faithful, ledger, report))

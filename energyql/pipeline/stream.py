@@ -28,8 +28,8 @@ from energyql.files import (
 from energyql.language import Expr
 from energyql.language.lexical import shorten
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model, changed_parts
+from energyql.pipeline.plan import Plan, plan_query
 from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
 from energyql.pipeline.result_folder import (
     RESULT,
@@ -43,6 +43,8 @@ from energyql.pipeline.result_folder import (
     write_measurements,
     write_pictures,
 )
+from energyql.pipeline.run import stream_batches
+from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DEFAULTS, PICTURES, DrawOptions, settings_of, whole_number
 from energyql.progress import Report
 from energyql.sampling.registry import sampler_text
@@ -104,10 +106,10 @@ def stream(
         DataError: the folder holds another run, or a damaged run.
         EnergyQLError: the query, a name or a setting is wrong; raised at the call, before the first batch.
     """
-    prepared = pipeline_for(model, device).prepare(query, **options)
+    plan = plan_query(open_session(model, device), query, **options)
     if save_to is None:
-        return prepared.stream(n, first=first, progress=progress)
-    return FolderRun(as_path(save_to), prepared, n, first).draw(progress)
+        return stream_batches(plan, n, first=first, progress=progress)
+    return FolderRun(as_path(save_to), plan, n, first).draw(progress)
 
 
 class FolderRun:
@@ -118,7 +120,7 @@ class FolderRun:
 
     Args:
         folder: a new folder, or a folder with the beginning of the same run.
-        prepared: the compiled query.
+        plan: the plan of the run.
         n: number of samples, counted from `first`. `None` for 16 samples, or for all samples in the folder if these are
             more.
         first: number of the first sample of the run; or, to add n samples to those in the folder, the number that
@@ -133,12 +135,12 @@ class FolderRun:
         DataError: the folder holds another run, or a damaged run.
     """
 
-    def __init__(self, folder: Path, prepared: PreparedQuery, n: int | None, first: int = 0) -> None:
+    def __init__(self, folder: Path, plan: Plan, n: int | None, first: int = 0) -> None:
         count = whole_number("n", PICTURES if n is None else n, most=2**62)
         first = whole_number("first", first, least=0, most=2**62)
         if folder.suffix.lower() in PICTURE_SUFFIXES:
             raise ArgumentError(f"a run is saved to a folder, not to {folder}", hint="name a folder")
-        self.folder, self._prepared = check_destination(folder), prepared
+        self.folder, self._plan = check_destination(folder), plan
         self._verdicts: list[Result] = []
         self._start = 0  # position of the last part
         self._last: Result | None = None  # its samples, without pictures
@@ -161,7 +163,7 @@ class FolderRun:
             DataError: the folder holds another run, a damaged run, or samples that `first` does not continue.
         """
         folder = self.folder
-        check_run(folder, self._prepared.provenance)
+        check_run(folder, self._plan.provenance)
         begin = self._read() if (folder / RESULT).is_file() else first
         held = len(self)
         if first not in (begin, begin + held):
@@ -200,7 +202,7 @@ class FolderRun:
             if (held := len(self)) == self._n:
                 return
             begin = self._first + held
-            for batch in self._prepared.stream(self._n - held, first=begin, opening=OPENING, progress=progress):
+            for batch in stream_batches(self._plan, self._n - held, first=begin, opening=OPENING, progress=progress):
                 self._writer.move()
                 if self._mark() != self._seen:
                     message = f"{self.folder} has changed since the last batch of this run was written"

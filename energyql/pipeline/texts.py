@@ -3,7 +3,7 @@
 The reader compares pictures with texts. Random pictures of the model are drawn once, and the reader computes an
 embedding of each. For each new text, the reader computes scores of the embeddings, and a head, which predicts from
 latents, is fitted to the scores. The head guides the sampler. The reader becomes a part of the verifier, which decides
-for every picture whether it is kept (see `energyql.pipeline.verified`).
+for every picture whether it is kept (see `energyql.pipeline.verifier`).
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from energyql.gallery.words import draw_query
 from energyql.kinds import BARE, KINDS
 from energyql.language import parse, quote
 from energyql.language.lexical import Quoted
-from energyql.pipeline.draw import Pipeline
+from energyql.pipeline.plan import check_readers
 from energyql.pipeline.queries import ListedQuery, check
+from energyql.pipeline.session import Session
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings
 from energyql.studio.limits import Limits
 from energyql.studio.problems import describe
@@ -28,13 +29,13 @@ def check_length(query: str, limits: Limits) -> str:
     return query
 
 
-def check_query(request: CheckRequest, pipeline: Pipeline, limits: Limits) -> Check:
+def check_query(request: CheckRequest, session: Session, limits: Limits) -> Check:
     """Return the meaning of a query. If the query is wrong, return its error, without raising the error."""
     query = request.query
     try:
-        checked = check(ListedQuery(check_length(query, limits)), pipeline.model.vocabulary, request.semantics)
+        checked = check(ListedQuery(check_length(query, limits)), session.model.vocabulary, request.semantics)
         settings = DrawSettings(verify=request.verify, allow_weak=request.allow_weak)
-        pipeline.check_readers(checked.bound, checked.rule, settings, query)
+        check_readers(session, checked.bound, checked.rule, settings, query)
     except EnergyQLError as error:
         return Check(ok=False, problem=describe(error))
     caption, drawing, _ = draw_query(checked)
@@ -71,9 +72,9 @@ def examples(vocabulary: Vocabulary) -> list[str]:
     return [*queries, *(str(KINDS[spec.kind].example(parse(quote(spec.name)), spec)) for spec in others)][:6]
 
 
-def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
+def describe_model(name: str, session: Session) -> ModelInfo:
     """Description of a model in the API: attributes, truncation, judge, fingerprint and example queries."""
-    model, reader = pipeline.model, pipeline.model.words
+    model, reader = session.model, session.model.words
     low, high = model.bank.truncation
     weak = {name: report.weak for name, report in model.report.items()}
     weights = " ".join(f"{part} {digest}" for part, digest in sorted(model.fingerprints.items()))

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from energyql.errors import ArgumentError
-from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import Model, choose_device, load_model
+from energyql.pipeline.session import Session
 from energyql.studio.app import create_app
 from energyql.studio.limits import Limits
 from energyql.studio.studio import Studio
@@ -19,7 +19,7 @@ Load = Callable[[str, torch.device], Model]
 """Loads a model from its name or folder onto a device, as `load_model` does."""
 
 
-def load_models(names: Sequence[str], device: str, load: Load = load_model) -> dict[str, Pipeline]:
+def load_models(names: Sequence[str], device: str, load: Load = load_model) -> dict[str, Session]:
     """Load the models of a studio: name of a model -> the model on the device.
 
     Args:
@@ -31,12 +31,12 @@ def load_models(names: Sequence[str], device: str, load: Load = load_model) -> d
         ModelError: a model is missing or damaged.
         ArgumentError: two models have the same name, or there is no such device.
     """
-    place, models = choose_device(device), dict[str, Pipeline]()
+    place, models = choose_device(device), dict[str, Session]()
     for name in names:
         model = load(name, place)
         if model.name in models:
             raise ArgumentError(f"two models are called {model.name!r}", hint='change "name" in config.json of one')
-        models[model.name] = Pipeline(model, place)
+        models[model.name] = Session(model, place)
     return models
 
 

@@ -12,8 +12,9 @@ from energyql.errors import ArgumentError, EnergyQLError
 from energyql.gallery.gallery import Gallery, check_literals
 from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import noting_tautologies
-from energyql.pipeline.draw import Pipeline, PreparedQuery
 from energyql.pipeline.model import Model
+from energyql.pipeline.plan import Plan, plan_query
+from energyql.pipeline.session import Session
 from energyql.pipeline.settings import DrawSettings, settings_of
 from energyql.sampling import SAMPLERS
 from energyql.studio import tasks
@@ -62,27 +63,27 @@ class Studio:
         info: description of the models and limits for the API.
     """
 
-    def __init__(self, models: Mapping[str, Pipeline], limits: Limits | None = None) -> None:
+    def __init__(self, models: Mapping[str, Session], limits: Limits | None = None) -> None:
         self.models = dict(models)
         self.limits = limits or Limits()
         self.queue = Queue(self.limits)
         self.store = ResultStore(self.limits)
         self.info = Info(
-            version=__version__, models=[describe_model(name, pipeline) for name, pipeline in self.models.items()],
+            version=__version__, models=[describe_model(name, session) for name, session in self.models.items()],
             semantics=[name for name, each in SEMANTICS.items() if each.has_floor], samplers=list(SAMPLERS),
             keywords=sorted(keywords()), limits=self.limits,
         )  # fmt: skip
 
     def check(self, request: CheckRequest) -> Check:
         """Return the meaning of a query. If the query is wrong, return its error, without raising the error."""
-        return check_query(request, self.pipeline(request.model), self.limits)
+        return check_query(request, self.session(request.model), self.limits)
 
     def draw(self, request: DrawRequest) -> JobInfo:
         """Queue the drawing of pictures that satisfy a query, and return the new job."""
         self._check_count(request.n)
-        prepared = self._prepare(request.query, request)
-        work = partial(tasks.draw_pictures, prepared, request.n, request.first)
-        return self._submit("draw", request.n, prepared.model, work)
+        plan = self._plan(request.query, request)
+        work = partial(tasks.draw_pictures, plan, request.n, request.first)
+        return self._submit("draw", request.n, plan.model, work)
 
     def edit(self, request: EditRequest) -> JobInfo:
         """Queue the edit of one or several pictures, and return the new job."""
@@ -91,26 +92,26 @@ class Studio:
         start = self._start(request)
         if start.count > 1:
             self._check_count(start.count * len(request.steps))
-        self._prepare_all(request.steps, request, "step", verify="off")
+        self._plan_all(request.steps, request, "step", verify="off")
         total = start.count * (1 + len(request.steps))
-        return self._submit("edit", total, start.prepared.model, partial(tasks.edit_pictures, start, request))
+        return self._submit("edit", total, start.plan.model, partial(tasks.edit_pictures, start, request))
 
     def vary(self, request: VariationsRequest) -> JobInfo:
         """Queue the drawing of variations of one picture, or of pictures similar to several, and return the new job."""
         self._check_count(request.n)
         start = self._start(request)
         query = request.wanted or request.query or start.query
-        self._prepare(query, request, verify="off")
+        self._plan(query, request, verify="off")
         work = partial(tasks.vary_pictures, start, request, query)
-        return self._submit("variations", request.n, start.prepared.model, work)
+        return self._submit("variations", request.n, start.plan.model, work)
 
     def truth_table(self, request: TruthTableRequest) -> JobInfo:
         """Queue a truth table, which is pictures of every combination of some literals, and return the new job."""
-        model = self.pipeline(request.model).model
+        model = self.session(request.model).model
         literals = check_literals([check_length(each, self.limits) for each in request.literals], model.vocabulary)
         total = request.n * 2 ** len(literals)
         self._check_count(total)
-        self._prepare_all(request.literals, request, "literal")
+        self._plan_all(request.literals, request, "literal")
         return self._submit("table", total, model, partial(tasks.draw_table, self._gallery(request), literals))
 
     def traversal(self, request: TraversalRequest) -> JobInfo:
@@ -118,7 +119,7 @@ class Studio:
         self._check_count(request.steps * request.n)
         gallery = self._gallery(request)
         for query in (request.start, request.end):
-            model = self._prepare(query, request, verify="off").model
+            model = self._plan(query, request, verify="off").model
         gallery.check_traversal(request.start, request.end, request.steps)
         work = partial(tasks.draw_traversal, gallery, request)
         return self._submit("traversal", request.steps * request.n, model, work)
@@ -127,9 +128,9 @@ class Studio:
         """Queue the drawing of several queries for one page, and return the new job."""
         total = request.n * len(request.queries)
         self._check_count(total)
-        self._prepare_all(request.queries, request, "query")
+        self._plan_all(request.queries, request, "query")
         work = partial(tasks.draw_gallery, self._gallery(request), request.queries)
-        return self._submit("gallery", total, self.pipeline(request.model).model, work)
+        return self._submit("gallery", total, self.session(request.model).model, work)
 
     def photograph(self, request: PhotographRequest, data: bytes) -> JobInfo:
         """Queue the search for the latents of a photograph, and return the new job.
@@ -141,9 +142,9 @@ class Studio:
         most = self.limits.photograph_pixels
         with opened_picture(data, most):  # refuses a wrong picture at once
             pass
-        prepared = self._prepare(ANYTHING, Settings(model=request.model), truncation=request.truncation)
-        work = partial(tasks.invert_photograph, prepared, partial(read_photograph, data, most), request.anyway)
-        return self._submit("photograph", 1, prepared.model, work, held=len(data))
+        plan = self._plan(ANYTHING, Settings(model=request.model), truncation=request.truncation)
+        work = partial(tasks.invert_photograph, plan, partial(read_photograph, data, most), request.anyway)
+        return self._submit("photograph", 1, plan.model, work, held=len(data))
 
     def restore(self, data: bytes) -> Restored:
         """Return the request that draws a picture again, made from the provenance (query, seed, settings) in its file.
@@ -156,7 +157,7 @@ class Studio:
         """
         with opened_picture(data, self.limits.photograph_pixels) as picture:
             text = picture.info.get("energyql")
-        return restore(text, {name: pipeline.model.fingerprints for name, pipeline in self.models.items()})
+        return restore(text, {name: session.model.fingerprints for name, session in self.models.items()})
 
     def look(self, key: str, after: int = 0) -> JobInfo:
         """Return the progress of the job with id `key`, and its pictures from position `after` on.
@@ -181,7 +182,7 @@ class Studio:
         """Cancel all jobs and end the worker thread."""
         self.queue.close()
 
-    def pipeline(self, name: str | None) -> Pipeline:
+    def session(self, name: str | None) -> Session:
         """Return the model called `name`, on its device; the first model if `name` is `None`.
 
         Raises:
@@ -211,16 +212,16 @@ class Studio:
         self.store.put(job, result)
         return self.look(job.id)
 
-    def _prepare(self, query: str, request: Settings, **options: Any) -> PreparedQuery:
+    def _plan(self, query: str, request: Settings, **options: Any) -> Plan:
         settings = DrawSettings(**_options(request) | options)
         with noting_tautologies():
-            return self.pipeline(request.model).prepare(check_length(query, self.limits), settings)
+            return plan_query(self.session(request.model), check_length(query, self.limits), settings)
 
-    def _prepare_all(self, queries: Sequence[str], request: Settings, name: str, **options: Any) -> None:
+    def _plan_all(self, queries: Sequence[str], request: Settings, name: str, **options: Any) -> None:
         """Check queries without drawing them; the error of a wrong one begins with its number, as in "step 2"."""
         for number, query in enumerate(queries, start=1):
             try:
-                self._prepare(query, request, **options)
+                self._plan(query, request, **options)
             except EnergyQLError as error:
                 error.message = f"{name} {number}: {error.message}"
                 raise
@@ -230,21 +231,21 @@ class Studio:
         if request.job is None:
             self._check_count(len(request.numbers))
             assert request.query is not None  # checked by the schema
-            prepared = self._prepare(request.query, request)
-            draw = partial(tasks.draw_run, prepared, request.numbers)
-            return Start(prepared, len(request.numbers), draw, request.query)
+            plan = self._plan(request.query, request)
+            draw = partial(tasks.draw_run, plan, request.numbers)
+            return Start(plan, len(request.numbers), draw, request.query)
         _, result = self.store.get(request.job)
         pictures = held_pictures(result, request.positions)
         self._check_count(len(pictures.index))
         facts = pictures.provenance
         request = request.model_copy(update={"model": request.model or facts["model"]})
         known = {name: facts[name] for name in ("truncation", "condition", "noise")}
-        prepared = self._prepare(ANYTHING, request, verify="off", **known)
+        plan = self._plan(ANYTHING, request, verify="off", **known)
         query = facts["query"] or ANYTHING
-        return Start(prepared, len(pictures.index), lambda job: pictures, query, result.photograph)
+        return Start(plan, len(pictures.index), lambda job: pictures, query, result.photograph)
 
     def _gallery(self, request: TruthTableRequest | TraversalRequest | GalleryRequest) -> Gallery:
-        return Gallery(n=request.n, model=self.pipeline(request.model), progress=False, **_options(request))
+        return Gallery(n=request.n, model=self.session(request.model), progress=False, **_options(request))
 
     def _check_count(self, n: int) -> None:
         if n > self.limits.pictures:

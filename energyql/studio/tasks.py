@@ -25,8 +25,13 @@ from energyql.gallery.gallery import Gallery
 from energyql.gallery.page import QuerySection, RefusedSection
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
-from energyql.pipeline.draw import PreparedQuery, rows_of
+from energyql.pipeline.calibrate import calibrate, quiet
+from energyql.pipeline.ledger import Ledger
+from energyql.pipeline.plan import Plan
+from energyql.pipeline.propose import rows_of
+from energyql.pipeline.read import show
 from energyql.pipeline.result import Result
+from energyql.pipeline.run import Count, draw, run, run_latents
 from energyql.progress import Report
 from energyql.sampling import SampleResult, summarize
 from energyql.sampling.traversal import vary
@@ -45,21 +50,21 @@ class Start:
     """The pictures that an edit or variations begin with.
 
     Attributes:
-        prepared: compiled query with the model and settings: `query` for pictures of a run, TRUE for those of a job.
+        plan: compiled query with the model and settings: `query` for pictures of a run, TRUE for those of a job.
         count: number of pictures.
         read: draws the pictures or looks them up; only their latents (`SavedResult`) if they are from several results.
         query: query that the pictures were drawn for.
         inversion: for the reconstruction of a photograph, the photograph and its latents.
     """
 
-    prepared: PreparedQuery
+    plan: Plan
     count: int
     read: Callable[[Job], Result | SavedResult]
     query: str
     inversion: Inversion | None = None
 
 
-def draw_run(prepared: PreparedQuery, numbers: Sequence[int], job: Job) -> Result:
+def draw_run(plan: Plan, numbers: Sequence[int], job: Job) -> Result:
     """Draw some pictures of a run, the endless series of pictures that a query, a seed and other settings determine.
 
     `energyql.generate` draws the same pictures.
@@ -67,13 +72,13 @@ def draw_run(prepared: PreparedQuery, numbers: Sequence[int], job: Job) -> Resul
     Args:
         numbers: numbers of the pictures in the run, from 0.
     """
-    parts = []
+    plan, parts = calibrate(plan, Ledger(), job.report, max(numbers) + 1), []
     for done, number in enumerate(numbers):
 
         def share(stage: str, fraction: float, done: int = done) -> None:
             job.report(stage, (done + fraction) / len(numbers))
 
-        parts.append(prepared.run(1, first=number, progress=share))
+        parts.append(draw(plan, 1, first=number, progress=share))
     return Result.join(parts)
 
 
@@ -104,17 +109,17 @@ def held_pictures(result: JobResult, positions: Sequence[int]) -> Result | Saved
     )
 
 
-def shared_space(prepared: PreparedQuery) -> LatentSpace:
+def shared_space(plan: Plan) -> LatentSpace:
     """Map from latents z to w for the model, truncation and condition of a query.
 
     Jobs share it, because it holds a copy of the mapping network.
     """
-    truncation, condition = prepared.provenance["truncation"], prepared.provenance["condition"]
-    key = id(prepared.model), truncation, condition  # unique: a space keeps its model alive
+    truncation, condition = plan.provenance["truncation"], plan.provenance["condition"]
+    key = id(plan.model), truncation, condition  # unique: a space keeps its model alive
     if key not in _SPACES:
         while len(_SPACES) >= MOST_SPACES:
             _SPACES.pop(next(iter(_SPACES)))
-        _SPACES[key] = LatentSpace(prepared.model, truncation, condition)
+        _SPACES[key] = LatentSpace(plan.model, truncation, condition)
     return _SPACES[key]
 
 
@@ -155,33 +160,26 @@ PART_PIXELS = 1 << 17
 """Number of pixels that are drawn at a time: eight pictures of 128 x 128."""
 
 
-def draw_pictures(prepared: PreparedQuery, n: int, first: int, job: Job, result: JobResult) -> None:
+def draw_pictures(plan: Plan, n: int, first: int, job: Job, result: JobResult) -> None:
     """Draw pictures of a query, the same as `energyql.generate` draws, and add them to `result`, a few at a time.
 
     Args:
         first: number of the first picture in its run.
     """
-    if prepared.settings.verify != "off":
-        for start in range(0, n, VERIFIED):
-
-            def share(stage: str, fraction: float, start: int = start) -> None:
-                job.report(stage, min(1.0, (start + VERIFIED * fraction) / n))
-
-            part = prepared.run(min(VERIFIED, n - start), first=first + start, progress=share)
-            result.extend(prepared.expr, part)
+    if plan.settings.verify != "off":
+        for part in run(plan, Count(n, batch=VERIFIED), first=first, progress=job.report):
+            result.extend(plan.expr, part)
         return
     started = time.perf_counter()
-    sampled = SampleResult.join(list(prepared.latents(n, first=first, progress=job.report)))
+    sampled = SampleResult.join(list(run_latents(plan, n, first=first, progress=job.report)))
     ended = time.perf_counter()
     start, size = 0, 1  # the first part is one picture, which gives their size
     while start < n:
         job.report("drawing", start / n)
         rows = slice(start, min(start + size, n))
-        smaller = replace(prepared, settings=replace(prepared.settings, batch_size=size))
-        part = smaller.show(
-            rows_of(sampled, rows), np.arange(first + start, first + rows.stop), lambda stage, fraction: None
-        )
-        result.extend(prepared.expr, part)
+        numbers = np.arange(first + start, first + rows.stop)
+        part = show(plan, rows_of(sampled, rows), numbers, quiet, batch_size=size)
+        result.extend(plan.expr, part)
         start, size = rows.stop, max(1, PART_PIXELS // (part.images[0].width * part.images[0].height))
     job.report("drawing", 1.0)
     seconds = {"seconds_sampling": ended - started, "seconds_drawing": time.perf_counter() - ended}
@@ -210,7 +208,7 @@ def vary_pictures(start: Start, request: VariationsRequest, query: str, job: Job
     Each begins at a random mixture of the latents of the pictures, moved towards a new random latent by the share
     `request.amount`. It is then edited to satisfy `query`; all other attributes may change.
     """
-    space, pictures = shared_space(start.prepared), start.read(job)
+    space, pictures = shared_space(start.plan), start.read(job)
     latents = space.from_w(pictures.z.to(space.model.device), pictures.w.to(space.model.device))
     z, weights = vary(latents.z, request.n, request.amount, request.variation_seed)
     offset = None if latents.offset is None else torch.tensordot(weights, latents.offset, 1)
@@ -224,23 +222,23 @@ def vary_pictures(start: Start, request: VariationsRequest, query: str, job: Job
 def _edit(
     start: Start, pictures: Result | SavedResult, steps: Sequence[str], keep: list[str] | None, job: Job, **options: Any
 ) -> Edit:
-    prepared = start.prepared
+    plan = start.plan
     with noting_tautologies():
         edited = edit(
-            pictures, steps, model=prepared.model, device=str(prepared.device), semantics=prepared.settings.semantics,
-            allow_weak=prepared.settings.allow_weak, keep="everything" if keep is None else keep, progress=job.report,
+            pictures, steps, model=plan.model, device=str(plan.device), semantics=plan.settings.semantics,
+            allow_weak=plan.settings.allow_weak, keep="everything" if keep is None else keep, progress=job.report,
             **options,
         )  # fmt: skip
-    return replace(edited, space=shared_space(prepared))
+    return replace(edited, space=shared_space(plan))
 
 
 def invert_photograph(
-    prepared: PreparedQuery, photograph: Callable[[], Image.Image], anyway: bool, job: Job, result: JobResult
+    plan: Plan, photograph: Callable[[], Image.Image], anyway: bool, job: Job, result: JobResult
 ) -> None:
     """Find the latents of a photograph as `energyql.invert` does, and add the picture of the latents to `result`.
 
     Args:
-        prepared: a compiled query, of which only the model, device and truncation are used.
+        plan: a compiled query, of which only the model, device and truncation are used.
         photograph: decodes the photograph; called in the job, so that only one decoded photograph is in memory.
 
     Raises:
@@ -248,7 +246,7 @@ def invert_photograph(
     """
     try:
         inversion = invert(
-            photograph(), model=prepared.model, truncation=prepared.settings.truncation, device=str(prepared.device),
+            photograph(), model=plan.model, truncation=plan.settings.truncation, device=str(plan.device),
             anyway=anyway, progress=job.report,
         )  # fmt: skip
     except OutOfDomainError as error:

@@ -21,8 +21,10 @@ from energyql.errors import EnergyQLError
 from energyql.kinds import KINDS
 from energyql.language import Attribute, Expr
 from energyql.numerics.shapes import Float, Int
-from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.run import run_latents
+from energyql.pipeline.session import open_session
 from energyql.training.samples import LABEL_SEED, Prior
 from energyql.training.steps import StepFile, digest
 from energyql.training.target import Task
@@ -82,16 +84,17 @@ def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tens
         file = StepFile(path, identity)
         if (stored := file.read_tensors()) is None:
             source, parts = random.Random(identity), list[Tensor]()
-            pipeline = pipeline_for(Model("the heads", prior.generator, bank, truncation=psi), "auto")
+            session = open_session(Model("the heads", prior.generator, bank, truncation=psi), "auto")
             for attempt in range(TRIES * -(-count // A_FORMULA) if specs else 0):
                 if len(parts) * A_FORMULA >= count:
                     break
                 with suppress(EnergyQLError):
-                    prepared = pipeline.prepare(
+                    plan = plan_query(
+                        session,
                         _formula(specs, labels, source), seed=LABEL_SEED + attempt, verify="off",
                         allow_weak=list(specs),
                     )  # fmt: skip
-                    batches = prepared.latents(A_FORMULA, progress=False)
+                    batches = run_latents(plan, A_FORMULA, progress=False)
                     parts.append(torch.cat([torch.as_tensor(batch.z).cpu().float() for batch in batches]))
                 task.report("proposing", len(parts) * A_FORMULA / count)
             none = torch.zeros(0, prior.generator.z_dim)

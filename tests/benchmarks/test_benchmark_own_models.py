@@ -110,7 +110,7 @@ def test_a_refused_formula_is_told(small: None, tmp_path: Path, monkeypatch: pyt
     def refuse(*arguments: object, **options: object) -> None:
         raise ArgumentError("it is too rare", hint="ask for another")
 
-    monkeypatch.setattr(own_models, "pipeline_for", lambda model, device: SimpleNamespace(prepare=refuse))
+    monkeypatch.setattr(own_models, "plan_query", refuse)
     data = run(tmp_path)
     assert {record["refused"] for record in data["runs"]["table-200/off, weak heads allowed"].values()} == {
         "ArgumentError: it is too rare"
@@ -160,7 +160,7 @@ def test_limits_of_bands() -> None:
 def test_each_run_takes_its_formulas_and_knows_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
     monkeypatch.setattr(own_models, "taught_model", lambda *arguments: None)
-    monkeypatch.setattr(own_models, "pipeline_for", lambda model, device: None)
+    monkeypatch.setattr(own_models, "open_session", lambda model, device: None)
     monkeypatch.setattr(own_models, "measure", lambda *arguments: measured.append(str(arguments[3])) or {"kept": 0})
     for take in ("2/2", "1/2", "1/1"):
         command(

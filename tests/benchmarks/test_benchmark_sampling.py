@@ -15,8 +15,9 @@ from evaluation.lively import lively_model, silent
 from benchmarks import large, memory, posterior, sampling, speed, tax
 from benchmarks.sampling import LEAST_COMMON, LEAST_UNCOMMON, MOST_RARE, choose_formulas
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
-from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import load_model
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.session import Session
 from energyql.vocabulary import Vocabulary
 
 
@@ -120,7 +121,7 @@ def test_speed_times_all_and_goes_on(model: Any, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize(("title", "count"), [("3, a conjunction", 3), ("12, with OR and IMPLIES", 12)])
 def test_queries_have_as_many_attributes_as_they_say(model: Any, title: str, count: int) -> None:
-    prepared = Pipeline(model, torch.device("cpu")).prepare(speed.QUERIES[title])
+    prepared = plan_query(Session(model, torch.device("cpu")), speed.QUERIES[title])
     assert len(prepared.rule.attributes) == count
 
 

@@ -79,7 +79,7 @@ def test_every_setting_arrives(tiny, queries, tmp_path):
 )
 def test_mistakes_are_found_before_anything_is_drawn(tiny, queries, tmp_path, monkeypatch, words, error, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("energyql.gallery.gallery.pipeline_for", lambda *_, **__: pytest.fail("drawn too early"))
+    monkeypatch.setattr("energyql.gallery.gallery.open_session", lambda *_, **__: pytest.fail("drawn too early"))
     words = [str(queries) if word == "QUERIES" else word for word in words]
     with pytest.raises(error, match=message):
         run(*words, *([] if "-m" in words else ["-m", tiny]), *([] if "-o" in words else ["-o", "site"]))

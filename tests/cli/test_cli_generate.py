@@ -15,7 +15,7 @@ from energyql.cli import main as cli
 from energyql.cli.options import read_condition
 from energyql.errors import ArgumentError
 from energyql.generators.families import save_model
-from energyql.pipeline import draw as draw_module
+from energyql.pipeline import run as run_module
 from energyql.sampling.registry import strengths
 
 
@@ -154,8 +154,8 @@ class TestGenerate:
         assert len(Result.load(tmp_path / "out")) == 1
 
     def test_ctrl_c_keeps_what_is_there(self, tiny, tmp_path, main, monkeypatch):
-        monkeypatch.setattr(draw_module, "STREAM_BATCH", 2)
-        draw, drawn = draw_module.PreparedQuery._run, []
+        monkeypatch.setattr(run_module, "STREAM_BATCH", 2)
+        draw, drawn = run_module._part, []
 
         def interrupted(*arguments):
             if drawn:
@@ -163,7 +163,7 @@ class TestGenerate:
             drawn.append(draw(*arguments))
             return drawn[-1]
 
-        monkeypatch.setattr(draw_module.PreparedQuery, "_run", interrupted)
+        monkeypatch.setattr(run_module, "_part", interrupted)
         code, _, errors = main("generate", "smile", "-n", 6, "-m", tiny, "--device", "cpu", "-o", tmp_path)
         assert (code, errors.splitlines()[-1]) == (130, "interrupted; run the same command again to resume")
         assert len(Result.load(tmp_path)) == 2

@@ -9,7 +9,7 @@ from toys import random_generator, tiny_model
 
 from energyql.errors import EnergyQLError
 from energyql.generators.families import save_model
-from energyql.pipeline.draw import PreparedQuery
+from energyql.pipeline import run as run_module
 
 ADA = CHECKPOINTS / "ada.pkl"
 TRAIN = ("train", ADA, "--out", "new", "-n", "20")
@@ -149,13 +149,13 @@ def test_ctrl_c_says_that_the_command_can_be_resumed(places, monkeypatch, words,
 def test_ctrl_c_ends_other_commands_with_a_word(places, monkeypatch):
     monkeypatch.chdir(places)
     with monkeypatch.context() as patch:
-        patch.setattr(PreparedQuery, "run", lambda *_, **settings: pytest.fail("a query was drawn"))
+        patch.setattr(run_module, "run", lambda *_, **settings: pytest.fail("a query was drawn"))
         assert "hst" in str(invoke("animate", "smile", "hst", "-m", "model").exception)  # before anything is drawn
 
     def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PreparedQuery, "run", interrupted)
+    monkeypatch.setattr(run_module, "run", interrupted)
     for words in (("animate", "smile", "NOT smile"), ("generate", "smile")):
         outcome = invoke(*words, "-m", "model", "-q")
         assert (outcome.exit_code, outcome.stderr) == (130, "interrupted\n")

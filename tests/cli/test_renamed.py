@@ -27,8 +27,9 @@ from energyql.attributes.heads import AttributeBank
 from energyql.dataset.plan import read_plan
 from energyql.dataset.shard import PreparedPlan
 from energyql.editing.folder import read_saved
-from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import save_model
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.session import open_session
 from energyql.training.labels import Drawn, read_label_table
 
 OLDER = "label is the older name of condition"
@@ -157,6 +158,6 @@ def test_a_plan(tmp_path):
 def test_the_fingerprint_of_a_data_set_is_that_of_older_versions(model):
     """A data set that is not finished is continued, so its identity has the older name."""
     plan = DatasetPlan(classes=[DatasetClass(name="a", query="smile", count=1, model=model, settings={"condition": 1})])
-    identity = PreparedPlan(plan, [pipeline_for(model, "cpu").prepare("smile", condition=1)]).identity
+    identity = PreparedPlan(plan, [plan_query(open_session(model, "cpu"), "smile", condition=1)]).identity
     assert identity["classes"][0]["label"] == 1
     assert "condition" not in identity["classes"][0]

@@ -28,7 +28,7 @@ from energyql.cli.reports import report
 from energyql.cli.train import import_heads, train, train_judge
 from energyql.generators.load import load_generator
 from energyql.models import read_vocabulary
-from energyql.pipeline import verified
+from energyql.pipeline import clips
 from energyql.pipeline.model import load_model
 from energyql.training import clip_labels, run, teacher
 from energyql.training.picture_fit import PictureSettings
@@ -174,7 +174,7 @@ def test_can_the_heads_be_trusted(learned):
 
 
 def test_verified_pictures(learned, monkeypatch):
-    monkeypatch.setattr(verified, "PILOT", 128)
+    monkeypatch.setattr(clips, "PILOT", 128)
     shutil.copytree(learned, "from-function")
     labeller("my_labels", blocks("Labels from a function", "python")[0])
     assert re.search(r"16 of 16 .*by the verifier \(of \d+ drawn, heads \d+%\)", shell("How pictures are verified"))

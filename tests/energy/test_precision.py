@@ -11,7 +11,8 @@ from energyql import load_model
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError
 from energyql.numerics.linear import BATCH_SIZES, WHOLE_VECTORS, sizes_for
-from energyql.pipeline.draw import Pipeline
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.session import Session
 from energyql.pipeline.settings import Precision
 from energyql.sampling import SliceSampler
 
@@ -24,7 +25,7 @@ def model(request, tmp_path_factory):
 
 
 def prepare(model, precision, query=QUERY, **settings):
-    return Pipeline(model, torch.device("cpu")).prepare(query, precision=precision, **settings)
+    return plan_query(Session(model, torch.device("cpu")), query, precision=precision, **settings)
 
 
 def test_energies_are_nearly_the_same_and_keep_their_type(model):

@@ -12,8 +12,9 @@ from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError, ModelError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import Method, PublishedODE, read_methods
-from energyql.pipeline.draw import sample_latents
+from energyql.pipeline.generate import sample_latents
 from energyql.pipeline.model import Model
+from energyql.pipeline.plan import plan_query
 from energyql.sampling import SAMPLERS, SliceSampler, as_energy, make_sampler
 from evaluation.lively import silent
 
@@ -108,7 +109,7 @@ def test_truncation_of_the_subject_is_that_of_its_queries(tiny: Path) -> None:
     subject = EvaluatedModel(str(tiny), truncation=0.5)
     (method,) = read_methods("slice")
     z = torch.randn(2, subject.z_dim)
-    expected = subject.pipeline.prepare("smile", truncation=0.5).energy(z)
+    expected = plan_query(subject.session, "smile", truncation=0.5).energy(z)
     torch.testing.assert_close(method.energy(subject, "smile")(z), expected)
     assert subject.identity != EvaluatedModel(str(tiny)).identity
 
@@ -119,6 +120,6 @@ def test_heads_of_random_labels_are_evaluated_under_one_class() -> None:
     subject = EvaluatedModel(Model("classes", generator, bank, judge=lambda images: {"smile": images[:, 0, 0, 0] > 0}))
     z = torch.randn(2, subject.z_dim)
     for seed in range(5):
-        prepared = subject.prepare("smile", seed=seed)
+        prepared = subject.plan("smile", seed=seed)
         assert prepared.provenance["condition"] == subject.condition
         torch.testing.assert_close(prepared.encode(z), subject.encode(z))

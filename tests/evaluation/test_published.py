@@ -15,6 +15,7 @@ from energyql.evaluation.methods import PublishedEnergy, PublishedODE
 from energyql.generators.mapping import encoder
 from energyql.language import bind, parse
 from energyql.pipeline.model import load_model
+from energyql.pipeline.plan import plan_query
 from energyql.sampling import ODESolver, Status, VPSchedule, prior_latents
 
 QUERY = "(smile OR glasses) AND NOT beard AND hair = black AND age > 0.4"
@@ -22,7 +23,7 @@ QUERY = "(smile OR glasses) AND NOT beard AND hair = black AND age > 0.4"
 
 def energies(folder: Path, query: str) -> tuple[PublishedEnergy, QueryEnergy, EvaluatedModel]:
     subject = EvaluatedModel(load_model(folder))  # one test changes it
-    prepared = subject.pipeline.prepare(query, semantics="lace")
+    prepared = plan_query(subject.session, query, semantics="lace")
     return PublishedEnergy(prepared.rule, subject.reads, subject.model.bank), prepared.energy, subject
 
 

@@ -36,13 +36,14 @@ from energyql.dataset.plan import read_plan
 from energyql.dataset.shard import PreparedPlan
 from energyql.errors import ArgumentError, DataError
 from energyql.gallery.words import facts
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.session import open_session
 from energyql.studio.app import create_app
 from energyql.studio.schemas import DrawRequest
 from energyql.studio.studio import Studio
 
 assert energyql.__file__.startswith(sys.argv[1])
-runner, pipeline = CliRunner(env={"COLUMNS": "200"}), pipeline_for("avatars", "cpu")
+runner, pipeline = CliRunner(env={"COLUMNS": "200"}), open_session("avatars", "cpu")
 
 # Python
 assert inspect.signature(energyql.generate).parameters["contrast"].default == 1.0
@@ -89,7 +90,7 @@ studio.close()
 def identity(entry):
     Path("plan.toml").write_text(f'[[class]]\\nname = "a"\\nquery = "smile"\\ncount = 1\\n{entry}')
     plan, _ = read_plan(Path("plan.toml"))
-    queries = [pipeline.prepare(one.query, one.draw_settings(plan.seed_of(one))) for one in plan.classes]
+    queries = [plan_query(pipeline, one.query, one.draw_settings(plan.seed_of(one))) for one in plan.classes]
     return PreparedPlan(plan, queries).identity["classes"][0]
 
 assert "contrast" not in identity("")

@@ -18,7 +18,7 @@ from energyql.editing.pictures import open_picture
 from energyql.files import read_tensors
 from energyql.generators.load import load_generator
 from energyql.labelling.folder import PictureFolder
-from energyql.pipeline.draw import generate
+from energyql.pipeline.generate import generate
 from energyql.pipeline.model import load_model
 from energyql.pipeline.queries import read_queries
 from energyql.pipeline.score import rank_table

@@ -22,7 +22,7 @@ class TestQueries:
         assert [section.query.title for section in gallery.sections] == ["Elder", ""]
 
     def test_nothing_is_drawn_if_one_is_wrong(self, tiny, monkeypatch):
-        monkeypatch.setattr(module, "pipeline_for", lambda *_, **__: pytest.fail("drawn too early"))
+        monkeypatch.setattr(module, "open_session", lambda *_, **__: pytest.fail("drawn too early"))
         with pytest.raises(DataError, match="2 queries are wrong"):
             make(tiny, ["smile", "smil", "smile AND NOT smile"])
 
@@ -153,7 +153,7 @@ class TestSaving:
         assert path.read_text() == "old"
 
     def test_an_interruption_writes_nothing(self, tiny, tmp_path, monkeypatch):
-        drawn, module_pipeline = [], module.pipeline_for
+        drawn, module_pipeline = [], module.open_session
 
         def interrupted(*arguments, **settings):
             if drawn:
@@ -161,7 +161,7 @@ class TestSaving:
             drawn.append(module_pipeline(*arguments, **settings))
             return drawn[0]
 
-        monkeypatch.setattr(module, "pipeline_for", interrupted)
+        monkeypatch.setattr(module, "open_session", interrupted)
         with pytest.raises(KeyboardInterrupt):
             make(tiny, ["smile", "beard"]).save(tmp_path / "site")
         assert list(tmp_path.iterdir()) == []

@@ -33,8 +33,9 @@ from energyql.attributes.pictures import PictureBank
 from energyql.generators.base import check_generator
 from energyql.generators.diffusers import StoredPipeline, replay
 from energyql.generators.families import module_fingerprint
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.plan import plan_query
 from energyql.pipeline.result import Result
+from energyql.pipeline.session import open_session
 from energyql.training.heads import HeadSettings
 from energyql.training.target import Source, open_source, open_target, opening_target
 
@@ -142,9 +143,9 @@ def test_all_pictures_that_go_through_the_networks_are_counted(family, monkeypat
     draw = generator._draw
     monkeypatch.setattr(generator, "_draw", lambda noise, number: drawn.append(len(noise[0])) or draw(noise, number))
     model = Model("tiny", generator, PictureBank(lambda images: {"warm": images[:, 0, 0, 0] > 0}, KNOWN_WARM))
-    prepared = pipeline_for(model, "cpu").prepare("warm")
+    prepared = plan_query(open_session(model, "cpu"), "warm")
     drawn.clear()
-    result = prepared.run(3, progress=False)
+    result = draw(prepared, 3, progress=False)
     assert result.statistics["generator_calls"] == sum(drawn)
     if sizes is None and 1 in generator._draft_sizes:
         evaluated = result.statistics["generator_calls_mean"] * 3 + result.statistics["drawn"]

@@ -19,7 +19,7 @@ import energyql.pipeline.stream as streams
 from energyql import Preset, Result, edit, generate, stream
 from energyql.editing.folder import read_saved
 from energyql.files import SAVED
-from energyql.pipeline import draw
+from energyql.pipeline import run
 
 EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "open"}
 
@@ -142,7 +142,7 @@ def main(model, folder):
     short, long = (edit(0, steps, n=2, preset=brief, **settings) for steps in (["smile"], ["NOT smile", "glasses"]))
     check("longer-edit", folder, short.save, long.save)
     check("shorter-edit", folder, long.save, short.save)
-    streams.PART, draw.STREAM_BATCH = 4, 2
+    streams.PART, run.STREAM_BATCH = 4, 2
     runs = [lambda target, n=n: list(stream("smile", n, save_to=target, **settings)) for n in (9, 3)]
     check("run", folder, *runs, again=False)
 

@@ -13,10 +13,10 @@ from energyql.editing.pictures import open_picture
 from energyql.errors import DataError, EnergyQLError, ModelError
 from energyql.files import MOST_JSON, fingerprint, read_bytes, read_json, read_tensors
 from energyql.models import read_vocabulary
-from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import load_model
 from energyql.pipeline.queries import read_queries
 from energyql.pipeline.score import rank_table
+from energyql.pipeline.session import open_session
 from energyql.training.labels import read_label_table
 
 FILES = [
@@ -53,7 +53,7 @@ def test_in_place_of_a_file(tiny, tmp_path, name, kind):
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)
     put(kind, folder / name)
-    for call in (load_model, lambda folder: pipeline_for(folder, "cpu")):
+    for call in (load_model, lambda folder: open_session(folder, "cpu")):
         with pytest.raises(ModelError):
             call(folder)
 

@@ -1,7 +1,6 @@
 """A budget of calls of the generator ends a run with the samples that are complete by then."""
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
@@ -13,7 +12,10 @@ from test_mixture import model as prompts_model
 from energyql import Model, generate, until_satisfied
 from energyql.attributes.pictures import PictureBank
 from energyql.errors import ArgumentError, NotAcceptedError
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.run import draw as run_draw
+from energyql.pipeline.run import stream_batches
+from energyql.pipeline.session import open_session
 from energyql.sampling.langevin import LangevinSampler
 
 RARE = "a AND b"  # 1 in 220
@@ -89,14 +91,16 @@ def test_out_of_reach_within_the_budget(model):
     assert 250 < model.generator.calls <= 500
 
 
-def test_a_stream_that_was_abandoned_lifts_no_later_budget(model):
-    prepared = pipeline_for(model, "cpu").prepare("a")
-    abandoned = prepared.stream(4, progress=silent)
-    next(abandoned)
-    with prepared.calls.at_most(5):
-        abandoned.close()
-        assert prepared.calls.left == 5
-    assert prepared.calls.left == math.inf
+def test_runs_of_one_plan_know_nothing_of_each_other(model):
+    plan = plan_query(open_session(model, "cpu"), "a")
+    alone = run_draw(plan, 4, budget=200, progress=silent)
+    others = [stream_batches(plan, 100, progress=silent) for _ in range(2)]
+    for each in others:
+        next(each)
+    again = run_draw(plan, 4, budget=200, progress=silent)
+    assert again.statistics["generator_calls"] == alone.statistics["generator_calls"]
+    assert next(others[0]).statistics["generator_calls"] == next(others[1]).statistics["generator_calls"]
+    assert torch.equal(again.z, alone.z)
 
 
 def test_gradients_count_twice():
@@ -139,8 +143,8 @@ def test_faithful_pictures_are_found_within_small_budgets():
 
 
 def test_a_pilot_run_leaves_a_part_of_the_budget():
-    prepared = pipeline_for(known_model(), "cpu").prepare(RARE, verify="faithful")
-    short, whole = prepared.run(4, budget=400, progress=silent), prepared.run(4, progress=silent)
+    prepared = plan_query(open_session(known_model(), "cpu"), RARE, verify="faithful")
+    short, whole = run_draw(prepared, 4, budget=400, progress=silent), run_draw(prepared, 4, progress=silent)
     samples = [each.provenance["verified"]["clip"]["samples"] for each in (short, whole)]
     assert len(short) > 0
     assert samples[0] < 400 < samples[1] == 1024  # a short pilot run is not kept for a later run

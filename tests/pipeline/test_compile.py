@@ -15,7 +15,8 @@ from energyql.generators.fastgan import FastGAN, FastGANConfig
 from energyql.generators.r3gan import R3GAN, R3GANConfig
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.numerics.compiled import compiled
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DrawSettings
 
 QUERY = "smile AND NOT beard"
@@ -71,7 +72,7 @@ def test_pictures_of_every_family(family):
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("semantics", list(SEMANTICS))
 def test_energies_with_gradients(tiny, semantics):
-    prepared = pipeline_for(tiny, "cpu").prepare(QUERY, semantics=semantics, compile=True)
+    prepared = plan_query(open_session(tiny, "cpu"), QUERY, semantics=semantics, compile=True)
     before, energy = programs(), prepared.energy
     z = torch.randn(11, 8)
     expected, slope = prepared.energy_in_float32.gradient(z)
@@ -153,7 +154,7 @@ def test_what_cannot_be_compiled(backend, monkeypatch):
     backend(failing)
     message = "cannot compile the energy: No working C.. compiler found\n.*needs a C.. compiler .*leave out compile"
     with pytest.raises(ArgumentError, match=message):
-        pipeline_for(known, "cpu").prepare("a", compile=True).energy(torch.randn(2, 4))
+        plan_query(open_session(known, "cpu"), "a", compile=True).energy(torch.randn(2, 4))
     with monkeypatch.context() as patch:
         patch.delattr(torch.compiler, "is_compiling")
         with pytest.raises(ArgumentError, match=r"torch .* cannot compile numbers\ninstall torch 2.3 or later"):
@@ -177,7 +178,7 @@ def test_settings():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, as it imports its compiler
 def test_with_a_compiler(tiny):
-    prepared = pipeline_for(tiny, "cpu").prepare(QUERY, compile=True)
+    prepared = plan_query(open_session(tiny, "cpu"), QUERY, compile=True)
     z = torch.randn(11, 8)
     for one, other in zip(prepared.energy.gradient(z), prepared.energy_in_float32.gradient(z), strict=True):
         close(one, other)

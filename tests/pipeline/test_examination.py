@@ -11,7 +11,7 @@ from energyql.attributes.pictures import PictureBank
 from energyql.attributes.words import MOST_ZERO_SHOT, Calibration, Words
 from energyql.errors import ArgumentError, WeakHeadError
 from energyql.pipeline import texts
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DrawSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -101,7 +101,7 @@ def model_of(reader, bank=None):
 
 
 def examined(reader, bank=None):
-    return pipeline_for(model_of(reader, bank), "cpu").examination(DrawSettings())
+    return open_session(model_of(reader, bank), "cpu").examination(DrawSettings())
 
 
 TEXT = '"somebody with hat"'
@@ -199,7 +199,7 @@ def test_it_is_made_once_for_a_model_and_reader(monkeypatch):
 
 def test_a_model_without_a_reader_of_words_is_told():
     with pytest.raises(ArgumentError, match="model 'columns' has no reader of words to examine\nname a folder"):
-        pipeline_for(Model("columns", Columns(), heads()), "cpu").examination(DrawSettings())
+        open_session(Model("columns", Columns(), heads()), "cpu").examination(DrawSettings())
 
 
 def test_the_command_shows_it(tmp_path, monkeypatch):

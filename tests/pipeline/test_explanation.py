@@ -10,8 +10,11 @@ from toys import tiny_model
 
 from energyql import E, Explanation, Vocabulary, explain, list_attributes, load_model
 from energyql.errors import ArgumentError, Contradiction, ModelError, UnknownAttribute
-from energyql.pipeline.draw import PRIOR, pipeline_for
 from energyql.pipeline.pilot import ENOUGH, prevalence, run_pilot
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.propose import PRIOR
+from energyql.pipeline.run import run_latents
+from energyql.pipeline.session import open_session
 from energyql.sampling import SampleResult
 
 
@@ -78,14 +81,14 @@ class TestPilot:
     def test_prevalence_and_cost(self, tiny):
         pilot = explain("smile", model=tiny, pilot=True).pilot
         assert "by the heads, whose errors `energyql report` shows" in str(pilot)
-        prepared = pipeline_for(tiny, "auto").prepare("smile")
+        prepared = plan_query(open_session(tiny, "auto"), "smile")
         random = torch.Generator().manual_seed(5)
         energies = prepared.energy(torch.randn(20_000, 8, generator=random)).double()
         truth, error = prevalence(energies)
         assert truth == pytest.approx(torch.exp(-energies).mean())
         assert abs(pilot.prevalence - truth) < 4 * math.hypot(pilot.prevalence_error, error)
         assert 0 < error < pilot.prevalence_error < 0.02
-        (sampled,) = prepared.latents(64, progress=False)
+        (sampled,) = run_latents(prepared, 64, progress=False)
         assert pilot.evaluations == sampled.evaluations.double().mean()
         assert 0 < pilot.evaluations_error < pilot.evaluations
         assert pilot.satisfied == pytest.approx(prepared.energy(sampled.z).double().neg().exp().mean())
@@ -116,7 +119,7 @@ class TestPilot:
     def test_a_rare_query_is_estimated_by_the_proposals(self, tmp_path):
         model = load_model(tiny_model(tmp_path))
         query = "smile AND glasses AND beard AND hair = black AND age > 0.9"
-        prepared = pipeline_for(model, "cpu").prepare(query)
+        prepared = plan_query(open_session(model, "cpu"), query)
         random = torch.Generator().manual_seed(5)
         energies = torch.cat([prepared.energy(torch.randn(50_000, 8, generator=random)) for _ in range(4)]).double()
         truth, error = prevalence(energies)

@@ -15,8 +15,9 @@ from energyql import ArgumentError, E, Model, TautologyWarning, UnknownAttribute
 from energyql.attributes.heads import AttributeBank
 from energyql.energy.export import EnergyModule
 from energyql.energy.rule import SEMANTICS
-from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.export import as_module
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.session import open_session
 
 QUERIES = [
     "smile",
@@ -45,7 +46,7 @@ def slopes(energy, z):
 
 
 def reference(query, model, **options):
-    return pipeline_for(model, "cpu").prepare(query, **options).energy
+    return plan_query(open_session(model, "cpu"), query, **options).energy
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -173,7 +174,7 @@ def test_weights_are_copies(tiny):
 
 def test_expressions_and_prepared_queries(tiny):
     z = latents()
-    prepared = pipeline_for(tiny, "cpu").prepare(E.smile & ~E.beard)
+    prepared = plan_query(open_session(tiny, "cpu"), E.smile & ~E.beard)
     assert torch.equal(as_module(prepared)(z), export_energy("smile AND NOT beard", model=tiny)(z))
 
 

@@ -18,7 +18,9 @@ from energyql.errors import ArgumentError, ModelError, NotAcceptedError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import read_methods
 from energyql.gallery.words import facts
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.run import draw as run_draw
+from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DEFAULT_SAMPLER, GRADIENT_FREE
 from energyql.sampling import SAMPLERS, Status, prior_latents
 
@@ -94,8 +96,8 @@ class TestGenerate:
         assert rough.provenance["precision"] == "bfloat16"
 
     def test_the_energy_sees_the_noise_of_the_picture(self, model):
-        prepared = pipeline_for(model, "cpu").prepare(QUERY, noise="random", seed=3)
-        result = prepared.run(2, first=2, progress=False)
+        prepared = plan_query(open_session(model, "cpu"), QUERY, noise="random", seed=3)
+        result = run_draw(prepared, 2, first=2, progress=False)
         assert isinstance(prepared.energy, PictureEnergy)
         assert prepared.energy(result.z, torch.arange(2, 4)).numpy() == pytest.approx(result.energy, abs=1e-3)
         assert prepared.energy(result.z, torch.arange(2)).numpy() != pytest.approx(result.energy, abs=1e-3)

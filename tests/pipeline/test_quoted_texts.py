@@ -22,8 +22,9 @@ from energyql.errors import (
     WeakHeadError,
 )
 from energyql.pipeline import texts
-from energyql.pipeline.draw import Pipeline, pipeline_for
+from energyql.pipeline.plan import plan_query
 from energyql.pipeline.result import Result
+from energyql.pipeline.session import Session, open_session
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Z_DIM = 4
@@ -104,9 +105,9 @@ def test_a_pipeline_of_texts_is_complete_before_other_threads_see_it(model):
             assert pipeline._texts == key[0]
             super().__setitem__(key, pipeline)
 
-    pipeline = Pipeline(model, model.device)
+    pipeline = Session(model, model.device)
     pipeline._reading = Shared()
-    pipeline.prepare(QUERY)
+    plan_query(pipeline, QUERY)
     assert [texts for texts, *_ in pipeline._reading] == [("somebody red",)]
 
 
@@ -275,5 +276,5 @@ def test_a_data_set(model, tmp_path):
         DatasetClass(name="dark", query="NOT bright", count=3, model=model),
     ]
     write_dataset(DatasetPlan(classes=classes), tmp_path / "set", progress=False)
-    assert pipeline_for(model, "cpu").prepare('"somebody red"').model.vocabulary["somebody red"].kind == "yes/no"
+    assert plan_query(open_session(model, "cpu"), '"somebody red"').model.vocabulary["somebody red"].kind == "yes/no"
     assert np.isfinite(len(list((tmp_path / "set").iterdir())))

@@ -13,7 +13,8 @@ from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import YesNo
 from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, DataError, ModelError
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.session import open_session
 from energyql.sampling import prior_latents
 from energyql.sampling.langevin import LangevinSampler
 
@@ -60,7 +61,7 @@ class TestRealism:
         for one in (known, dataclasses.replace(model, discriminator=lambda pictures: pictures.mean((1, 2, 3)))):
             name = "a" if one is known else "smile"
             plain, real = (
-                pipeline_for(one, "cpu").prepare(name, sampler="slice", realism=r).energy for r in (0.0, 3.0)
+                plan_query(open_session(one, "cpu"), name, sampler="slice", realism=r).energy for r in (0.0, 3.0)
             )
             z = prior_latents(0, 0, 6, one.generator.z_dim)
             w = one.generator.encode(z, one.truncation)

@@ -10,11 +10,13 @@ import pytest
 import torch
 from toys import VOCABULARY, NeverSampler, pixels, tiny_model
 
-from energyql import ODESolver, Pipeline, Result, generate, load_model, until_satisfied
+from energyql import ODESolver, Result, Session, generate, load_model, until_satisfied
 from energyql.attributes.judge import Judge
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.mapping import FrozenMapping
-from energyql.pipeline import draw as pipeline
+from energyql.pipeline import session as pipeline
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.run import draw
 from energyql.vocabulary import Vocabulary
 
 QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age < 0.6'
@@ -103,8 +105,8 @@ class TestCost:
         model, calls = load_model(tiny), []
         for name in ("__call__", "pullback"):
             monkeypatch.setattr(FrozenMapping, name, counted(getattr(FrozenMapping, name), calls))
-        prepared = Pipeline(model, torch.device("cpu")).prepare("smile AND age > 0.5 AND glasses", sampler="ode")
-        result = prepared.run(1, progress=False)
+        prepared = plan_query(Session(model, torch.device("cpu")), "smile AND age > 0.5 AND glasses", sampler="ode")
+        result = draw(prepared, 1, progress=False)
         # One more draws the picture; the final energy comes from the predictions for it.
         assert len(calls) == result.statistics["evaluations_max"] + 1
 
@@ -125,10 +127,10 @@ class TestCost:
 
     def test_a_model_in_memory_is_made_ready_once(self, tmp_path):
         model = load_model(tiny_model(tmp_path / "a"), "cpu")
-        first = pipeline.pipeline_for(model, "auto")
-        assert pipeline.pipeline_for(model, "cpu") is first
+        first = pipeline.open_session(model, "auto")
+        assert pipeline.open_session(model, "cpu") is first
         other = dataclasses.replace(model, truncation=0.5)
-        assert pipeline.pipeline_for(other, "cpu").model.truncation == 0.5
+        assert pipeline.open_session(other, "cpu").model.truncation == 0.5
 
     def test_nothing_is_kept_of_earlier_weights(self, tmp_path):
         model = load_model(tiny_model(tmp_path / "a", judge=False))
@@ -139,7 +141,7 @@ class TestCost:
                 parameter.copy_(parameter.roll(1, 0))
         again = generate(query, 2, model=model, **settings)
         assert torch.equal(again.z, generate(query, 2, model=dataclasses.replace(model), **settings).z)
-        assert pipeline.pipeline_for(model, "cpu") is pipeline.pipeline_for(model, "auto")
+        assert pipeline.open_session(model, "cpu") is pipeline.open_session(model, "auto")
 
     def test_a_model_is_copied_without_what_was_made_for_it(self, tmp_path):
         model = load_model(tiny_model(tmp_path / "a"), "cpu")

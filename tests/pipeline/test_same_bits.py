@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from energyql import generate, sample_latents
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.session import open_session
 from energyql.sampling import SAMPLERS
 
 QUERY = "smile AND glasses AND NOT beard"
@@ -70,7 +70,7 @@ def test_latents_have_the_same_bits_in_every_batch(sampler):
 
 def test_a_picture_of_given_latents_has_the_same_bits_in_every_batch(tiny):
     result = generate(QUERY, 9, model=tiny, device="cpu", progress=False)
-    generator = pipeline_for(tiny, "cpu").model.generator
+    generator = open_session(tiny, "cpu").model.generator
     with torch.inference_mode():
         whole = generator.synthesize(result.w)
         for size in (1, 2, 3, 8):

@@ -18,7 +18,7 @@ from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError, DataError
 from energyql.files import LOCK
 from energyql.generators.families import save_model
-from energyql.pipeline import draw as draw_module
+from energyql.pipeline import run as run_module
 from energyql.pipeline.model import load_model
 from energyql.sampling import SampleResult
 
@@ -28,7 +28,7 @@ QUERY = "smile OR glasses"
 @pytest.fixture
 def draw(tiny, monkeypatch):
     """`stream` on the tiny model, in batches of 4 and parts of 8 samples; returns the results."""
-    monkeypatch.setattr(draw_module, "STREAM_BATCH", 4)
+    monkeypatch.setattr(run_module, "STREAM_BATCH", 4)
     monkeypatch.setattr(module, "PART", 8)
     monkeypatch.setattr(module, "MOST_PICTURES", 6)
 

@@ -16,8 +16,9 @@ from energyql.generators.r3gan import R3GAN, R3GANConfig
 from energyql.generators.stylegan2 import StyleGAN2Config
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.numerics.pool import always_in_pool
-from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import load_model
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.session import open_session
 from energyql.sampling.langevin import LangevinSampler
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -81,7 +82,7 @@ def test_what_a_judge_reads(count, threads):
 
 
 def test_energies_of_many_latents(tiny, threads):
-    query = pipeline_for(tiny, "cpu").prepare("smile AND glasses AND NOT beard")
+    query = plan_query(open_session(tiny, "cpu"), "smile AND glasses AND NOT beard")
     z = torch.randn(2500, query.model.generator.z_dim, generator=torch.Generator().manual_seed(0))
     results = []
     for number in NUMBERS:

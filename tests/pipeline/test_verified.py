@@ -12,19 +12,20 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import YesNo
 from energyql.energy.clipped import clipped_density
 from energyql.errors import ArgumentError, ModelError, TautologyWarning
-from energyql.pipeline import verified
-from energyql.pipeline.draw import pipeline_for
-from energyql.pipeline.verified import (
-    CLIPS,
+from energyql.pipeline import verifier as verified
+from energyql.pipeline.calibrate import calibrate
+from energyql.pipeline.clips import CLIPS, PILOT_ROUND, choose_clip, estimate_clips
+from energyql.pipeline.ledger import Ledger
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.run import draw, draw_until_satisfied, stream_batches
+from energyql.pipeline.session import open_session
+from energyql.pipeline.verifier import (
     FAITHFUL_RECALL,
     LEAST_RECALL,
     LEAST_THRESHOLD,
     MOST_LOST,
-    PILOT_ROUND,
     POOR_RECALL,
-    choose_clip,
     choose_threshold,
-    estimate_clips,
     fit_balance,
     log_odds,
     probabilities_of,
@@ -171,7 +172,7 @@ def test_a_function_that_reads_a_part_verifies_that_part_by_default(model):
     assert "verify" not in result.provenance
     assert result.summary().endswith("; no verifier decided, because test_verified:<lambda> does not read 'warm'")
     with pytest.raises(ModelError, match="cannot be verified: test_verified:<lambda> does not read 'warm'"):
-        pipeline_for(partly, "cpu").prepare("bright AND warm", verify="sure")
+        plan_query(open_session(partly, "cpu"), "bright AND warm", verify="sure")
 
 
 def test_the_mean_probability_is_of_all_drawn_pictures(model):
@@ -241,10 +242,10 @@ def test_clip_by_held_out_labels():
 
 
 def test_the_density_is_that_of_the_energy(model):
-    prepared = pipeline_for(model, "cpu").prepare("bright", verify="faithful")
-    energy, z = prepared.energy, 2 * torch.randn(64, Z_DIM)
+    prepared = plan_query(open_session(model, "cpu"), "bright", verify="faithful")
+    source, z = calibrate(prepared, Ledger()).calibration.source, 2 * torch.randn(64, Z_DIM)
     by_heads = prepared.energy_in_float32(z).neg().exp().double().numpy()
-    density = clipped_density(by_heads, prepared.clip.probability)
+    density = clipped_density(by_heads, source.clip.probability)
     assert 0 < (density < 1).sum() < 64
     assert energy(z).neg().exp().numpy() == pytest.approx(density, rel=1e-4)
     values, gradient = energy.gradient(z)
@@ -301,9 +302,9 @@ def read(model, share, labelled=2000, count=2000):
     warm = torch.from_numpy(np.where(source.random(count) < p, 3.0, -3.0))
     readings = {"bright": YesNo(torch.from_numpy(log_odds(p))), "warm": YesNo(warm)}
     heads = {"bright": YesNo(torch.full((count,), 9.0)), "warm": YesNo(torch.zeros(count))}
-    prepared = pipeline_for(model, "cpu").prepare("bright", verify="faithful")
+    prepared = plan_query(open_session(model, "cpu"), "bright", verify="faithful")
     held_out = HeldOut({"bright": bright, "warm": (warm > 0).double()}, heads, readings)
-    return replace(prepared.plain_verifier, held_out=held_out, is_own=True)
+    return replace(prepared.verifier, held_out=held_out, is_own=True)
 
 
 @pytest.mark.parametrize(("share", "recall"), [(0.9, FAITHFUL_RECALL), (0.6, POOR_RECALL)])
@@ -318,7 +319,7 @@ def test_faithful_pictures_are_accepted_more_often_unless_few_are_right(model, s
 def test_labels_choose_the_threshold_of_the_models_own_networks_alone(model):
     labelled = replace(model, held_out=(read(model, 1.0).held_out,))
     own, other = (
-        pipeline_for(replace(labelled, verifier=verifier), "cpu").prepare("bright", verify="sure").plain_verifier
+        plan_query(open_session(replace(labelled, verifier=verifier), "cpu"), "bright", verify="sure").verifier
         for verifier in (Judge(VOCABULARY, side=16, channels=(4, 6)).eval(), look)
     )
     assert LEAST_RECALL <= own.for_draws().threshold.recall < 1
@@ -425,11 +426,11 @@ def test_a_pilot_counts_acceptance_once():
 def test_pictures_that_were_not_accepted_do_not_count_as_accepted(model):
     """The last draw of a sample is kept in any case: it must not hide that the verifier accepts nothing."""
     stubborn = Model("pixels", Pixels(), model.bank, judge=lambda images: {"bright": [False] * len(images)})
-    prepared = pipeline_for(stubborn, "cpu").prepare("bright", verify="sure", attempts=2)
-    for _ in range(3):
-        assert prepared.run(1, progress=False).status == [Status.NOT_ACCEPTED]
+    prepared = plan_query(open_session(stubborn, "cpu"), "bright", verify="sure", attempts=2)
+    for _ in range(3):  # a run knows nothing of earlier ones
+        assert draw(prepared, 3, progress=False).status == 3 * [Status.NOT_ACCEPTED]
     with pytest.raises(ModelError, match="none of 8 pictures was accepted"):
-        prepared.run(1, progress=False)
+        draw(prepared, 4, progress=False)
 
 
 def test_a_slice_counts_its_own_draws(model, tmp_path):
@@ -472,13 +473,13 @@ def test_a_slice_does_not_say_that_a_budget_ended(model):
 @pytest.mark.parametrize("verify", ["sure", "faithful"])
 def test_progress_of_a_pilot_run(model, verify):
     """It is shown once, before the draws, and from 0 to 1; held-out labels and few pictures need no pilot run."""
-    stages, prepared = [], pipeline_for(model, "cpu").prepare("bright", verify=verify)
-    runs = (prepared.run, prepared.run_until_satisfied, lambda n, **how: [*prepared.stream(n, **how)])
+    stages, prepared = [], plan_query(open_session(model, "cpu"), "bright", verify=verify)
 
     def pilots(n):
         stages.clear()
-        for run in runs:
-            run(n, progress=lambda stage, done: stages.append((stage, done)))
+        plan = calibrate(prepared, Ledger(), lambda stage, done: stages.append((stage, done)), n)
+        for run in (draw, draw_until_satisfied, lambda *plan, **how: [*stream_batches(*plan, **how)]):
+            run(plan, n, progress=lambda stage, done: stages.append((stage, done)))
         return [done for stage, done in stages if stage == "pilot"]
 
     assert pilots(4) == []
@@ -524,11 +525,12 @@ def test_the_pilot_looks_at_drafts_and_results_do_not(model):
             return super().synthesize(w)
 
     generator = Drafting()
-    prepared = pipeline_for(replace(model, generator=generator), "cpu").prepare("bright", verify="faithful")
+    prepared = plan_query(open_session(replace(model, generator=generator), "cpu"), "bright", verify="faithful")
     before = generator.drawn
-    pilot = prepared.clips[0].samples
+    calibration = calibrate(prepared, Ledger()).calibration
+    pilot = calibration.clips[0].samples + calibration.rejection.clip.samples
     assert (generator.drafted, generator.drawn) == (pilot, before)
-    result = prepared.run(16, progress=False)
-    pilot += prepared.trial.samples
+    result = draw(prepared, 16, progress=False)
+    pilot += calibration.rejection.clip.samples  # 16 samples need no pilot run
     assert (generator.drafted, generator.drawn) == (pilot, before + result.statistics["drawn"])
     assert result.images[3].tobytes() == draws(model, 16, verify="faithful").images[3].tobytes()

@@ -10,8 +10,10 @@ from PIL import Image
 from toys import VOCABULARY
 
 from energyql import generate
-from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import load_model
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.run import draw
+from energyql.pipeline.session import Session
 from energyql.studio.jobs import Queue
 from energyql.studio.limits import Limits
 from energyql.studio.memory import held_bytes
@@ -49,11 +51,11 @@ def test_a_job_lets_its_work_go_when_it_ends():
 
 def test_a_prepared_query_is_freed_without_the_garbage_collector(tiny):
     """In a cycle, its packed weights would stay until the collector runs, which it does by the number of objects."""
-    pipeline = Pipeline(load_model(tiny), torch.device("cpu"))
+    pipeline = Session(load_model(tiny), torch.device("cpu"))
     gc.disable()
     try:
-        prepared = pipeline.prepare("smile AND NOT glasses")
-        prepared.run(2, progress=False)
+        prepared = plan_query(pipeline, "smile AND NOT glasses")
+        draw(prepared, 2, progress=False)
         dead = [weakref.ref(prepared), weakref.ref(prepared.energy_in_float32)]
         del prepared
         assert [each() for each in dead] == [None, None]

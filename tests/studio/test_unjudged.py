@@ -10,7 +10,7 @@ from energyql import generate, load_model
 from energyql.attributes.heads import DOUBT, AttributeBank
 from energyql.attributes.quality import HeadReport
 from energyql.errors import WeakHeadError
-from energyql.pipeline.draw import Pipeline
+from energyql.pipeline.session import Session
 from energyql.studio.schemas import CheckRequest, DrawRequest
 from energyql.studio.studio import Studio
 from studio.client import serving
@@ -68,7 +68,7 @@ def test_a_check_says_what_a_drawing_does(tmp_path, reader, verify):
     model = load_model(folder)
     if reader == "verifier":
         model = replace(model, verifier=model.judge, judge=None)
-    studio = Studio({"tiny": Pipeline(model, model.device)})
+    studio = Studio({"tiny": Session(model, model.device)})
     query = {"query": "glasses", "verify": verify}
     check = studio.check(CheckRequest(**query))
     if verify == "sure" or (reader == "verifier" and verify is None):

@@ -12,8 +12,8 @@ from energyql.attributes.quality import HeadReport
 from energyql.attributes.words import Calibration, Words
 from energyql.errors import UnknownAttribute
 from energyql.pipeline import texts
-from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import load_model
+from energyql.pipeline.session import Session
 from energyql.studio.restoring import restore
 from energyql.studio.schemas import CheckRequest, DrawRequest
 from energyql.studio.studio import Studio
@@ -37,7 +37,7 @@ def studio(tmp_path, monkeypatch):
     words = Words(Bright(), "my/bright", "1", {"a cat": Calibration(labels=30, report=REPORT)})
     model = load_model(tiny_model(tmp_path), reader=words)
     bare = load_model(tmp_path)
-    studio = Studio({"tiny": Pipeline(model, model.device), "bare": Pipeline(bare, bare.device)})
+    studio = Studio({"tiny": Session(model, model.device), "bare": Session(bare, bare.device)})
     yield studio
     studio.close()
 

@@ -2,7 +2,7 @@
 
 from labelled import CHECKPOINTS
 
-from energyql.pipeline.draw import generate
+from energyql.pipeline.generate import generate
 from energyql.pipeline.model import Model, load_model
 from energyql.training.heads import HeadSettings
 from energyql.training.run import train_attributes

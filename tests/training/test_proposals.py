@@ -9,7 +9,6 @@ from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError
 from energyql.models.unfinished import Work
-from energyql.pipeline.draw import Pipeline
 from energyql.training import proposals as proposals_module
 from energyql.training.foreign import linear_head
 from energyql.training.heads import HeadSettings, train_heads
@@ -71,7 +70,7 @@ def test_formulas_that_the_sampler_refuses_are_left_out(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise ArgumentError("no")
 
-    monkeypatch.setattr(Pipeline, "prepare", refuse)
+    monkeypatch.setattr(proposals_module, "plan_query", refuse)
     assert propose(flat_task(tmp_path), *flat_bank("red"), LABELS, 20).latents.shape == (0, Stains.z_dim)
 
 
@@ -84,8 +83,8 @@ def test_attributes_without_a_label_are_left_out(tmp_path):
 
 
 def test_the_heads_are_prepared_for_sampling_once(tmp_path, monkeypatch):
-    made, make = [], proposals_module.pipeline_for
-    monkeypatch.setattr(proposals_module, "pipeline_for", lambda *args: made.append(make(*args)) or made[-1])
+    made, make = [], proposals_module.open_session
+    monkeypatch.setattr(proposals_module, "open_session", lambda *args: made.append(make(*args)) or made[-1])
     assert len(propose(flat_task(tmp_path), *flat_bank("red", "odd"), LABELS, 3 * A_FORMULA).latents) == 3 * A_FORMULA
     assert len(made) == 1
 

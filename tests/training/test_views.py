@@ -14,8 +14,10 @@ from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import PublishedEnergy
 from energyql.generators.base import head_reader, latent_size, offers_features
 from energyql.generators.families import module_fingerprint
-from energyql.pipeline.draw import generate, pipeline_for
+from energyql.pipeline.generate import generate
 from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.plan import plan_query
+from energyql.pipeline.session import open_session
 from energyql.sampling import prior_latents
 from energyql.training.heads import HeadSettings
 from energyql.training.labels import LabelTable
@@ -121,7 +123,7 @@ def test_what_offers_a_view(tmp_path):
 def test_energies_and_gradients_are_those_of_the_view():
     model = random_model()
     z = prior_latents(0, 0, 5, 32)
-    prepared = pipeline_for(model, "cpu").prepare("smile AND (hair = brown OR age > 0.5)")
+    prepared = plan_query(open_session(model, "cpu"), "smile AND (hair = brown OR age > 0.5)")
     energy, gradient = prepared.energy.gradient(z)
     assert torch.allclose(energy, prepared.energy.of_latent(model.generator.features(z)), atol=1e-5)
     variable = z.clone().requires_grad_()
@@ -132,7 +134,7 @@ def test_energies_and_gradients_are_those_of_the_view():
 
 def test_results_have_the_energies_that_were_sampled():
     result = generate("smile AND age > 0.5", 16, model=random_model(), progress=False)
-    energy = pipeline_for(random_model(), "cpu").prepare("smile AND age > 0.5").energy
+    energy = plan_query(open_session(random_model(), "cpu"), "smile AND age > 0.5").energy
     assert np.allclose(result.energy, energy(result.z).detach().numpy(), atol=1e-5)
     assert (result.probability > 0.5).mean() > 0.7
 
@@ -149,7 +151,7 @@ def test_a_view_has_all_threads_in_an_edit(monkeypatch):
 
 
 def test_read_outs_follow_a_view_of_a_small_z():
-    prepared = pipeline_for(random_model(), "cpu").prepare("smile")
+    prepared = plan_query(open_session(random_model(), "cpu"), "smile")
     z = prior_latents(3, 0, 500, 32)
     pairs = (
         (prepared.surrogates().linear(("smile",)), z),
@@ -175,7 +177,7 @@ def test_evaluation_on_a_view():
     with torch.no_grad():
         read = model.bank.predict(model.generator.features(z))
     assert (subject.read_heads(z)["smile"] == (read["smile"].logit > 0).numpy()).all()
-    prepared = subject.prepare("smile AND glasses", semantics="lace")
+    prepared = subject.plan("smile AND glasses", semantics="lace")
     assert torch.allclose(PublishedEnergy(prepared.rule, subject.reads, model.bank)(z), prepared.energy(z), atol=1e-5)
 
 

@@ -1,0 +1,226 @@
+"""Calibration of a plan: threshold of the verifier, bound for clipping, shares of prompts, some by a pilot run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from energyql.energy.clipped import ClippedEnergy
+from energyql.errors import NotAcceptedError
+from energyql.pipeline.clips import (
+    CLIPS,
+    PILOT_ROUND,
+    REJECTION_ROUND,
+    WAITING,
+    WAITING_FOR_CODE,
+    Clip,
+    Forecast,
+    choose_clip,
+    estimate_clips,
+    forecast_of,
+    needs_no_pilot,
+    rejected,
+    trial_size,
+    try_rejection,
+)
+from energyql.pipeline.ledger import Ledger
+from energyql.pipeline.plan import Calibration, Plan, Shares, Source, clipped
+from energyql.pipeline.propose import prior_energies, propose
+from energyql.pipeline.render import look, render
+from energyql.pipeline.verifier import Round, Verifier
+from energyql.progress import Report
+from energyql.sampling import SampleResult
+from energyql.sampling.base import EnergyLike, effective_samples
+from energyql.sampling.registry import describe_sampler, strengths
+
+PILOT_SHARE = 0.9
+"""Largest share of the rest of a budget that a pilot run takes; the other calls are for samples."""
+SAMPLES, PICTURE_SAMPLES = 64, 8
+"""Number of samples that are drawn to estimate their cost; the second number is for attributes that are read off
+pictures, because each evaluation of their energy draws a picture."""
+ENOUGH = 100
+"""Effective number of draws from the prior that gives a relative error of a tenth. If the number is smaller, the
+prevalence is estimated from the proposals of the sampler."""
+_NO_TRIAL = Clip(0.0, 0.0, None, 0, 0)
+
+
+def quiet(*_: object) -> None:
+    """Do nothing: the report of runs that show no progress."""
+
+
+def calibrate(plan: Plan, ledger: Ledger, report: Report = quiet, end: float = math.inf) -> Plan:
+    """Return the plan with all that is found out by pictures before its samples are drawn.
+
+    What an earlier call has found out is kept. A pilot run is the same for all seeds.
+
+    Args:
+        plan: the plan, whose calls of the generator are counted in `ledger`.
+        ledger: the ledger of the run.
+        report: called with "trial" or "pilot" and the fraction done.
+        end: the number after that of the last sample; samples at the start of a run with `verify="faithful"` may need
+            no pilot run.
+
+    Raises:
+        NotAcceptedError: more pictures would be drawn for one that is kept than the setting `attempts` allows, no
+            picture satisfies the query under any prompt, or the budget ended.
+    """
+    known, verifier, faithful = plan.calibration, plan.verifier, plan.settings.verify == "faithful"
+    energy = plan.energy
+    with ledger.pilot():
+        if known is None:
+            known = Calibration(Source(energy, None if verifier is None or faithful else verifier.for_draws()))
+            if plan.mixture is not None:
+                known = replace(known, shares=_shares(plan.mixture.plans, ledger, report))
+            if faithful and verifier is not None:
+                source, count = _by_rejection(plan, verifier, ledger, report)
+                known = replace(known, rejection=source, rejected=count)
+        if faithful and verifier is not None and not known.clips and (end == math.inf or end > known.rejected):
+            clips = clips_of(plan, ledger, report)
+            clip = _affordable(clips, plan.settings.attempts, verifier)
+            source = Source(clipped(plan, clip), verifier.for_draws(clip.probability), clip)
+            known = replace(known, clips=clips, source=source)
+    return plan if known is plan.calibration else replace(plan, calibration=known)
+
+
+def clips_of(plan: Plan, ledger: Ledger, report: Report = quiet) -> Sequence[Clip]:
+    """Return the bounds at which the energy may be clipped, each with its costs by held-out labels or a pilot run."""
+    assert plan.verifier is not None
+    verifier, energy = plan.verifier.for_draws(CLIPS[-1]), ClippedEnergy(plan.energy, CLIPS[-1])
+    start, most = ledger.calls, PILOT_SHARE * ledger.left
+
+    def draw(number: int) -> Round:
+        sampled, good = _tried(plan, energy, verifier, number, PILOT_ROUND, "verify/")
+        return plan.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy(), good
+
+    def spent() -> float:
+        return (ledger.calls + PILOT_ROUND - start) / most  # another round must fit
+
+    return estimate_clips(draw, plan.verifier.labelled, plan.verifier.accepted, partial(report, "pilot"), spent)
+
+
+def _affordable(clips: Sequence[Clip], attempts: int, verifier: Verifier) -> Clip:
+    clip = choose_clip(clips, attempts / (WAITING if verifier.is_network else WAITING_FOR_CODE))
+    if clip.calls is None and attempts > clip.samples:
+        return clips[-1]
+    if clip.calls is None or clip.calls > attempts:
+        digits = 0 if clip.calls is None or clip.calls >= 10 else 1
+        number = f"over {clip.samples:,}" if clip.calls is None else f"about {clip.calls:,.{digits}f}"
+        raise too_many(f"{number} pictures would be drawn for one that is kept", attempts)
+    return clip
+
+
+def too_many(what: str, attempts: int) -> NotAcceptedError:
+    """Return the error for a query of which too few pictures are accepted; `what` says how few."""
+    return NotAcceptedError(
+        f"{what}, and attempts is {attempts:,}",
+        hint="raise attempts (--attempts), label more pictures that satisfy the query, or draw without: --verify off",
+    )
+
+
+def _by_rejection(plan: Plan, verifier: Verifier, ledger: Ledger, report: Report) -> tuple[Source, float]:
+    """The source of the samples at the start of a faithful run, which come from the prior, and their number."""
+    source = Source(None, verifier.for_draws(0.0), _NO_TRIAL)
+    if needs_no_pilot(verifier.labelled):
+        return source, 0
+    if ledger.budget < 2 * PILOT_ROUND:  # it does not suffice to learn anything better
+        return source, math.inf
+    forecast: Forecast | None = None
+    if not plan.model.bank.reads_pictures:
+        forecast = forecast_of(prior_energies(plan).neg().exp().numpy())
+
+    def draw(number: int) -> npt.NDArray[np.bool_]:
+        assert source.verifier is not None
+        return _tried(plan, None, source.verifier, number, REJECTION_ROUND, "verify/rejection/")[1]
+
+    attempts = plan.settings.attempts
+    trial = try_rejection(draw, trial_size(forecast, attempts), partial(report, "trial"))
+    return source._replace(clip=trial), rejected(trial, forecast, attempts, ledger.budget)
+
+
+def _tried(
+    plan: Plan, energy: EnergyLike | None, verifier: Verifier, number: int, size: int, purpose: str
+) -> tuple[SampleResult, npt.NDArray[np.bool_]]:
+    """Draw a round of a pilot run, and return its samples with the decisions of the verifier on their pictures.
+
+    `number` is that of the round, `size` its number of samples, `purpose` the start of the names of random streams.
+    """
+    numbers = range(number * size, (number + 1) * size)
+    sampled = propose(plan, energy, numbers, quiet, purpose, seed=0)
+    decisions = [verifier(images).accepted for images in look(plan, sampled.z, torch.tensor(numbers))]
+    return sampled, np.concatenate(decisions)
+
+
+def _shares(plans: Sequence[Plan], ledger: Ledger, report: Report) -> Shares:
+    """P(prompt | query) for each prompt, by a pilot run that is the same for all seeds."""
+    estimates = []
+    for number, part in enumerate(plans):
+        estimates.append(_mass(part, ledger))
+        report("pilot", (number + 1) / len(plans))
+    mass, error = np.array(estimates).T
+    if not mass.sum():
+        problem = "a pilot run met no picture that satisfies the query under any of the prompts"
+        raise NotAcceptedError(problem, hint="give prompts whose pictures may satisfy it")
+    share, variance = mass / mass.sum(), (error / mass.sum()) ** 2
+    others = variance.sum() - variance
+    return Shares(share, np.sqrt((1 - share) ** 2 * variance + share**2 * others))
+
+
+def _mass(part: Plan, ledger: Ledger) -> tuple[float, float]:
+    """Share of the pictures of one prompt that satisfy the query and that the verifier accepts, and its error."""
+    reads, verifier = part.model.bank.reads_pictures, None if part.verifier is None else part.verifier.for_draws()
+    energies = prior_energies(part)
+    share, error = prevalence(energies)
+    rare = error * math.sqrt(ENOUGH) > share
+    count = 1 if not rare else PICTURE_SAMPLES if reads else SAMPLES  # one shows whether any sample can be drawn
+    try:
+        few = propose(part, part.energy, range(count), quiet, seed=0)
+        # A sampler of another strength does not draw from the posterior whose share is asked for.
+        if rare and not strengths(describe_sampler(part.sampler)) - {1.0}:
+            by_sampler = prevalence(energies, few)
+            share, error = min((share, error), by_sampler, key=lambda each: each[1] / each[0] if each[0] else math.inf)
+        if verifier is None or not share:
+            return share, error
+        sampled = propose(part, part.energy, range(PILOT_ROUND), quiet, "verify/", seed=0)
+    except NotAcceptedError:
+        if ledger.ended:
+            raise
+        return 0.0, 0.0
+    pictures = render(part, sampled.z, np.arange(PILOT_ROUND))
+    rate = float(np.mean(np.concatenate([verifier(images).accepted for _, images in pictures])))
+    return rate * share, float(np.hypot(rate * error, share * np.sqrt(rate * (1 - rate) / PILOT_ROUND)))
+
+
+def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:
+    """Estimate P(query) under the prior: the share of all pictures of the model that satisfy the query.
+
+    Args:
+        energies: energies of latents that were drawn from the prior, in nats, (n,).
+        sampled: samples for the query at strength 1. If fewer than about 100 of the draws from the prior satisfy the
+            query, the estimate is made from the proposals that the sampler tried for these samples. With `None` the
+            estimate is always made from the draws.
+
+    Returns:
+        The estimate, in [0, 1], and its standard error.
+    """
+    weights = torch.exp(-energies)
+    if sampled is None or "mass" not in sampled.diagnostics or effective_samples(-energies) >= ENOUGH:
+        return weights.mean().item(), standard_error(weights)
+    names = ("exact", "proposals", "mass", "log_weight")
+    exact, tried, mass, log_weight = (sampled.diagnostics[name].double() for name in names)
+    annealed = log_weight[exact == 0]
+    if "stages" in sampled.diagnostics and len(annealed) > 1 and mass.sum() < effective_samples(annealed):
+        return annealed.exp().mean().item(), standard_error(annealed.exp())
+    share = mass.sum() / tried.sum()  # a ratio of means over samples, which stop when they accept: Wald's identity
+    return share.item(), standard_error((mass - share * tried) / tried.mean())
+
+
+def standard_error(values: Tensor) -> float:
+    """Return the standard error of the mean of independent values, (n,)."""
+    return values.std().item() / math.sqrt(len(values))
