@@ -57,9 +57,12 @@ from energyql.generators.load import load_generator
 from energyql.kinds import KINDS
 from energyql.language import And, Cardinality, Expr, Not, Or, Predicate, Xor, bind, parse, predicates
 from energyql.logic.satisfiability import satisfied
+from energyql.pipeline.calibrate import calibrate
+from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model, Values, load_model
-from energyql.pipeline.plan import Plan
-from energyql.pipeline.run import draw, run_latents
+from energyql.pipeline.plan import Plan, metered
+from energyql.pipeline.run import draw as run_draw
+from energyql.pipeline.run import run_latents
 from energyql.pipeline.settings import DEFAULT_SAMPLER, GRADIENT_FREE, SamplerName, Verify
 from energyql.progress import Report, reporting
 from energyql.render.charts import Axes, Canvas
@@ -420,8 +423,8 @@ def measure(
             raise ArgumentError("no heads propose", hint="give the number of their labels with --labels")
         mode: Verify = "sure" if method == SURE else "faithful"
         query = EvaluatedModel(subject.headed).plan(prepared.expr, verify=mode)
-        result = draw(query, n, progress=report)
-        calls = (query.calls.made + subject.labels / len(subject.prepared)) / n
+        result = run_draw(query, n, progress=report)
+        calls = (result.statistics["generator_calls"] + subject.labels / len(subject.prepared)) / n
         failures = sum(status is not Status.OK for status in result.status)
         return subject.read(result.z, report), {"calls": calls, "failures": failures}
     if method in (RENO, GRADIENTS):

@@ -263,7 +263,8 @@ def measure(
         return {"refused": f"{type(error).__name__}: {error.message}"}
     numbers: dict[str, Any] = {"kept": len(result), "drawn": drawn_for_one(result)}
     if len(result):
-        made, prevalence = prepared.calls.made, float(truth.holds(formula, truth.values).mean())
+        made = result.statistics.get("generator_calls", float(n))
+        prevalence = float(truth.holds(formula, truth.values).mean())
         numbers |= {"calls": made / len(result), "exact": made * prevalence}
         values = subject.read(result.w, lambda done: report("reading", done))
         ticked = np.zeros(len(result), bool) if result.satisfied is None else result.satisfied

@@ -216,7 +216,7 @@ class Session:
         return self._surrogates.setdefault((psi, condition), cache(partial(SurrogateHeads, heads, reads, z_dim)))
 
 
-def open_session(model: str | Path | Model | Session, device: str) -> Session:
+def open_session(model: str | Path | Model | Session, device: str = "auto") -> Session:
     """Return a model on a device as a `Session`, which compiles and runs queries.
 
     The last four models that were loaded by name or path stay in memory. A model is loaded again after a file in its

@@ -181,7 +181,7 @@ class DrawSettings:
     Each field occurs in all places of `Surface`, such as the options of `energyql generate`, except those that the
     `left_out` of its `Setting` names.
 
-    This class checks types and ranges. `Pipeline.prepare` checks the names of semantics and sampler, and whether
+    This class checks types and ranges. `plan_query` checks the names of semantics and sampler, and whether
     truncation, condition and noise are possible for the model.
 
     Attributes:

@@ -12,12 +12,15 @@ import pytest
 import energyql
 
 ROOT = Path(__file__).parents[2]
-RESULT, DRAW, PAGE = "energyql/pipeline/result.py", "energyql/pipeline/draw.py", "energyql/gallery/page.py"
+RESULT, READ, PAGE = "energyql/pipeline/result.py", "energyql/pipeline/read.py", "energyql/gallery/page.py"
 PLACES = [  # of each text of the page: the file, and the line before which it stands
     (RESULT, '    audited: str = ""\n'),
     (RESULT, "        audited: share of all samples that truly satisfies the query"),
     (RESULT, ')  # fmt: skip\n"""The fields of a `Result` that hold an entry for each sample."""\n'),
-    (DRAW, '            provenance=self.provenance | {"n": len(w), "unjudged"'),
+    (
+        READ,
+        '        statistics={"doubtful": float(doubtful.mean())}, provenance=plan.provenance | facts, prompt=prompt,',
+    ),
     (PAGE, "        rows.append(row)\n"),
 ]
 CHECK = """

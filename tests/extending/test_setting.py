@@ -1,4 +1,4 @@
-"""A setting of a drawing costs two files; docs/extending.md walks through it."""
+"""A setting of a drawing costs three files; docs/extending.md walks through it."""
 
 import os
 import shutil
@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SETTINGS, DRAW = "energyql/pipeline/settings.py", "energyql/pipeline/draw.py"
+SETTINGS, GENERATE, READ = (f"energyql/pipeline/{name}.py" for name in ("settings", "generate", "read"))
 PLACES = [  # of each text of the page: the file, and the line before which it stands
     (SETTINGS, "    seed: int\n"),
     (SETTINGS, "    seed: int = field("),
-    (DRAW, "    seed: int = 0,\n"),
-    (DRAW, "        seed: 0 to 2**64 - 1."),
-    (DRAW, "        condition=condition, noise=noise, realism=realism, seed=seed,"),
-    (DRAW, "            pictures += to_pictures(images)\n"),
+    (GENERATE, "    seed: int = 0,\n"),
+    (GENERATE, "        seed: 0 to 2**64 - 1."),
+    (GENERATE, "        condition=condition, noise=noise, verify=verify,"),
+    (READ, "        batches.append(read(plan, latents, images))\n"),
 ]
 CHECK = """
 import inspect
@@ -108,7 +108,7 @@ def texts() -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_setting_costs_two_files(tmp_path):
+def test_a_setting_costs_three_files(tmp_path):
     for folder in ("energyql", "grammar"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
     for (name, before), text in zip(PLACES, texts(), strict=True):

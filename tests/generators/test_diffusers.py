@@ -35,6 +35,7 @@ from energyql.generators.diffusers import StoredPipeline, replay
 from energyql.generators.families import module_fingerprint
 from energyql.pipeline.plan import plan_query
 from energyql.pipeline.result import Result
+from energyql.pipeline.run import draw as run_draw
 from energyql.pipeline.session import open_session
 from energyql.training.heads import HeadSettings
 from energyql.training.target import Source, open_source, open_target, opening_target
@@ -145,7 +146,7 @@ def test_all_pictures_that_go_through_the_networks_are_counted(family, monkeypat
     model = Model("tiny", generator, PictureBank(lambda images: {"warm": images[:, 0, 0, 0] > 0}, KNOWN_WARM))
     prepared = plan_query(open_session(model, "cpu"), "warm")
     drawn.clear()
-    result = draw(prepared, 3, progress=False)
+    result = run_draw(prepared, 3, progress=False)
     assert result.statistics["generator_calls"] == sum(drawn)
     if sizes is None and 1 in generator._draft_sizes:
         evaluated = result.statistics["generator_calls_mean"] * 3 + result.statistics["drawn"]

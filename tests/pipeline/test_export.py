@@ -15,7 +15,7 @@ from energyql import ArgumentError, E, Model, TautologyWarning, UnknownAttribute
 from energyql.attributes.heads import AttributeBank
 from energyql.energy.export import EnergyModule
 from energyql.energy.rule import SEMANTICS
-from energyql.pipeline.export import as_module
+from energyql.pipeline.energy_module import energy_module
 from energyql.pipeline.plan import plan_query
 from energyql.pipeline.session import open_session
 
@@ -174,8 +174,12 @@ def test_weights_are_copies(tiny):
 
 def test_expressions_and_prepared_queries(tiny):
     z = latents()
-    prepared = plan_query(open_session(tiny, "cpu"), E.smile & ~E.beard)
-    assert torch.equal(as_module(prepared)(z), export_energy("smile AND NOT beard", model=tiny)(z))
+    plan = plan_query(open_session(tiny, "cpu"), E.smile & ~E.beard)
+    module = energy_module(plan.model, plan.rule, plan.reads, plan.provenance)
+    assert torch.equal(
+        module(z),
+        export_energy("smile AND NOT beard", model=tiny)(z),
+    )
 
 
 def test_metadata(tiny, tmp_path):

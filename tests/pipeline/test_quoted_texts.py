@@ -99,11 +99,11 @@ def test_a_reader_is_recorded_only_where_it_reads(model):
     assert generate(QUERY, n=2, model=model, progress=False).provenance["fingerprints"] == model.fingerprints
 
 
-def test_a_pipeline_of_texts_is_complete_before_other_threads_see_it(model):
+def test_a_session_with_texts_is_complete_before_other_threads_see_it(model):
     class Shared(dict):
-        def __setitem__(self, key, pipeline):
-            assert pipeline._texts == key[0]
-            super().__setitem__(key, pipeline)
+        def __setitem__(self, key, session):
+            assert session.texts == key[0]
+            super().__setitem__(key, session)
 
     pipeline = Session(model, model.device)
     pipeline._reading = Shared()

@@ -147,10 +147,10 @@ class TestCost:
         model = load_model(tiny_model(tmp_path / "a"), "cpu")
         drawn = generate("smile", 2, model=model, progress=False, allow_weak=["smile"])
         for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
-            assert not other.pipelines
+            assert not other.sessions
             again = generate("smile", 2, model=other, progress=False, allow_weak=["smile"])
             assert torch.equal(again.z, drawn.z)
-        assert model.pipelines
+        assert model.sessions
 
     def test_relative_paths_follow_the_working_directory(self, tmp_path, monkeypatch):
         for place in ("here", "there"):
