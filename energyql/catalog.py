@@ -1,7 +1,6 @@
-"""The names of the samplers and of the semantics (ways to compute an energy from a query), and where their code is.
+"""Names of the samplers and of the semantics (ways to compute an energy from a query), and the code of each.
 
-A text `module:object` says where the code is. The module is imported when the name is used. This module does not import
-torch, so that the command line can list the names quickly.
+Code is named by `module:object` and imported when it is used. Nothing here imports torch, so listing names is quick.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ class NamedSemantics(NamedTuple):
     """A semantics: a way to compute the energy of a latent from a query.
 
     Attributes:
-        code: `module:object` of a function that compiles a query. The function takes a query whose attributes are
-            checked, the vocabulary, and `CompileOptions`. It returns an `EnergyRule`, which computes energies.
-        has_floor: whether energies have a lower bound. If not, samplers that need the bound raise an error, among them
-            the default sampler.
+        code: `module:object` of a function from a bound query, a vocabulary and `CompileOptions` to an `EnergyRule`.
+        has_floor: whether energies have a lower bound, which some samplers need, among them the default one.
     """
 
     code: str
@@ -44,6 +41,6 @@ SAMPLER_CODE = {
     "published-langevin": "energyql.sampling.langevin:LangevinSampler.published",
     "published-predictor-corrector": "energyql.sampling.langevin:PredictorCorrector.published",
 }
-"""Name of each sampler -> `module:object` of a function that takes the settings of the sampler as keyword arguments and
-returns the sampler. One setting is `strength`, the factor by which the sampler multiplies the energy.
-`energyql.sampling.SAMPLERS` has the functions themselves."""
+"""Name of each sampler -> `module:object` of a function from the sampler's settings, as keyword arguments, to the
+sampler. Every sampler has the setting `strength`, the factor of the energy. `energyql.sampling.SAMPLERS` has the
+functions themselves."""

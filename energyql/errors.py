@@ -1,6 +1,6 @@
 """All errors and warnings of energyql, and the drawing of carets under the wrong parts of a query.
 
-An error has the query and the positions of its wrong parts as attributes. The command line prints an error like this:
+An error has the query and the positions of its wrong parts as attributes. The command line prints:
 
     UnknownAttribute: 'glases' is not an attribute of model 'avatars'
       smile AND NOT (glases OR beerd)
@@ -26,39 +26,30 @@ _WINDOW = 100
 _MAX_LINES = 6
 """Most lines of a query that one error draws."""
 _MOST_MESSAGE = 1700
-"""Most characters of the message of an error, so that a terminal shows the whole error."""
+"""Most characters of an error's message, so that a terminal shows the whole error."""
 _MOST_DRAWN = 700
-"""Largest number of characters that one error draws, in lines of the query and lines of carets together."""
+"""Most characters that an error draws, in lines of the query and lines of carets together."""
 _MOST_HINT = 500
 """Most characters of a hint."""
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
 class Span(NamedTuple):
-    """A part of the text of a query: the characters from offset `start` to `end - 1`, counted from 0."""
+    """A part of a query's text: the characters from offset `start` to `end - 1`, counted from 0."""
 
     start: int
     end: int
 
 
 class Suggestion(NamedTuple):
-    """A correction of a query: the part to replace, and the text that the user may have meant in place of the part."""
+    """A correction of a query: a part to replace, and the text to put in its place."""
 
     span: Span
     text: str
 
 
 class _Located(Exception):
-    """Base class of errors and warnings, with a message, a hint, and the wrong parts of a query.
-
-    The arguments are also the attributes.
-
-    Args:
-        message: what is wrong; the middle of a long message is left out.
-        query: text of the query; `None` if the error is not about a query.
-        spans: (start, end) character offsets of the wrong parts in `query`, the most important first.
-        hint: a way to correct the mistake; `None` for no hint.
-    """
+    """Base class of errors and warnings with a place in a query; `EnergyQLError` describes the arguments."""
 
     def __init__(
         self, message: str, *, query: str | None = None, spans: Iterable[tuple[int, int]] = (), hint: str | None = None
@@ -77,7 +68,7 @@ class _Located(Exception):
 
     @property
     def span(self) -> Span | None:
-        """The first and most important of the wrong parts of the query; None if `spans` is empty."""
+        """The most important wrong part of the query; None if `spans` is empty."""
         return self.spans[0] if self.spans else None
 
     @property
@@ -113,43 +104,41 @@ class _Located(Exception):
 class EnergyQLError(_Located):
     """Base class of the errors that energyql raises for wrong input.
 
-    `str(error)` is the message, the query with carets under the wrong parts, and the hint. The command line prints
-    `error.render()`, which has the name of the error's class before this text.
+    `str(error)` is the message, the query with carets under the wrong parts, and the hint.
 
     Args:
-        message: what is wrong, in one sentence without a full stop; the middle of a long message is left out.
+        message: what is wrong, in one sentence without a full stop. Of a long message or hint, the middle is left out.
         query: text of the query; `None` if the error is not about a query.
         spans: (start, end) character offsets of the wrong parts in `query`, the most important first. If start and end
-            are equal, the mistake is at a position between two characters, such as the end of the text.
-        hint: a way to correct the mistake; the middle of a long hint is left out. `None` for no hint.
+            are equal, the mistake is between two characters, or at the end of the text.
+        hint: a way to correct the mistake.
 
     Attributes:
-        suggestions: corrections, for programs that show errors. Each of them replaces one part of the query by another
-            text.
+        suggestions: corrections, for programs that show errors: each replaces one part of the query by another text.
     """
 
     exit_code: ClassVar[int] = 1
     """Exit code of a command that ends with this error; each class has its own."""
 
     def render(self) -> str:
-        """Return the name of the error's class, ": " and the text of `str(error)`, which the command line prints."""
+        """Name of the error's class, ": " and `str(error)`, as the command line prints it."""
         return f"{type(self).__name__}: {self}"
 
 
 class QuerySyntaxError(EnergyQLError):
-    """The error that a text is not a query."""
+    """A text is not a query."""
 
     exit_code = 3
 
 
 class UnknownAttribute(EnergyQLError, AttributeError, KeyError):
-    """The error that a query names attributes that the model does not have.
+    """A query names attributes that the model does not have.
 
-    The class is also an `AttributeError`, so that `hasattr(model.E, "smile")` works. It is also a `KeyError`, because a
-    vocabulary and other dicts with attributes as keys raise it for a missing key.
+    It is also an `AttributeError`, so that `hasattr(model.E, "smile")` works, and a `KeyError`, because a vocabulary
+    and other dicts by attribute raise it for a missing key.
 
     Attributes:
-        names: names of the missing attributes, in the order of the query.
+        names: the missing attributes, in the order of the query.
     """
 
     exit_code = 4
@@ -160,123 +149,103 @@ class UnknownAttribute(EnergyQLError, AttributeError, KeyError):
 
 
 class KindError(EnergyQLError):
-    """The error that a query compares an attribute in a way that the kind of the attribute does not allow.
-
-    An example is `hair > 2`, if `hair` has classes and not numbers. The error is also raised for a value that the
-    attribute cannot have, such as `hair = wood`.
-    """
+    """A condition does not fit its attribute: `hair > 2` if `hair` has classes, or `hair = wood` if wood is none."""
 
     exit_code = 5
 
 
 class Contradiction(EnergyQLError):
-    """The error that a query cannot be true, whatever values the attributes have, as `hat AND NOT hat`."""
+    """A query cannot be true, whatever values the attributes have, such as `hat AND NOT hat`."""
 
     exit_code = 6
 
 
 class LimitError(EnergyQLError):
-    """The error that a query is too long, nested too deep or too large."""
+    """A query is too long, nested too deep or too large."""
 
     exit_code = 7
 
 
 class VocabularyError(EnergyQLError):
-    """The error in a vocabulary, the description of a model's attributes, such as two attributes of one name."""
+    """A vocabulary, the description of a model's attributes, is wrong; for example, two attributes have one name."""
 
     exit_code = 8
 
 
 class ArgumentError(EnergyQLError, TypeError, ValueError):
-    """The error that an argument of a public function or operator has the wrong type or value.
-
-    The class is also a `TypeError` and a `ValueError`, because these are usual in Python for wrong arguments.
-    """
+    """An argument of a public function or operator is wrong; also a `TypeError` and a `ValueError`."""
 
     exit_code = 2
 
 
 class DataError(EnergyQLError):
-    """The error that a table, array or list of queries cannot be read, or holds a wrong value."""
+    """A table, array or list of queries cannot be read, or holds a wrong value."""
 
     exit_code = 9
 
 
 class ModelError(EnergyQLError):
-    """The error that a model folder or checkpoint is missing or damaged, or that its parts do not fit together."""
+    """A model folder or checkpoint is missing or damaged, or its parts do not fit together."""
 
     exit_code = 10
 
 
 class NotAcceptedError(ModelError):
-    """The error that too few of the drawn pictures satisfy a query, or none.
+    """Too few of the drawn pictures satisfy the query, or none.
 
-    Whether a picture satisfies the query is decided by a network or function that reads attributes off pictures: by the
-    verifier, whose verdicts decide which pictures are kept, or by the reader that guides the sampler.
+    This is decided by the verifier, which reads attributes off the pictures and keeps those that satisfy the query;
+    without a verifier, by the reader of pictures that guides the sampler.
     """
 
 
 class WeakHeadError(EnergyQLError):
-    """The error that a query names an attribute that the model predicts too badly from latents.
+    """The query names an attribute that the model predicts too badly from latents.
 
-    The quality of the head, the network that predicts the attribute, was measured on latents that were held out of its
-    training, and is too low. The error is not raised for attributes that the argument `allow_weak` names, nor if a
-    network or function that reads pictures decides which pictures are kept.
+    The quality of the attribute's head was measured on latents that were held out of its training. The argument
+    `allow_weak` permits such attributes. They need no permission if a verifier reads them off the pictures.
     """
 
     exit_code = 11
 
 
 class OutOfDomainError(EnergyQLError):
-    """The error that no latents were found for a picture: the generator's nearest picture differs too much from it."""
+    """No latents were found for a picture: the generator's nearest picture differs too much from it."""
 
     exit_code = 12
 
 
 class IncompleteError(EnergyQLError):
-    """The error that a data set was written with too few pictures: for some classes, too few satisfy their query."""
+    """A data set was written with too few pictures, because for some classes too few satisfy their query."""
 
     exit_code = 13
 
 
 class LabelWarning(UserWarning):
-    """The warning that labels for a training are few or perhaps wrong.
-
-    The labels may be from another column of a table than intended, or their order may differ from that of the pictures.
-    """
+    """Labels for a training are few or perhaps wrong, such as those of another column, or in another order."""
 
 
 class QueryWarning(_Located, UserWarning):
-    """Base class of the warnings about queries, with the attributes of an `EnergyQLError`.
-
-    `str(warning)` is the message, the query with carets under the parts that the warning is about, and the hint.
-    """
+    """Base class of the warnings about queries, with the attributes and the text of an `EnergyQLError`."""
 
 
 class TautologyWarning(QueryWarning):
-    """The warning that a query is true of every sample, so that it has no effect."""
+    """A query is true of every sample, so that it has no effect."""
 
 
 class ConstantPartWarning(QueryWarning):
-    """The warning that a part of a query is true of every sample, or of no sample.
-
-    The whole query is true of some samples and false of others.
-    """
+    """A part of a query is true of every sample, or of none, although the whole query is not."""
 
 
 class CheckpointWarning(UserWarning):
-    """The warning that a checkpoint does not state a property of the pictures; the message says what is assumed."""
+    """A checkpoint does not state a property of its pictures; the message says what is assumed."""
 
 
 class LockWarning(UserWarning):
-    """The warning that a file system has no locks, so that two processes could write to one folder at the same time."""
+    """A file system has no locks, so that two processes could write to one folder at the same time."""
 
 
 def caller_level() -> int:
-    """Return the argument `stacklevel` for `warnings.warn`, so that the warning shows the line of code of the user.
-
-    Call it in the function that calls `warnings.warn`.
-    """
+    """Argument `stacklevel` with which `warnings.warn`, called where this is called, shows the user's line of code."""
     names = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_stack(sys._getframe(1))]
     return len(names) - names[::-1].index("energyql") + 1  # after the outermost frame of the package
 
@@ -284,13 +253,7 @@ def caller_level() -> int:
 def misfit(function: Callable[..., Any], *arguments: object, **options: object) -> str:
     """Return why a function or class cannot be called with some arguments, such as "missing a required argument: 'z'".
 
-    The text is empty if the call is possible, and also if Python does not know which arguments are possible, as for
-    many classes written in C. The function is not called.
-
-    Args:
-        function: the function or class.
-        arguments: the positional arguments of the call.
-        options: the keyword arguments of the call.
+    The text is empty if the call is possible, or if Python does not know, as for many classes written in C.
     """
     try:
         if inspect.isfunction(function) or inspect.ismethod(function) or inspect.isclass(function):
@@ -301,7 +264,7 @@ def misfit(function: Callable[..., Any], *arguments: object, **options: object) 
 
 
 def abridge(text: str, most: int) -> str:
-    """Return `text`; if it has more than `most` characters, it is cut to `most` with " ... " in place of its middle."""
+    """Cut a text that has more than `most` characters, with " ... " in place of its middle."""
     if len(text) <= most:
         return text
     end = most // 3
@@ -309,13 +272,7 @@ def abridge(text: str, most: int) -> str:
 
 
 def listed(first: str, mistakes: Sequence[str]) -> str:
-    """Return one message for several mistakes, short enough for an error.
-
-    Args:
-        first: first paragraph of the message.
-        mistakes: at least one text; each of them becomes a paragraph. If there is no room for all, the last paragraph
-            says how many are missing: "and 3 more".
-    """
+    """Join mistakes to one message, short enough for an error: paragraph `first`, those that fit, and "and 3 more"."""
     lengths = accumulate(len(mistake) + 2 for mistake in mistakes)
     room = _MOST_MESSAGE - len(first) - 20
     count = max(1, sum(length <= room for length in lengths))
@@ -326,15 +283,13 @@ def listed(first: str, mistakes: Sequence[str]) -> str:
 
 
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
-    """Return the lines of a query that have wrong parts, each with a line of carets below it, without a final newline.
+    """Draw the lines of a query that have wrong parts, each with a line of carets below it.
 
-    Lines are indented by two spaces, and numbered if the query has more than one line. Of a long line, only the
-    characters around the first wrong part are shown.
+    Lines are numbered if the query has several. Of a long line, only the part around the first mark is shown.
 
     Args:
         query: text of the query.
-        spans: (start, end) character offsets of the wrong parts, the most important first. If start and end are equal,
-            one caret is drawn.
+        spans: (start, end) character offsets of the wrong parts, the most important first; one caret if they are equal.
     """
     marks = [(min(max(start, 0), len(query)), min(max(start, end, 0), len(query))) for start, end in spans]
     breaks = [line_break.span() for line_break in _LINE_BREAK.finditer(query)]
@@ -370,13 +325,7 @@ def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
-    """Return two texts to print below each other: the part of a query's line that is shown, and a line of carets.
-
-    Args:
-        line: the line of the query.
-        marks: (start, end) character offsets into the line of the characters to mark by carets; at least one pair. If
-            the line is too long, the part around the first pair is shown.
-    """
+    """The shown part of a query's line, and a line of carets under the (start, end) offsets `marks`."""
     first, last = _window(line, *marks[0])
     before, after = "..." * (first > 0), "..." * (last < len(line))
     cells = [_show(character) for character in line[first:last]]
@@ -392,15 +341,7 @@ def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
 
 
 def _window(line: str, start: int, end: int) -> tuple[int, int]:
-    """Return which characters of a line are shown, as a pair of offsets (first, last), where last is excluded.
-
-    All characters are shown if the line is not long. Otherwise about 100 characters are shown.
-
-    Args:
-        line: a line of a query.
-        start: offset in the line of the first wrong character, around which characters are shown.
-        end: offset after the last wrong character.
-    """
+    """Offsets (first, last) of the part of a line that is shown: about `_WINDOW` characters around `start` to `end`."""
     first, last = 0, len(line)
     if last > _WINDOW + 6:
         room = max(_WINDOW - (end - start), 40)
@@ -414,10 +355,7 @@ def _window(line: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _show(character: str) -> tuple[str, int]:
-    """Return the text that is drawn for a character, and the width of this text in columns of a terminal.
-
-    An invisible character is drawn as the escape that Python writes for it. A tab is drawn as four blanks.
-    """
+    """What is drawn for a character (an escape if it is invisible), and its width in columns of a terminal."""
     if character == "\t":
         return "    ", 4
     category = unicodedata.category(character)
@@ -431,5 +369,5 @@ def _show(character: str) -> tuple[str, int]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that is not empty; for an empty message, the name of its class."""
+    """First line of an error's message that is not empty; for an empty message, the name of its class."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,13 +1,12 @@
-"""Reading and writing files. Writing is atomic, only one process writes to a folder at a time, and reading has limits.
+"""Reading and writing files: writing is atomic, one process at a time writes to a folder, and reading has limits.
 
-`saving` replaces several files of a folder as one step. The new files are first written to a temporary folder inside
-the folder. They count as saved when the temporary folder is renamed to `.energyql-saved`. From then on, every call that
-reads or writes the folder first moves the new files to their places. Descriptions, such as `result.json`, are removed
-first and moved last. So a description never lies beside files that it does not describe.
+`saving` replaces several files of a folder as one step. It writes them to a temporary folder inside, and renames that
+to `.energyql-saved`: from then on, the files count as saved, and whoever reads or writes the folder first moves them to
+their places. Descriptions, such as `result.json`, go first and come last, so that none lies beside files of another
+result.
 
-While a folder is written, its file `.energyql-lock` is locked and names the writing process. If that process is killed,
-the system releases the lock. The lock file remains, but does not stop another process. A single file that is written
-for long has a lock of its own. See docs/decisions/one-writer.md.
+While a folder is written, its file `.energyql-lock` is locked and names the writer. If the writer is killed, the system
+releases the lock, and the file that is left stops nobody. See docs/decisions/one-writer.md.
 """
 
 from __future__ import annotations
@@ -53,11 +52,10 @@ _ABANDONED = 3600
 
 @contextmanager
 def temporary(folder: Path, suffix: str | None = None) -> Iterator[Path]:
-    """Yield the path of a new temporary file or folder, locked by this process, and remove it at the end of the block.
+    """Yield the path of a new temporary file or folder in `folder`, locked by this process, and remove it in the end.
 
     Args:
-        folder: existing folder in which the temporary file or folder is made.
-        suffix: end of the temporary file's name, such as ".txt"; may be empty. With `None` a folder is made.
+        suffix: end of the file's name, such as ".txt"; may be empty. With `None` a folder is made.
     """
     while True:
         path = folder / f".energyql-{secrets.token_hex(8)}{suffix or ''}"
@@ -79,14 +77,11 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Lock an existing file or folder during the block. If this process is killed, the system releases the lock.
 
     Args:
-        path: the file or folder.
-        wait: what to do if another process has the lock: wait for it, or yield False at once.
+        wait: whether to wait for a lock that another process has; otherwise False is yielded at once.
 
     Yields:
-        Whether this process has the lock and `path` still exists. If the file system has no locks, the value is True
-        if `wait` is true and `path` exists. Under Windows nothing is locked. There the value is True if `path` exists
-        and either `wait` is true or `path` was last changed more than an hour ago. The process that made `path` has
-        then probably ended.
+        Whether this process has the lock and `path` still exists. On a file system without locks, `wait` counts as the
+        lock; under Windows, where nothing is locked, so does a `path` that is older than `_ABANDONED`.
     """
     if fcntl is None:
         yield path.exists() and (wait or time.time() - path.stat().st_mtime > _ABANDONED)
@@ -118,8 +113,8 @@ def sweep(folder: Path) -> None:
 
 
 _sweep_once = cache(sweep)
-"""Like `sweep`, but only the first call for a path in this process scans the folder, because a scan of many files takes
-long. Paths must be absolute."""
+"""Like `sweep`, but done once a process for each path, which must be absolute, because a scan of many files takes
+long."""
 
 
 def _remove(path: Path) -> None:
@@ -131,23 +126,22 @@ def _remove(path: Path) -> None:
 
 LOCK = ".energyql-lock"
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-"""Numbers of errors that mean that another process has the lock. Any other error means that there are no locks."""
+"""Numbers of errors that mean that another process has the lock; others mean that there are no locks."""
 _FAR = 1 << 30
-"""Position of the byte of a lock file that is locked under Windows. It is after the end of the text, because a locked
-byte cannot be read."""
+"""Position of the locked byte of a lock file under Windows: after the text, because a locked byte cannot be read."""
 _MOST_HOLDER = 4096
-"""Most bytes of a lock file that are read; the text in a lock file is shorter."""
+"""Most bytes of a lock file that are read; its text is shorter."""
 
 
 @dataclass(eq=False)
 class Writer:
-    """The right of one thread to write a folder or file. No other thread or process has it; see `sole_writer`.
+    """The right of one thread to write a folder or file, which no other thread or process has; see `sole_writer`.
 
     Attributes:
-        descriptor: file descriptor of the lock file, which is open.
+        descriptor: file descriptor of the open lock file.
         work: what is being written, such as "a training".
-        thread: identifier of the thread that may write.
-        depth: number of nested blocks of `sole_writer` that the thread has entered for the folder or file.
+        thread: identifier of the thread.
+        depth: number of nested blocks of `sole_writer` that the thread has entered.
     """
 
     descriptor: int
@@ -156,10 +150,7 @@ class Writer:
     depth: int = 0
 
     def move(self) -> None:
-        """Give the right to write into the folder to the thread that calls this method.
-
-        This is necessary because an iterator that writes files may be begun in one thread and continued in another.
-        """
+        """Give the right to the calling thread: an iterator may be begun in one thread and continued in another."""
         self.thread = threading.get_ident()
 
 
@@ -170,7 +161,7 @@ _unlocked: set[int] = set()
 
 
 def _forget() -> None:
-    """Close all lock files in a new child process (a fork). The locks remain with the parent process."""
+    """In a child process (a fork), close all lock files; the locks remain with the parent."""
     for writer in _writers.values():
         with suppress(OSError):
             os.close(writer.descriptor)
@@ -185,18 +176,13 @@ if hasattr(os, "register_at_fork"):
 def sole_writer(folder: Path, work: str, file: str = "") -> Iterator[Writer]:
     """Let only this thread write into a folder, or one file of it, during the block; blocks of a thread may be nested.
 
-    Other processes and threads are stopped only if they call `sole_writer` too, which then raises an error. If the
-    folder does not exist, it is made; it is removed at the end of the block if it is still empty. On a file system
-    without locks, a `LockWarning` is given, and the block runs all the same.
+    It stops only those that call `sole_writer` too. A missing folder is made, and removed in the end if it is still
+    empty. On a file system without locks the block runs all the same, after a `LockWarning`.
 
     Args:
-        folder: the folder; files in its subfolders may be written too.
         work: what is being written, such as "a training", for the error in other processes.
-        file: name of the only file that is written. Others may write the folder and its other files meanwhile. By
-            default the whole folder is written.
-
-    Yields:
-        A `Writer` for this thread. Nested blocks for the same folder or file yield the same object.
+        file: name of the only file that is written, so that others may write the rest of the folder; by default the
+            whole folder, with its subfolders, is written.
 
     Raises:
         ArgumentError: another process or thread writes the folder or file, or it cannot be written.
@@ -229,19 +215,7 @@ def sole_writer(folder: Path, work: str, file: str = "") -> Iterator[Writer]:
 
 
 def _lock(target: Path, path: Path, work: str) -> int:
-    """Make and lock the lock file of a folder or file, and return its file descriptor.
-
-    The process, the host and `work` are written into the file, for the errors of other processes.
-
-    Args:
-        target: the folder or file, for messages.
-        path: path of the lock file, whose folder is made if it is missing.
-        work: what is being written, such as "a training".
-
-    Raises:
-        ArgumentError: another process holds the lock.
-        OSError: the lock file cannot be opened.
-    """
+    """Make and lock the lock file `path`, with process, host and `work` as its text; return its file descriptor."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -268,15 +242,7 @@ def _lock(target: Path, path: Path, work: str) -> int:
 
 
 def _open_lock(path: Path) -> int:
-    """Open the lock file `path`, which is made if it is missing, and return its file descriptor.
-
-    The file is opened for writing if possible, because network file systems do not lock a file that is open only for
-    reading.
-
-    Raises:
-        FileNotFoundError: the folder of the file does not exist.
-        OSError: the file cannot be opened.
-    """
+    """Open or make a lock file, for writing if possible: network file systems lock no file that is only read."""
     flags = getattr(os, "O_NOFOLLOW", 0)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
@@ -295,7 +261,7 @@ def _take(descriptor: int) -> None:
 
 
 def _is_there(path: Path, descriptor: int) -> bool:
-    """Return whether `path` is still the file that is open as `descriptor`, and not removed or replaced meanwhile."""
+    """Whether `path` is still the file that is open as `descriptor`, and not removed or replaced meanwhile."""
     ours = os.fstat(descriptor)
     with suppress(FileNotFoundError):
         return ours.st_nlink > 0 and os.path.samestat(ours, os.stat(path))
@@ -303,15 +269,7 @@ def _is_there(path: Path, descriptor: int) -> bool:
 
 
 def _unlock(path: Path, descriptor: int) -> None:
-    """Remove and close a lock file.
-
-    Another process may have the file open and wait to lock it. That process then finds with `_is_there` that the file
-    was removed.
-
-    Args:
-        path: path of the lock file.
-        descriptor: its file descriptor.
-    """
+    """Remove and close a lock file; a process that waits for it then sees with `_is_there` that it is gone."""
     close = partial(os.close, descriptor)
     # Windows removes no open file: one that another process has open stays.
     for step in (close, path.unlink) if sys.platform == "win32" else (path.unlink, close):
@@ -320,11 +278,7 @@ def _unlock(path: Path, descriptor: int) -> None:
 
 
 def _holder(descriptor: int) -> str:
-    """Return who wrote a lock file, such as "a training (process 12 on host)".
-
-    If the text of the file cannot be read, "another process" is returned. `descriptor` is the file descriptor of the
-    open lock file.
-    """
+    """Who wrote the open lock file, such as "a training (process 12 on host)", or "another process"."""
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
         who = json.loads(os.read(descriptor, _MOST_HOLDER))
@@ -334,13 +288,7 @@ def _holder(descriptor: int) -> str:
 
 
 def _warn(target: Path, descriptor: int, error: OSError) -> None:
-    """Warn that the file system of a folder or file has no locks. This is done once for each file system.
-
-    Args:
-        target: the folder or file.
-        descriptor: file descriptor of its lock file.
-        error: the error of the attempt to lock the lock file.
-    """
+    """Warn, once for each file system, that it has no locks; `error` is that of the attempt to lock."""
     if (device := os.fstat(descriptor).st_dev) not in _unlocked:
         _unlocked.add(device)
         message = f"the file system of {target} has no locks ({error.strerror}), so a second writer cannot be noticed"
@@ -356,7 +304,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_PICTURE = 1 << 28
 """Largest picture that is read, in bytes."""
 MOST_JSON = 1 << 26
-"""Largest JSON file that is read, in bytes. The values in a file take about ten times as much memory as its text."""
+"""Largest JSON file that is read, in bytes; its values take about ten times as much memory."""
 MOST_DIGITS = 20
 """Most digits of a whole number in JSON, as many as the largest seed has. Much longer numbers overflow as floats."""
 DAMAGED_MODEL = "copy the model folder again, or train its attributes again"
@@ -367,10 +315,10 @@ _NO_TEXT = re.compile("[\ud800-\udfff]")
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path, which a user may give as a text or as an object, as a `Path`.
+    """Convert a path that a user gives, a text or an object, to a `Path`.
 
     Raises:
-        ArgumentError: `path` is no path, is empty, or is longer than the system allows.
+        ArgumentError: it is no path, is empty, or is longer than the system allows.
     """
     try:
         if path == "":
@@ -386,13 +334,12 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, to which the block writes a file, and at the end of the block move the file to `path`.
+    """Yield a temporary path for a new file, and move the file to `path` at the end of the block, unless that fails.
 
-    If the block ends with an error, `path` is not changed. The temporary path is in the folder of `path`, which is made
-    if it is missing.
+    The temporary path is in the folder of `path`, which is made if it is missing.
 
     Raises:
-        ArgumentError: `path` cannot be written, for example because the disk is full, or is not a regular file.
+        ArgumentError: `path` is not a regular file or cannot be written, for example because the disk is full.
     """
     with naming_target(path):
         _check_regular(path)
@@ -411,11 +358,7 @@ def _check_regular(path: Path) -> None:
 
 @contextmanager
 def naming_target(path: Path) -> Iterator[None]:
-    """Replace an `OSError` of the block, which writes to `path`, by an `ArgumentError` whose message names `path`.
-
-    Raises:
-        ArgumentError: the block raised an `OSError`.
-    """
+    """Replace an `OSError` of the block, which writes to `path`, by an `ArgumentError` whose message names `path`."""
     try:
         yield
     except OSError as error:
@@ -425,11 +368,7 @@ def naming_target(path: Path) -> Iterator[None]:
 
 @contextmanager
 def naming_source(path: Path, kind: type[EnergyQLError] = ModelError) -> Iterator[None]:
-    """Replace an `OSError` or `MemoryError` of the block, which reads `path`, by an error whose message names `path`.
-
-    Raises:
-        EnergyQLError: the block raised an `OSError` or a `MemoryError`; the class of the new error is `kind`.
-    """
+    """Replace an `OSError` or `MemoryError` of the block, which reads `path`, by an error of class `kind`."""
     try:
         yield
     except FileNotFoundError:
@@ -441,12 +380,7 @@ def naming_source(path: Path, kind: type[EnergyQLError] = ModelError) -> Iterato
 
 
 def what_is_there(path: Path) -> str:
-    """Return a hint for the error about a missing file or folder `path`.
-
-    If there is a similar path, the hint is "did you mean hats.csv?". Similar is a path with a similar name and the
-    suffix of `path`, or with the same name and another suffix. Otherwise the hint says in which folder `path` was
-    looked for, or that there is no such folder. If `path` is a symbolic link, the hint says where it leads.
-    """
+    """Hint about a missing path: a similar name, else the folder that was searched, or where a broken link leads."""
     if path.is_symlink():
         return f"it is a link to {real_path(path)}, and nothing is there"
     folder = path.parent
@@ -461,11 +395,9 @@ def what_is_there(path: Path) -> str:
 
 
 def check_writable(path: Path, folder: Path) -> None:
-    """Check, before any work is done, that a file or folder can be written. Nothing remains on the disk.
+    """Check, before any work is done, that `path` can be written: a file in `folder`, or `folder` itself.
 
-    Args:
-        path: the file to write, which is in `folder`; or `folder` itself.
-        folder: the folder, which need not exist.
+    The folder need not exist. Nothing remains on the disk.
 
     Raises:
         ArgumentError: `path` cannot be written; the message names it.
@@ -484,15 +416,14 @@ def check_writable(path: Path, folder: Path) -> None:
 
 
 def check_destination(path: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> Path:
-    """Check, before any work is done, that a result can be saved to `path`, and return `path`.
+    """Check, before any work is done, that a result can be saved to `path`, a file or a folder, and return `path`.
 
     Args:
-        path: name of a file that ends in one of `suffixes`, or path of a folder.
-        suffixes: possible ends of the file's name, in lower case, with a dot.
+        suffixes: possible ends of a file's name, in lower case, with a dot.
 
     Raises:
-        ArgumentError: `path` has another suffix and is no existing folder; or it has one of the suffixes, but is a
-            folder; or it cannot be written.
+        ArgumentError: `path` has another suffix and is no existing folder, has one of them but is a folder, or cannot
+            be written.
     """
     file = path.suffix.lower() in suffixes
     if path.suffix and not file and not os.path.isdir(path):
@@ -503,30 +434,24 @@ def check_destination(path: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) ->
 
 
 def refuse_address(path: str | Path) -> None:
-    """Check that `path` is no address on the web, such as `https://...`.
-
-    Raises:
-        ArgumentError: `path` is an address.
-    """
+    """Raise an `ArgumentError` if `path` is an address on the web, such as `https://...`."""
     if _ADDRESS.match(str(path)):
         raise ArgumentError(f"{path} is an address, and energyql reads files", hint="download it, and give the file")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to the file `path` as UTF-8, atomically: if an error occurs, the file is not changed."""
+    """Write `text` to the file `path` as UTF-8; like all writers here, it leaves an old file as it is if that fails."""
     with replacing(path) as target:
         target.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write `data` to the file `path` as indented JSON, atomically: if an error occurs, the file is not changed."""
+    """Write `data` to the file `path` as indented JSON."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_picture(path: Path, picture: Image, **options: Any) -> None:
-    """Write a picture to the file `path`, whose suffix decides on the format; `options` are those of Pillow's `save`.
-
-    Writing is atomic: if an error occurs, the file is not changed.
+    """Write a picture to `path`, whose suffix decides on the format; `options` are those of Pillow's `save`.
 
     Raises:
         ArgumentError: the file cannot be written, or the picture is too large for the format.
@@ -539,7 +464,7 @@ def write_picture(path: Path, picture: Image, **options: Any) -> None:
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return tensors as the bytes of a file in the format safetensors."""
+    """Tensors as the bytes of a file in the format safetensors."""
     from safetensors.torch import save  # here, because other users of this module need no torch
 
     # Copies, because safetensors refuses tensors that share memory.
@@ -547,40 +472,28 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors, by name, to the file `path` in the format safetensors.
-
-    Writing is atomic: if an error occurs, the file is not changed.
-    """
+    """Write tensors by name to the file `path`, in the format safetensors."""
     data = tensor_bytes(tensors)
     with replacing(path) as target:
         target.write_bytes(data)
 
 
 def real_path(path: Path) -> Path:
-    """Return `path` as an absolute path without symbolic links, except links that form a loop."""
+    """Absolute path without symbolic links, except links that form a loop."""
     return Path(os.path.realpath(path))
 
 
 def refuse_special(path: Path, kind: type[EnergyQLError] = ModelError) -> None:
-    """Check that `path` is no pipe, device or socket, because a program that reads one of these may wait for ever.
-
-    Raises:
-        EnergyQLError: `path` is a pipe, device or socket; the class of the error is `kind`.
-    """
+    """Raise an error of class `kind` if `path` is a pipe, device or socket: reading one may wait for ever."""
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise kind(f"cannot read {path}: it is no regular file", hint="save what it gives to a file, and name that")
 
 
 def check_file(path: Path, most: int | None = None, kind: type[EnergyQLError] = ModelError) -> int:
-    """Check that a file is a regular file and not too large, and return its size in bytes.
-
-    Args:
-        path: the file.
-        most: largest allowed size in bytes; `None` for any size.
-        kind: class of the error to raise.
+    """Size in bytes of a regular file.
 
     Raises:
-        EnergyQLError: the file is missing or too large, or is a folder or another thing than a regular file.
+        EnergyQLError: it is missing, larger than `most` bytes, or no regular file; the class of the error is `kind`.
     """
     refuse_special(path, kind)
     with naming_source(path, kind):
@@ -593,22 +506,18 @@ def check_file(path: Path, most: int | None = None, kind: type[EnergyQLError] = 
 
 
 def read_bytes(path: Path, most: int, kind: type[EnergyQLError] = ModelError) -> bytes:
-    """Return the content of the regular file `path` of at most `most` bytes.
-
-    Raises:
-        EnergyQLError: the file is missing, is larger or cannot be read; the class of the error is `kind`.
-    """
+    """Content of the regular file `path`; errors are those of `check_file`."""
     size = check_file(path, most, kind)
     with naming_source(path, kind), path.open("rb") as file:
         return file.read(size)
 
 
 def read_json(path: Path, kind: type[EnergyQLError] = ModelError) -> dict[str, Any]:
-    """Read a file that contains a JSON object, and return the object as a dict.
+    """Read a file that contains a JSON object, as a dict.
 
     Raises:
-        EnergyQLError: the file is missing, has more than 64 MiB (`MOST_JSON`), cannot be read, or is no JSON object; or
-            a whole number in it has more than 20 digits. The class of the error is `kind`.
+        EnergyQLError: the file is missing, has more than 64 MiB (`MOST_JSON`), or is no JSON object, or a whole number
+            in it has more than 20 digits. The class of the error is `kind`.
     """
     data = read_bytes(path, MOST_JSON, kind)
     try:
@@ -621,11 +530,10 @@ def read_json(path: Path, kind: type[EnergyQLError] = ModelError) -> dict[str, A
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of a JSON text in UTF-8.
+    """Value of a JSON text in UTF-8.
 
     Raises:
-        ValueError: `data` is not UTF-8 or not JSON, is nested too deep, or has a whole number of more than 20 digits
-            (`MOST_DIGITS`).
+        ValueError: `data` is not UTF-8 or not JSON, is nested too deep, or has a whole number of more than 20 digits.
     """
     try:
         return json.loads(data.decode("utf-8"), parse_int=_whole)
@@ -640,12 +548,12 @@ def _whole(text: str) -> int:
 
 
 def read_whole(text: str) -> int | None:
-    """Return the number that a text of 1 to 20 digits from 0 to 9 stands for; `None` for any other text."""
+    """Number that a text of 1 to 20 digits from 0 to 9 stands for; `None` for any other text."""
     return int(text) if re.fullmatch(f"[0-9]{{1,{MOST_DIGITS}}}", text) else None
 
 
 def read_tensors(path: Path, kind: type[EnergyQLError] = ModelError) -> dict[str, Tensor]:
-    """Read a file in the format safetensors, and return its tensors by name, on the CPU.
+    """Read a file in the format safetensors: its tensors by name, on the CPU.
 
     Raises:
         EnergyQLError: the file is missing, damaged, or of another format; the class of the error is `kind`.
@@ -667,10 +575,9 @@ CACHE = "ENERGYQL_CACHE"
 
 
 def cache_folder() -> Path | None:
-    """Return the user's folder for caches.
+    """The folder for caches: that of `ENERGYQL_CACHE`, else "energyql" in the system's folder for caches.
 
-    It is the folder in the environment variable `ENERGYQL_CACHE`, else the folder "energyql" in the system's folder for
-    caches. `None` is returned if the variable is set to an empty text, or the system has no folder for caches.
+    `None` if the variable is set to an empty text, or the system has no such folder.
     """
     named = os.environ.get(CACHE)
     if named is not None:
@@ -684,10 +591,9 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 def refuse_code(folder: Path) -> None:
-    """Check that a folder of another library, such as diffusers or transformers, holds no code.
+    """Raise a `ModelError` if a folder of another library, such as diffusers or transformers, holds code.
 
-    Raises:
-        ModelError: a file in it is Python code, or may be a pickle and has no safetensors beside it.
+    Code is a file of Python, or one that may be a pickle, unless a safetensors file lies beside it.
     """
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".py":
@@ -700,7 +606,7 @@ def refuse_code(folder: Path) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """Return the SHA-256 of the content of a regular file, as 64 hexadecimal digits.
+    """SHA-256 of a regular file's content, as 64 hexadecimal digits.
 
     Raises:
         ModelError: the file cannot be read.
@@ -711,17 +617,12 @@ def fingerprint(path: Path) -> str:
 
 
 def json_digest(data: object) -> str:
-    """Return the SHA-256 of JSON values as 64 hexadecimal digits; the order of keys makes no difference."""
+    """SHA-256 of JSON values as 64 hexadecimal digits; the order of keys makes no difference."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def digest(file: IO[bytes], start: Any = None) -> str:
-    """Return a digest of the rest of an open file, in hexadecimal digits.
-
-    Args:
-        file: the file.
-        start: a hash object of hashlib, to which the content is added; `None` for a new SHA-256.
-    """
+    """Digest of the rest of an open file, in hexadecimal digits; `start` is a hash object, by default a new SHA-256."""
     sha = hashlib.sha256() if start is None else start
     while block := file.read(1 << 20):
         sha.update(block)
@@ -731,8 +632,8 @@ def digest(file: IO[bytes], start: Any = None) -> str:
 SAVED = ".energyql-saved"
 """Name of the subfolder with new files that `saving` has written, but not yet moved to their places."""
 OLD = "old.json"
-"""Name of the JSON file in `SAVED` that lists the old files to remove. Its key "gone" has the files that no new file
-replaces; its key "hidden" has the descriptions, such as `result.json`, that new files replace."""
+"""Name of the JSON file in `SAVED` with the old files to remove: under "gone" those that no new file replaces, under
+"hidden" the descriptions, such as `result.json`, that new files replace."""
 _DESCRIPTIONS = ("result.json", "edit.json", "vocabulary.json")
 
 
@@ -741,12 +642,12 @@ def saving(folder: Path, old: Callable[[Path], Iterable[Path]]) -> Iterator[Path
     """Yield an empty folder for new files; at the end of the block, the new files replace old files in `folder`.
 
     If the process is killed, `folder` has all old files or all new files. Files that are neither old nor new stay.
-    Other processes and threads that try to save into `folder` during the block get an error.
+    Others that try to save into `folder` during the block get an error.
 
     Args:
         folder: the folder, which is made if it is missing.
-        old: function from `folder` to the paths of the old files in it, called at the end of the block. Old files are
-            removed, or replaced by new files of the same names.
+        old: function from `folder` to the paths of the old files in it, which are removed or replaced; called in the
+            end.
 
     Raises:
         ArgumentError: the folder cannot be written, or another process or thread writes into it.
@@ -773,16 +674,14 @@ def saving(folder: Path, old: Callable[[Path], Iterable[Path]]) -> Iterator[Path
 
 @contextmanager
 def changing(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder with links to the files of `folder`, so that the block can change several files at once.
+    """Yield a temporary folder with links to the files of `folder`, to change several of them as one step.
 
-    The block adds, replaces or removes files in the temporary folder. At the end of the block, the same is done in
-    `folder`. If the process is killed, all changes are made or none. To change a file, the block must replace it (see
-    `replacing`) and must not write into it, because a hard link in the temporary folder is the same file as the one in
-    `folder`. Subfolders are left out.
+    What the block adds, replaces or removes there is done in `folder` at its end, all or nothing. The block must
+    replace a file (see `replacing`) and not write into it, because a hard link is the same file. Subfolders are left
+    out.
 
     Raises:
-        ArgumentError: the folder cannot be written, or another process or thread writes into it.
-        DataError: an earlier `saving` of the folder was interrupted, and its files are damaged.
+        ArgumentError, DataError: as for `saving`.
     """
     removed: list[Path] = []
     with saving(folder, lambda _: removed) as staged:
@@ -800,11 +699,7 @@ def changing(folder: Path) -> Iterator[Path]:
 
 
 def _linked(path: Path, link: Path) -> tuple[int, ...]:
-    """Make `link` a hard link to the file `path`, and return the `file_mark` of `link`.
-
-    If the file system has no hard links, the file is copied. If `path` is a symbolic link, `link` becomes one too. The
-    mark later shows whether `link` was replaced.
-    """
+    """Make `link` a link to the file `path`, or else a copy; its `file_mark` later shows whether it was replaced."""
     if path.is_symlink():
         link.symlink_to(real_path(path))
     else:
@@ -816,18 +711,13 @@ def _linked(path: Path, link: Path) -> tuple[int, ...]:
 
 
 def file_mark(path: Path) -> tuple[int, ...]:
-    """Return numbers that change when a file is replaced or written: device, inode, size, and time of change in ns.
-
-    For a symbolic link, the numbers are those of the link itself.
-    """
+    """Numbers that change when a file (or the link itself) is replaced or written: device, inode, size, time in ns."""
     facts = path.lstat()
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def finish_saving(folder: Path) -> None:
-    """Complete an interrupted `saving`: move files that are saved in `.energyql-saved` to their places in `folder`.
-
-    Nothing is done if there is no such subfolder.
+    """Complete an interrupted `saving`, if there is one: move its files to their places in `folder`.
 
     Raises:
         ArgumentError: the files cannot be moved, for example because the disk is read-only.
@@ -848,13 +738,11 @@ def finish_saving(folder: Path) -> None:
 
 
 def _move(saved: Path, folder: Path) -> None:
-    """Move all files of the folder `saved` to `folder`, and remove the old files that the list in `saved` names.
-
-    If the function was interrupted, it can be called again.
+    """Move the files of `saved` to `folder`, and remove the old ones; after an interruption, it can be called again.
 
     Raises:
-        KeyError, TypeError, ValueError, ModelError: the list of old files is damaged. Or it names a path outside
-            `folder`, as a folder from a stranger may do.
+        KeyError, TypeError, ValueError, ModelError: the list of old files is damaged, or names a path outside `folder`,
+            as a folder from a stranger may do.
     """
     new = [path for path in _files(saved) if path != Path(OLD)]
     lists = read_json(saved / OLD)
@@ -875,13 +763,10 @@ def _move(saved: Path, folder: Path) -> None:
 
 
 def _descriptions_first(path: Path) -> tuple[bool, int, Path]:
-    """Return a sort key for paths that puts descriptions, such as `result.json`, before other files.
-
-    The description of a folder comes before the descriptions of its subfolders.
-    """
+    """Sort key: descriptions, such as `result.json`, before other files, and a folder's before its subfolders'."""
     return path.name not in _DESCRIPTIONS, len(path.parts), path
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the paths of all files in a folder and its subfolders, relative to the folder."""
+    """Paths of all files in a folder and its subfolders, relative to the folder."""
     return [Path(root, name).relative_to(folder) for root, _, names in os.walk(folder) for name in names]

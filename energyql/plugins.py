@@ -1,11 +1,7 @@
-"""Code outside this package: optional libraries, and plugins.
+"""Code outside this package: optional libraries, and plugins, which are generators and judges that a user names.
 
-A plugin is a generator, or a judge (code that reads attributes off pictures), that a user names.
-A plugin in a user's own code is named by `module:object`, such as "my_labels:look". A plugin in an installed package is
-named by an entry point of the package.
-
-The import of a plugin runs code, and a model folder may come from a stranger. So a plugin that a model folder names is
-imported only if the user permits it.
+A plugin is named by `module:object`, such as "my_labels:look", or by an entry point of an installed package. Its import
+runs code, so one that a model folder names, which may come from a stranger, needs the user's permission.
 """
 
 from __future__ import annotations
@@ -32,9 +28,9 @@ JUDGES = "energyql.judges"
 """Group of the entry points of judges: code that reads attributes off pictures, to check results or label pictures."""
 _OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SAFE_NAME = re.compile(r"[\w.-]{1,100}(:[\w.]{1,100})?")
-"""Form of the name of a plugin in a model folder: no characters that have a meaning for a shell or terminal."""
+"""Form of a plugin's name in a model folder: no characters that have a meaning for a shell or terminal."""
 _NOT_OWN = (str(Path(__file__).parent), *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")))
-"""Folders whose modules are not code of the user: this package, the standard library and the installed libraries."""
+"""Folders whose modules are not the user's: this package, the standard library and the installed libraries."""
 _FRAMES = 3
 """Most lines of a plugin's code that the message of an error shows."""
 _named: dict[str, str] = {}
@@ -42,12 +38,11 @@ _named: dict[str, str] = {}
 
 
 def import_optional(module: str, need: str, hint: str) -> Any:
-    """Import an optional library, and return its module.
+    """Import and return the module of an optional library.
 
     Args:
-        module: name of the module.
         need: what needs the library, as the start of an error's message, such as "a table needs pandas".
-        hint: the command that installs the library, for the error's hint.
+        hint: the command that installs the library.
 
     Raises:
         ArgumentError: the library is not installed.
@@ -73,40 +68,27 @@ def without_bars(*libraries: Any) -> Iterator[None]:
 
 
 def is_plugin(name: str, group: str) -> bool:
-    """Return whether `name` names a plugin, without importing the plugin.
-
-    A plugin is named by a text `module:object` or by an installed entry point of the group `group`. Whether the module
-    exists is not checked.
-    """
+    """Whether `name` has the form `module:object` or is an installed entry point of `group`; nothing is imported."""
     return bool(_OBJECT.fullmatch(name) or entry_points(group=group, name=name))
 
 
 def load_plugin(name: str, group: str) -> Any:
-    """Import a plugin, which may also be in a module in the working directory, and return it.
+    """Import a plugin and return it, such as a class or a function; it is not called.
 
     Args:
-        name: `module:object`, or the name of an entry point.
+        name: `module:object`, with a module that is installed or in the working directory; or the name of an entry
+            point.
         group: group of the entry points: `GENERATORS` or `JUDGES`.
 
-    Returns:
-        The plugin, such as a class or a function; it is not called.
-
     Raises:
-        ArgumentError: there is no such module, object or entry point, or the module cannot be imported; or two packages
+        ArgumentError: there is no such module, object or entry point, the module cannot be imported, or two packages
             have entry points of that name with different code.
     """
     return _imported(name) if ":" in name else _installed(name, group)
 
 
 def blame(error: BaseException) -> EnergyQLError | None:
-    """Return a new error that says which plugin failed, and shows the lines of the plugin's code that were running.
-
-    Args:
-        error: any error that was raised, with its traceback.
-
-    Returns:
-        The new error; `None` if no code of a plugin was running when `error` was raised.
-    """
+    """Error that says which plugin failed, with the lines of its code that ran; `None` if no plugin ran at `error`."""
     steps = [step for step in traceback.walk_tb(error.__traceback__) if _named and _is_own(step[0])]
     if not steps:
         return None
@@ -121,10 +103,7 @@ def blame(error: BaseException) -> EnergyQLError | None:
 
 
 def _is_own(frame: FrameType) -> bool:
-    """Return whether a frame of a traceback runs code of the user.
-
-    Code of the user is the module of a plugin, and any file in the working directory that is not an installed library.
-    """
+    """Whether a frame of a traceback runs the user's code: a plugin's module, or a file of the working directory."""
     file = os.path.abspath(frame.f_code.co_filename)
     is_generated = frame.f_code.co_filename.startswith("<")  # such as the `__init__` of a dataclass
     is_helper = not is_generated and file.startswith(os.getcwd() + os.sep) and not file.startswith(_NOT_OWN)
@@ -138,10 +117,6 @@ def _module(frame: FrameType) -> str:
 def make_plugin(factory: Callable[[], Any], name: str) -> Any:
     """Call the class or function of a plugin without arguments, and return its result, such as a generator.
 
-    Args:
-        factory: the class or function.
-        name: name of the plugin, for messages.
-
     Raises:
         ArgumentError: the class or function needs arguments.
     """
@@ -151,13 +126,13 @@ def make_plugin(factory: Callable[[], Any], name: str) -> Any:
 
 
 def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
-    """Check that a plugin that a model folder names may be run, and return its name.
+    """Check that the plugin that a model folder names may be run, and return its name.
 
     Args:
         name: the name in a file of the folder; in a damaged file it may be no text.
         kind: what the plugin is: "generator", "judge" or "reader".
         place: the folder, for messages.
-        allowed: whether the user permits that plugins that the folder names are run.
+        allowed: whether the user permits to run plugins that the folder names.
 
     Raises:
         ModelError: `allowed` is false, or `name` cannot be the name of a plugin.

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 Report = Callable[[str, float], None]
-"""Function that is called with the name of a stage, such as "sampling", and the fraction of the stage that is done, in
-[0, 1]. An exception that the function raises ends the computation, so a user can cancel it."""
+"""Function that is called with the name of a stage, such as "sampling", and the fraction of it that is done, in [0, 1].
+An exception that it raises ends the computation, so a user can cancel it."""
 NOTEBOOK_DELAY = 1.0
 """Seconds before the line in a notebook appears: a shorter computation leaves no output in the cell."""
 LINE_INTERVAL = 10.0
@@ -23,10 +23,9 @@ def reporting(show: bool | Report) -> Iterator[Report]:
     """Yield a function that the block calls with a stage and the fraction done, to show the progress.
 
     Args:
-        show: True to show progress, False to show nothing. On a terminal there is a bar on standard error for each
-            stage. If standard error is a file or a pipe, it gets a line such as "sampling 40 %" about every ten
-            seconds. In a notebook there is one line, which is removed at the end of the block. If `show` is a function,
-            this function is yielded unchanged, and shows progress in its own way.
+        show: whether to show progress on standard error: as a bar for each stage on a terminal, as a line about every
+            ten seconds in a file or a pipe, as one line that vanishes at the end in a notebook. A function is yielded
+            unchanged.
     """
     if callable(show) or not show:
         yield show or (lambda stage, fraction: None)
@@ -45,7 +44,7 @@ def _line(stage: str, fraction: float) -> str:
 
 
 def _lines(console: Console) -> Report:
-    """Return a function that prints its arguments as a line, if the last line is ten seconds old."""
+    """Function that prints its arguments as a line, if the last line is `LINE_INTERVAL` old."""
     printed = time.monotonic()
 
     def report(stage: str, fraction: float) -> None:
@@ -59,10 +58,7 @@ def _lines(console: Console) -> Report:
 
 @contextmanager
 def _bars(console: Console) -> Iterator[Report]:
-    """Yield a function that is called with a stage and the fraction of it that is done, and draws a bar for each stage.
-
-    The bars appear on `console`, the terminal, at the first call of the function.
-    """
+    """Yield a function that draws a bar for each stage on a terminal, from its first call on."""
     with ExitStack() as stack:
         bars, tasks = Progress(console=console), dict[str, TaskID]()
 
@@ -78,10 +74,7 @@ def _bars(console: Console) -> Iterator[Report]:
 
 @contextmanager
 def _notebook_line() -> Iterator[Report]:
-    """Yield a function that is called with a stage and the fraction of it that is done, and shows both in a notebook.
-
-    A line such as "sampling 40 %" appears below the cell after one second, and is removed at the end of the block.
-    """
+    """Yield a function that shows one line below the cell, after `NOTEBOOK_DELAY` and until the block ends."""
     from IPython.display import display
 
     begun, current = time.monotonic(), ""

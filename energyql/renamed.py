@@ -16,10 +16,7 @@ _Returned = TypeVar("_Returned")
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a dict of the same values in the same order, with the name `condition` in place of the name `label`.
-
-    Args:
-        values: arguments of a call, or the content of a stored file, by name.
+    """Rename the key `label` to `condition`, in the arguments of a call or the content of a stored file.
 
     Raises:
         ArgumentError: both names occur.
@@ -30,7 +27,7 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def takes_label(function: Callable[_Arguments, _Returned]) -> Callable[_Arguments, _Returned]:
-    """Return a function that also takes the keyword argument `label`, with a warning, and passes it as `condition`."""
+    """Decorator: the function also takes the keyword argument `label`, with a warning, and passes it as `condition`."""
 
     @wraps(function)
     def call(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Returned:

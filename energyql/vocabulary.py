@@ -17,7 +17,7 @@ from energyql.kinds import Kind as Kind
 Value = TypeVar("Value")
 
 FORMAT_VERSION = 1
-"""Version of the format of the dicts that `Vocabulary.to_dict` returns."""
+"""Version of the dicts that `Vocabulary.to_dict` returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,13 @@ class AttributeSpec:
     Args:
         name: the name as it is written in queries; upper and lower case differ.
         kind: "yes/no", "categorical" or "continuous".
-        values: the classes of a categorical attribute, in the order of the outputs of its head, the network that
-            predicts the attribute. () for other kinds.
-        low, high: the smallest and largest value of a continuous attribute; ignored for other kinds.
-        tolerance: largest difference between a value and x for which the condition `name = x` is true, for a continuous
-            attribute; ignored for other kinds.
-        description: one line of text for people. It has no control characters, because a terminal could react to them.
+        values: the classes of a categorical attribute, in the order of its head's outputs; () for other kinds.
+        low, high: the smallest and largest value of a continuous attribute; other kinds ignore them.
+        tolerance: half width of the interval in which `name = x` is true, for a continuous attribute.
+        description: one line of text for people, without control characters, which a terminal could react to.
 
     Raises:
-        VocabularyError: a field has a wrong type or value, or an attribute of this kind cannot have it.
+        VocabularyError: a field has a wrong type or value, or one that an attribute of this kind cannot have.
     """
 
     name: str
@@ -71,10 +69,7 @@ class AttributeSpec:
         check_text(self.description, f"{label}: description", may_be_empty=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attribute as a dict from field names to values that JSON can hold; `from_dict` reads the dict.
-
-        Fields that attributes of this kind do not have, and an empty description, are left out.
-        """
+        """The attribute as a dict for JSON, without fields that its kind lacks and without an empty description."""
         data: dict[str, Any] = {"name": self.name, "kind": self.kind}
         for field in KINDS[self.kind].fields:
             value = getattr(self, field)
@@ -105,10 +100,10 @@ class Vocabulary(Mapping[str, AttributeSpec]):
     Args:
         specs: the attributes.
         model: the model's name, for messages; may be empty.
-        relations: queries that are true for every picture, such as "sunglasses IMPLIES glasses". They are not checked
-            here, but parsed later, when a query is compiled.
-        reads_words: whether a query may also have any text about pictures in quotes, such as "a person in a hat". Such
-            a text is then a yes/no attribute, although it is not one of `specs`; see `energyql.attributes.words`.
+        relations: queries that are true for every picture, such as "sunglasses IMPLIES glasses". They are parsed and
+            checked when a query is compiled.
+        reads_words: whether any text about pictures in quotes, such as "a person in a hat", is a yes/no attribute too,
+            although it is not one of `specs`; see `energyql.attributes.words`.
 
     Raises:
         VocabularyError: two attributes have the same name, or a relation is no text.
@@ -143,10 +138,7 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         return name in self._specs
 
     def listed(self, name: str) -> AttributeSpec:
-        """Return the attribute called `name`, one of the attributes with which the vocabulary was made.
-
-        In contrast, `vocabulary[name]` also returns a yes/no attribute for any text about pictures, if `reads_words` is
-        true.
+        """The attribute called `name`, one of `specs`; with `reads_words`, `vocabulary[name]` takes any text too.
 
         Raises:
             UnknownAttribute: no attribute has this name.
@@ -186,15 +178,15 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         return f"model '{self.model}'" if self.model else "this model"
 
     def extended(self, specs: Iterable[AttributeSpec] = ()) -> Vocabulary:
-        """Return a new vocabulary with the attributes of this one and the attributes `specs`; `reads_words` is true."""
+        """A new vocabulary with the attributes `specs` added, in which `reads_words` is true."""
         return Vocabulary([*self.values(), *specs], model=self.model, relations=self.relations, reads_words=True)
 
     def suggest(self, name: str) -> str | None:
-        """Return the name of the attribute that is most similar to `name`; `None` if no name is similar."""
+        """The attribute name that is most similar to `name`; `None` if none is similar."""
         return closest(name, self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the vocabulary as a dict of values that JSON can hold, from which `from_dict` makes it again."""
+        """The vocabulary as a dict for JSON, which `from_dict` reads; `reads_words` is left out."""
         attributes = [spec.to_dict() for spec in self.values()]
         data = {"version": FORMAT_VERSION, "model": self.model, "attributes": attributes}
         return data | {"relations": list(self.relations)} if self.relations else data
@@ -217,21 +209,16 @@ class Vocabulary(Mapping[str, AttributeSpec]):
 
 
 class ByAttribute(dict[str, Value]):
-    """A dict whose keys are names of attributes.
-
-    For a missing key, `UnknownAttribute` is raised. Its hint is the most similar key; if no key is similar, all keys.
-    """
+    """A dict by attribute name that raises `UnknownAttribute` for a missing key; its hint is a similar key, or all."""
 
     def __missing__(self, name: object) -> NoReturn:
         raise unknown_name(name, self, "is none of the attributes here")
 
 
 def unknown_name(name: object, names: Iterable[str], fault: str) -> UnknownAttribute:
-    """Return an error about a name that is not among the attribute names `names`; the caller raises it.
+    """Error about a name that is not among `names`, with a similar one, or all, as hint; the caller raises it.
 
     Args:
-        name: the unknown name.
-        names: the valid names. The hint of the error is the most similar one; if none is similar, all of them.
         fault: rest of the message after the unknown name, such as "is not an attribute of this model".
     """
     text, listed = str(name), ", ".join(names)
@@ -242,10 +229,7 @@ def unknown_name(name: object, names: Iterable[str], fault: str) -> UnknownAttri
 
 
 def closest(name: str, names: Iterable[str]) -> str | None:
-    """Return the name in `names` that is most similar to `name`; `None` if no name is similar.
-
-    Names are compared without regard to case, blanks, `-` and `_`.
-    """
+    """The most similar of `names`, compared without regard to case, blanks, `-` and `_`; `None` if none is similar."""
     plain: dict[str, str] = {}
     for candidate in names:
         plain.setdefault(_plain(candidate), candidate)
@@ -254,12 +238,12 @@ def closest(name: str, names: Iterable[str]) -> str | None:
 
 
 def in_order(names: Collection[str], vocabulary: Mapping[str, AttributeSpec]) -> list[str]:
-    """Return attribute names in the order of a vocabulary; names that are not in the vocabulary come last, sorted."""
+    """Attribute names in the order of a vocabulary; names that are not in it come last, sorted."""
     return [name for name in vocabulary if name in names] + sorted(name for name in names if name not in vocabulary)
 
 
 def repeated(names: Iterable[str]) -> str | None:
-    """Return the first name that occurs more than once; `None` if all names are different."""
+    """The first name that occurs more than once; `None` if all are different."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
@@ -270,18 +254,11 @@ def _plain(name: str) -> str:
 def check_text(
     value: object, what: str, error: type[EnergyQLError] = VocabularyError, *, may_be_empty: bool = False
 ) -> str:
-    """Check that a value is a text without control characters, and return it in Unicode's form NFC.
-
-    In this form, an accented letter is always written with the same characters.
+    """Check that a value is a text without control characters, and return it in Unicode's normal form NFC.
 
     Args:
-        value: the value.
         what: what the value is, for messages, such as "the name of an attribute".
-        error: class of the error to raise.
-        may_be_empty: whether the text may be empty.
-
-    Raises:
-        EnergyQLError: the value is not such a text.
+        error: class of the error that is raised otherwise.
     """
     if not isinstance(value, str):
         raise error(f"{what} must be a string, not {value!r:.40}")
@@ -297,12 +274,8 @@ def check_finite(value: object, what: str, error: type[EnergyQLError] = Vocabula
     """Check that a value is a finite number, and no truth value, and return it as a float.
 
     Args:
-        value: the value.
         what: what the value is, for messages, such as "a bound".
-        error: class of the error to raise.
-
-    Raises:
-        EnergyQLError: the value is not such a number.
+        error: class of the error that is raised otherwise.
     """
     number = as_number(value) if isinstance(value, Real) and not isinstance(value, bool) else None
     if number is None:

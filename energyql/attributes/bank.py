@@ -29,14 +29,13 @@ if TYPE_CHECKING:
     from energyql.attributes.heads import AttributeBank
 
 SPACES = ("w", "z", "direction", "features")
-"""Possible inputs of heads (small networks that predict attributes from latents). "direction" is z scaled to a mean
-square of 1, since the pictures of a StyleGAN do not depend on the length of z. "features" is a function of z that some
-generators compute for their heads."""
+"""Possible inputs of heads. "direction" is z scaled to a mean square of 1, since the pictures of a StyleGAN do not
+depend on the length of z. "features" is a function of z that some generators compute for their heads."""
 PICTURE = "picture"
-"""The value of `space` for attributes that a network or function predicts from pictures, in a model without heads."""
+"""Value of `space` for attributes that a network or function predicts from pictures, in a model without heads."""
 FittedCondition = int | tuple[float, ...] | str | None
-"""Condition of the latents that heads were fitted on: the number of a class, a condition vector with a number for
-each class, "random" (each latent had a random class), or `None` (no condition)."""
+"""Condition of the latents that heads were fitted on: the number of a class, a condition vector with a number for each
+class, "random" (each latent had a random class), or `None` (no condition)."""
 
 DESCRIBED = "vocabulary.json"
 
@@ -47,15 +46,14 @@ class FittedUnder:
 
     Attributes:
         space: what predictions are made from: one of `SPACES` for heads, or `PICTURE`.
-        truncation: range (lowest, highest) of the truncation psi, by which a StyleGAN scales w towards the mean w, in
-            the samples that were learned from.
-        condition: condition of the samples that were learned from; "random" if each sample had a random class; `None`
-            if the attributes are valid for all conditions, or the generator has no classes.
+        truncation: range (lowest, highest) of the truncation psi, by which a StyleGAN scales w towards the mean w.
+        condition: condition of the samples; "random" if each had a random class; `None` if the attributes are valid for
+            all conditions, or the generator has no classes.
         generator: fingerprint of the generator, a digest of its weights; "" if any generator will do.
 
     Raises:
-        ModelError: `truncation` is no range; or `condition` is no condition; or `condition` is "random" and `space` is
-            neither "w" nor `PICTURE`.
+        ModelError: `truncation` is no range, or `condition` is no condition, or is "random" although `space` is neither
+            "w" nor `PICTURE`.
     """
 
     space: str = "w"
@@ -77,43 +75,32 @@ class FittedUnder:
 
     @property
     def default_condition(self) -> int | tuple[float, ...] | None:
-        """Condition of new samples if the user names none: `condition`, or `None` if `condition` is "random"."""
+        """Condition of new samples if the user names none: `condition`, or `None` if that is "random"."""
         return None if isinstance(self.condition, str) else self.condition
 
     def is_of(self, fingerprint: str) -> bool:
-        """Return whether the attributes are valid for the generator whose weights have the digest `fingerprint`.
-
-        If the field `generator` is "", the attributes are valid for every generator.
-        """
+        """Whether the attributes are valid for the generator whose weights have the digest `fingerprint`."""
         return self.generator in ("", fingerprint)
 
     def is_beside(self, other: FittedUnder) -> bool:
-        """Return whether attributes that were learned under these conditions and under `other` can be in one bank.
-
-        The result is true if space, truncation and condition are the same; the generators may differ.
-        """
+        """Whether attributes under these conditions and `other` fit into one bank: all but the generator agrees."""
         return dataclasses.replace(self, generator=other.generator) == other
 
     def holds_at(self, psi: float) -> bool:
-        """Return whether the attributes are valid at the truncation `psi`: whether it is in the range `truncation`."""
+        """Whether the attributes are valid at the truncation `psi`."""
         return self.truncation[0] <= psi <= self.truncation[1]
 
     def check_truncation(self, psi: float, model: str) -> None:
-        """Raise an `ArgumentError` if the attributes are not valid at the truncation `psi`.
-
-        `model` is the name of the model in the message.
-        """
+        """Raise an `ArgumentError`, which names the model, if the attributes are not valid at the truncation `psi`."""
         if not self.holds_at(psi):
             low, high = self.truncation
             hint = f"they were fitted at truncation {low:g}" + f" to {high:g}" * (low != high)
             raise ArgumentError(f"the attributes of model {model!r} do not hold at truncation {psi:g}", hint=hint)
 
     def check_condition(self, condition: int | tuple[float, ...] | None, model: str) -> None:
-        """Raise an `ArgumentError` if the attributes are not valid for pictures of a condition.
+        """Raise an `ArgumentError`, which names the model, if the attributes are not valid for pictures of a condition.
 
-        Args:
-            condition: number of a class, or a condition vector with a number for each class; `None` for no condition.
-            model: name of the model in the message.
+        The condition is the number of a class, a vector with a number for each class, or `None` for none.
         """
         if self.condition == "random" and isinstance(condition, tuple):
             what, hint = "hold for every class, not between classes", f"give a class from 0 to {len(condition) - 1}"
@@ -133,12 +120,9 @@ class Described(NamedTuple):
     """The contents of the file `vocabulary.json` in a model folder, which describes the attributes of the model.
 
     Attributes:
-        fitted: conditions under which the attributes were learned.
-        vocabulary: the attributes.
-        reader: name of the code that reads the attributes off pictures, such as "module:factory". Its type is not
-            checked. `None` if the folder holds heads, or a network that reads pictures.
-        gradient: whether autograd can differentiate the code `reader`; `None` for the default, which is true for torch
-            modules and false for functions.
+        reader: name of the code that reads the attributes off pictures, such as "module:factory", of an unchecked type;
+            `None` if the folder holds a network or heads.
+        gradient: whether autograd can differentiate that code; `None` for the default of `PictureBank`.
     """
 
     fitted: FittedUnder
@@ -147,18 +131,14 @@ class Described(NamedTuple):
     gradient: bool | None = None
 
     def write(self, folder: Path) -> None:
-        """Write `vocabulary.json` into the model folder `folder`; if writing fails, an old file stays unchanged."""
+        """Write `vocabulary.json` into a model folder; if that fails, an old file stays as it is."""
         code = {name: value for name in ("reader", "gradient") if (value := getattr(self, name)) is not None}
         entries = dataclasses.asdict(self.fitted) | {"vocabulary": self.vocabulary.to_dict()} | code
         write_json(folder / DESCRIBED, entries)
 
     @classmethod
     def read(cls, folder: Path) -> Described:
-        """Read `vocabulary.json` of the model folder `folder`, a file that `write` wrote.
-
-        Raises:
-            ModelError: the file is missing or damaged.
-        """
+        """Read the `vocabulary.json` of a model folder; a `ModelError` if it is missing or damaged."""
         path = folder / DESCRIBED
         entries = read_json(path)
         with naming_damage(path):
@@ -177,19 +157,17 @@ class Bank(Protocol):
     """The part of a model that predicts attributes: heads, from latents, or else a network or function, from pictures.
 
     Another kind of bank inherits from this class, and defines at least `part`, `device`, `to`, `predict` and `save`. If
-    `reads_pictures` is true, `predict` takes pictures, so that each evaluation of a query's energy draws pictures.
-    Otherwise it takes latents of `space`.
+    `reads_pictures` is true, each evaluation of a query's energy draws pictures.
 
     Attributes:
-        part: name of the weights. Their file in the model folder is `<part>.safetensors`, and records of the model list
-            the fingerprint of the weights under this name.
+        part: name of the weights: of their file `<part>.safetensors`, and of their fingerprint in records of the model.
         vocabulary: the attributes.
         fitted: conditions under which the attributes were learned.
         reports: quality on held-out samples, by attribute; attributes that were not measured are missing.
         gradient: whether autograd can differentiate `predict`.
         reader: the network or function that predicts from pictures; `None` for heads.
-        name: name of the code that is the reader, such as "module:factory"; `None` if the model folder has the weights
-            of heads or of a network instead.
+        name: name of the code that is the reader, such as "module:factory"; `None` if the weights are in the model
+            folder.
     """
 
     part: str
@@ -202,7 +180,7 @@ class Bank(Protocol):
 
     @property
     def space(self) -> str:
-        """What `predict` takes: the name of a kind of latents, one of `SPACES`; or `PICTURE` for pictures."""
+        """What `predict` takes: latents, by one of `SPACES`, or pictures, `PICTURE`."""
         return self.fitted.space
 
     @property
@@ -212,10 +190,7 @@ class Bank(Protocol):
 
     @property
     def condition(self) -> FittedCondition:
-        """Condition of the samples that the attributes were fitted on; "random" if each sample had a random class.
-
-        `None` if the attributes are valid for all conditions, or the generator has no classes.
-        """
+        """Condition of the samples that the attributes were fitted on; see `FittedUnder`."""
         return self.fitted.condition
 
     @property
@@ -244,24 +219,18 @@ class Bank(Protocol):
 
     @property
     def std(self) -> Mapping[str, Tensor]:
-        """Standard deviation of the prediction of each continuous attribute, a tensor of shape (), by attribute name.
-
-        Attributes whose standard deviation is unknown, or differs between samples, are left out.
-        """
+        """Standard deviation of the prediction, (), of each continuous attribute, if there is one for all samples."""
         return {}
 
     def to(self, device: torch.device | str) -> Self:
-        """Return a bank whose weights are on `device`.
-
-        Some classes return a new bank. Others move the weights of this bank and return this bank.
-        """
+        """A bank whose weights are on `device`: a new one, or this one with its weights moved."""
 
     def predict(self, read: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
-        """Return predictions by attribute.
+        """Predictions by attribute.
 
         Args:
-            read: latents (batch, latent_dim), or pictures (batch, channels, height, width) in [-1, 1] if the attribute
-                `space` of this bank is `PICTURE`.
+            read: latents (batch, latent_dim) or, if `space` is `PICTURE`, pictures (batch, channels, height, width) in
+                [-1, 1].
             names: the attributes to predict; all by default.
         """
 
@@ -269,10 +238,7 @@ class Bank(Protocol):
         """Write the bank into the model folder `folder`; if that fails, no file is half written."""
 
     def of_generator(self, fingerprint: str) -> Self:
-        """Return a copy of the bank that is valid for another generator, whose weights have the digest `fingerprint`.
-
-        That generator must map z to the same w as the generator of this bank, which is not checked.
-        """
+        """A copy that is valid for another generator, which must map z to the same w; this is not checked."""
         same = copy.copy(self)
         same.fitted = dataclasses.replace(self.fitted, generator=fingerprint)
         return same

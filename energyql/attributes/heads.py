@@ -1,11 +1,9 @@
 """Attribute heads: small networks that each predict one attribute from a latent.
 
-A `Head` is the network of one attribute. `FusedHeads` are several heads that are computed together. An `AttributeBank`
-has all heads of a model.
-
-A sampler moves to latents where the heads are certain. Such latents are often far from all labelled latents, and there
-a head can be certain and wrong. So a model can have second heads, which are fitted to other labels of the same
-attributes. Where first and second heads disagree, a sample is doubtful: its attributes may be predicted wrongly.
+A `Head` is the network of one attribute, `FusedHeads` are several that are computed together, and an `AttributeBank`
+has all heads of a model. A sampler moves to latents where the heads are certain, often far from all labelled latents,
+where a head can be certain and wrong. So a model can have second heads, fitted to other labels of the same attributes.
+Where first and second heads disagree, a sample is doubtful.
 """
 
 from __future__ import annotations
@@ -46,9 +44,8 @@ class Head:
     Attributes:
         hidden_weight, hidden_bias: the first hidden layer, (width, latent_dim) and (width,).
         out_weight, skip_weight, out_bias: the last layer: weights of h and of x, and the bias.
-        std: standard deviation of the prediction of a continuous attribute, estimated from the differences between
-            predictions and labels; 1 for other kinds of attributes.
-        deeper: a pair for each further hidden layer: weight (width, width of the layer before) and bias (width,).
+        std: standard deviation of the prediction of a continuous attribute, from the errors on labels; else 1.
+        deeper: (weight, bias) of each further hidden layer, (width, width before) and (width,).
     """
 
     hidden_weight: Float[Tensor, "width latent_dim"]
@@ -60,7 +57,7 @@ class Head:
     deeper: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all parameters by name, such as "deeper0_weight"; files of heads have the same names."""
+        """All parameters by name, such as "deeper0_weight"; files of heads have the same names."""
         tensors = {field: getattr(self, field) for field in FIELDS}
         for i, (weight, bias) in enumerate(self.deeper):
             tensors |= {f"deeper{i}_weight": weight, f"deeper{i}_bias": bias}
@@ -68,34 +65,17 @@ class Head:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str = "") -> Head:
-        """Make a head from its parameters by name, as the method `tensors` returns them.
-
-        Args:
-            tensors: parameters by name; other tensors are ignored.
-            prefix: text before each name of a parameter in `tensors`, such as "smile/".
-
-        Raises:
-            KeyError: a parameter is missing.
-        """
+        """Make a head from the result of `tensors`, in which a prefix such as "smile/" may come before each name."""
         layers = [f"{prefix}deeper{i}" for i in range(len(tensors)) if f"{prefix}deeper{i}_weight" in tensors]
         deeper = tuple((tensors[f"{layer}_weight"], tensors[f"{layer}_bias"]) for layer in layers)
         return cls(**{field: tensors[prefix + field] for field in FIELDS}, deeper=deeper)
 
     def to(self, device: torch.device | str) -> Head:
-        """Return the same head on another device."""
+        """The same head on another device."""
         return Head.from_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def check(self, name: str, outputs: int, latent_dim: int) -> None:
-        """Check that the shapes of all parameters fit one another and the arguments.
-
-        Args:
-            name: name of the attribute, for the message.
-            outputs: number of outputs that the head must have.
-            latent_dim: size of the latents that the head must take.
-
-        Raises:
-            ModelError: a parameter has a wrong shape.
-        """
+        """Raise a `ModelError` unless the shapes of all parameters fit one another, `outputs` and `latent_dim`."""
         width = self.hidden_bias.numel()
         shapes: dict[str, tuple[int, ...]] = {"hidden_weight": (width, latent_dim), "hidden_bias": (width,), "std": ()}
         for i, (_, bias) in enumerate(self.deeper):
@@ -108,11 +88,7 @@ class Head:
                 raise ModelError(f"the head of {name!r}: {field} has shape {tuple(tensors[field].shape)}, not {shape}")
 
     def check_numbers(self, name: str) -> None:
-        """Check the values of all parameters. For heads on a GPU the program must wait for the GPU.
-
-        Raises:
-            ModelError: a parameter is not finite, or `std` is not above 0. `name` is the attribute in the message.
-        """
+        """Raise a `ModelError` if a parameter is not finite, or `std` not above 0; this waits for a GPU."""
         if not all(tensor.isfinite().all() for tensor in self.tensors().values()):
             raise ModelError(f"the head of {name!r} has a number that is not finite")
         if not (self.std > 0).all():
@@ -120,26 +96,16 @@ class Head:
 
 
 def write_heads(path: Path, heads: Mapping[str, Head]) -> None:
-    """Write heads, by attribute, into the file `path` of the format safetensors; if that fails, an old file is kept.
-
-    Raises:
-        ModelError: a head has a number that `read_heads` would refuse; see `Head.check_numbers`.
-    """
+    """Write heads, by attribute, into a safetensors file; an old file stays if that or `Head.check_numbers` fails."""
     for name, head in heads.items():
         head.check_numbers(name)
     write_tensors(path, _tensors_of(heads))
 
 
 def read_heads(path: Path, vocabulary: Vocabulary) -> dict[str, Head]:
-    """Return the heads, by attribute, in a file that `write_heads` wrote.
+    """Read the heads that `write_heads` wrote, in the order of the vocabulary, without attributes that have none.
 
-    Args:
-        path: the file.
-        vocabulary: attributes that the file may have heads of. Heads are returned in this order; attributes without a
-            head are left out.
-
-    Raises:
-        ModelError: the file is missing or damaged, or has tensors that belong to no attribute of `vocabulary`.
+    A `ModelError` says that the file is missing or damaged, or has tensors that belong to no attribute.
     """
     tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     names = {name.rpartition("/")[0] for name in tensors}
@@ -160,13 +126,10 @@ def _tensors_of(heads: Mapping[str, Head]) -> dict[str, Tensor]:
 class FusedHeads:
     """Several heads as one function from latents to outputs, computed by few matrix products.
 
-    The class satisfies two protocols: `Differentiable`, by its method `pullback`, and `Convertible` (to another dtype),
-    by its method `computed_in`.
+    It has the protocols `Differentiable` (`pullback`) and `Convertible` to another dtype (`computed_in`).
 
     Attributes:
-        groups: groups of networks. Each group returns (batch, outputs), with a column for each output of all heads. The
-            results of all groups are added up.
-        bias: constant for each output, which is added to the sum of the groups.
+        groups: groups of networks; the results, (batch, outputs) of all heads, are added, and `bias` too.
         direction: whether latents are first scaled to a mean square of 1, so that their length has no effect.
     """
 
@@ -176,12 +139,7 @@ class FusedHeads:
 
     @classmethod
     def of(cls, heads: Sequence[Head], *, direction: bool = False) -> FusedHeads:
-        """Return one function for one or more heads that take the same latents.
-
-        Args:
-            heads: the heads. The outputs of the function are the outputs of all heads side by side, in this order.
-            direction: whether latents are first scaled to a mean square of 1.
-        """
+        """One function for heads that take the same latents, with their outputs side by side, in this order."""
         deep: dict[tuple[int, ...], list[int]] = {}
         for i, head in enumerate(heads):
             if head.deeper:
@@ -190,14 +148,10 @@ class FusedHeads:
         return cls(groups, torch.cat([head.out_bias for head in heads]), direction)
 
     def then(self, matrix: Float[Tensor, "rows outputs"], offset: Float[Tensor, " rows"]) -> FusedHeads:
-        """Return a new function from latents to `matrix @ outputs + offset`, where `outputs` are the present outputs.
+        """New function from latents to `matrix @ outputs + offset`, such as the inputs of a query's energy.
 
-        Such functions compute the inputs of a query's energy from the outputs of heads. The new function takes no more
-        time than the present one, because the matrix is multiplied into the last layer.
-
-        Args:
-            matrix: weights of the outputs, float64 on the CPU.
-            offset: constants, float64 on the CPU; they may be infinite.
+        It takes no more time, because the matrix is multiplied into the last layer. The arguments are float64 on the
+        CPU, and offsets may be infinite.
         """
         layers = [*(group.out.weight for group in self.groups), self.bias]
         if self.bias.device.type == "cpu":
@@ -210,22 +164,16 @@ class FusedHeads:
         return replace(self, groups=groups, bias=(matrix @ bias + offset).to(self.bias))
 
     def computed_in(self, dtype: torch.dtype) -> FusedHeads:
-        """Return the same function, whose hidden layers compute in `dtype`, such as half precision; see `Convertible`.
-
-        The last layer, which is small, keeps its dtype, so that the outputs are not rounded to `dtype`.
-        """
+        """The same function with hidden layers in `dtype`, such as half precision; the outputs keep their dtype."""
         return replace(self, groups=tuple(group.computed_in(dtype) for group in self.groups))
 
     def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, "batch outputs"]:
-        """Return the outputs of all heads (logits, and means of continuous attributes), side by side."""
+        """Outputs of all heads (logits, and means of continuous attributes), side by side."""
         latent = normalized(latent) if self.direction else latent
         return self._total(group.run(latent) for group in self.groups)
 
     def pullback(self, latent: Float[Tensor, "batch latent_dim"]) -> tuple[Float[Tensor, "batch outputs"], Back]:
-        """Return the outputs of all heads side by side, and a function that computes gradients; see `Differentiable`.
-
-        The function converts the gradient with respect to the outputs to the gradient with respect to the latents.
-        """
+        """The outputs, and a function from a gradient with respect to them to that with respect to the latents."""
         if not self.direction:
             layers = [group.run(latent) for group in self.groups]
             return self._total(layers), partial(self._back, layers)
@@ -252,12 +200,9 @@ class FusedHeads:
 
 
 class RawOutputs(NamedTuple):
-    """Several heads as one function, and which of its outputs belong to which attribute.
+    """Several heads as one function from latents to outputs side by side: `output_count(spec)` for each of `specs`.
 
-    Attributes:
-        function: function from latents to the outputs of all heads, side by side.
-        specs: the attributes in the order of the outputs; an attribute has `output_count(spec)` outputs.
-        std: standard deviation of the prediction of each continuous attribute, a tensor of shape (), by attribute name.
+    `std` has the standard deviation of the prediction, (), of each continuous attribute.
     """
 
     function: FusedHeads
@@ -267,16 +212,9 @@ class RawOutputs(NamedTuple):
 
 @dataclass(frozen=True)
 class _Group:
-    """Networks of several heads that are computed together.
+    """Networks of several heads that are computed together: one hidden layer of any width each, or equal widths.
 
-    In one kind of group each network has one hidden layer, of any width. In the other kind all networks have the same
-    number of hidden layers, at least two, and layer i is as wide in one network as in the others.
-
-    Attributes:
-        first: first hidden layers of all networks of the group, side by side.
-        deeper: further hidden layers of these networks.
-        out: last layers of these networks as one matrix product. Its input are the last hidden layers, side by side.
-            Its result has a column for each output of all heads; in columns of heads outside the group it is 0.
+    Layers are side by side. `out` has a column for each output of all heads, which is 0 for heads outside the group.
     """
 
     first: Dense
@@ -284,11 +222,11 @@ class _Group:
     out: Linear
 
     def computed_in(self, dtype: torch.dtype) -> _Group:
-        """Return the same networks with all layers but the last (`out`) computed in `dtype`."""
+        """The same networks with all layers but the last (`out`) computed in `dtype`."""
         return _Group(self.first.computed_in(dtype), tuple(layer.computed_in(dtype) for layer in self.deeper), self.out)
 
     def run(self, latent: Float[Tensor, "batch latent_dim"]) -> list[Tensor]:
-        """Return the result of each hidden layer: (batch, units) for the first, (heads, batch, width) for others."""
+        """Result of each hidden layer: (batch, units) for the first, (heads, batch, width) for others."""
         layers = [self.first(latent.to(self.first.weight))]
         if self.deeper:
             heads, _, width = self.deeper[0].weight.shape
@@ -299,12 +237,7 @@ class _Group:
         return layers
 
     def back(self, layers: list[Tensor], grad: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch latent_dim"]:
-        """Return the gradient with respect to the latents.
-
-        Args:
-            layers: result of `run` for the same latents.
-            grad: gradient with respect to the outputs of all heads.
-        """
+        """Gradient with respect to the latents, from that with respect to the outputs and the result of `run`."""
         x = self.out.back(grad).to(self.first.weight)
         if self.deeper:
             heads, width, _ = self.deeper[-1].weight.shape
@@ -316,15 +249,14 @@ class _Group:
 
 
 def _side_by_side(x: Tensor) -> Float[Tensor, "batch units"]:
-    """Return x (heads, batch, width) as (batch, heads * width); x (batch, units) is returned unchanged."""
+    """Reshape (heads, batch, width) to (batch, heads * width); (batch, units) stays."""
     return x if x.ndim == 2 else x.transpose(0, 1).flatten(1)
 
 
 def _shallow(heads: Sequence[Head]) -> _Group:
-    """Make a group of the heads with one hidden layer, and of the linear paths (`skip_weight`) of all heads.
+    """Group of the heads with one hidden layer, and of the linear paths of all heads.
 
-    Each output of a linear path is computed by two more hidden units, because (f(x) - f(-x)) / (1 + slope) = x for a
-    leaky ReLU f. So linear paths need no matrix product of their own.
+    An output of a linear path is two more hidden units, because (f(x) - f(-x)) / (1 + slope) = x for a leaky ReLU f.
     """
     plain = [head for head in heads if not head.deeper]
     skip = torch.cat([head.skip_weight for head in heads])
@@ -336,12 +268,7 @@ def _shallow(heads: Sequence[Head]) -> _Group:
 
 
 def _deep(heads: Sequence[Head], members: list[int]) -> _Group:
-    """Make a group of some heads, which all have several hidden layers of the same widths.
-
-    Args:
-        heads: all heads, also those outside the group.
-        members: indices of the heads of the group in `heads`.
-    """
+    """Group of some heads, given by their indices, with several hidden layers of the same widths."""
     own = [heads[i] for i in members]
     layers = (zip(*layer, strict=True) for layer in zip(*(head.deeper for head in own), strict=True))
     deeper = [DenseStack(torch.stack(weights), torch.stack(biases)[:, None], SLOPE) for weights, biases in layers]
@@ -352,11 +279,7 @@ def _deep(heads: Sequence[Head], members: list[int]) -> _Group:
 
 
 def remove_reader(folder: Path) -> None:
-    """Delete `reader.safetensors` and `reader.json` in a model folder, if it has these files.
-
-    The files are a network that predicts attributes from pictures. This function is called when heads or code have
-    replaced the network.
-    """
+    """Delete the network that predicts attributes from pictures, `reader.*`, from a model folder, if it has one."""
     for suffix in ("safetensors", "json"):
         (folder / f"{READER}.{suffix}").unlink(missing_ok=True)
 
@@ -367,16 +290,12 @@ class AttributeBank(Bank):
     Args:
         vocabulary: the attributes.
         heads: one head for each attribute, in the order of the vocabulary.
-        space: the latent that the heads take, one of `SPACES`.
-        truncation: range of the truncation psi of the latents that the heads were fitted on.
-        condition: condition of the latents that the heads were fitted on; "random" if each latent had a random class;
-            `None` for none.
-        generator: fingerprint of the generator that the heads are valid for; "" for any.
+        space, truncation, condition, generator: the conditions under which the heads are valid; see `FittedUnder`.
         reports: quality of the heads on held-out latents, by attribute; heads that were not measured are missing.
 
     Raises:
-        ModelError: there is no head; or the attributes of `heads` and `vocabulary` differ; or a head has wrong shapes;
-            or `space`, `truncation` or `condition` is not valid.
+        ModelError: there is no head; the attributes of `heads` and `vocabulary` differ; a head has wrong shapes; or
+            `space`, `truncation` or `condition` is not valid.
     """
 
     part = "attributes"
@@ -430,34 +349,21 @@ class AttributeBank(Bank):
         return {name: self.heads[name].std for name, spec in self.vocabulary.items() if KINDS[spec.kind].numeric}
 
     def to(self, device: torch.device | str) -> AttributeBank:
-        """Return the same heads on another device."""
+        """The same heads on another device."""
         if self.device == torch.device(device):
             return self
         heads = {name: head.to(device) for name, head in self.heads.items()}
         return self._having(self.vocabulary, heads, self.reports)
 
     def predict(self, latent: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
-        """Predict the attributes `names` (by default all) from latents.
-
-        Args:
-            latent: latents (batch, latent_dim): w if `space` is "w", features if `space` is "features", else z.
-            names: attributes in any order, at least one.
-
-        Raises:
-            UnknownAttribute: there is no head of that name.
-            ArgumentError: there are no names.
-        """
+        """Predictions of the attributes `names` from latents, (batch, latent_dim): w, features, or z, see `space`."""
         raw = self.raw_outputs(tuple(self.vocabulary if names is None else names))
         return split_outputs(raw.function(latent), raw.specs, raw.std)
 
     def raw_outputs(self, names: tuple[str, ...]) -> RawOutputs:
-        """Return the heads of the attributes `names` as one function, which gives logits and means; see `RawOutputs`.
+        """The heads of some attributes as one function to logits and means; the same object for the same names.
 
-        A later call with the same names returns the same object.
-
-        Raises:
-            UnknownAttribute: there is no head of that name.
-            ArgumentError: there are no names.
+        Without such a head, an `UnknownAttribute` is raised, and without names an `ArgumentError`.
         """
         if not names:
             raise ArgumentError("name at least one attribute")
@@ -469,11 +375,7 @@ class AttributeBank(Bank):
         return self._raw[names]
 
     def with_heads(self, other: AttributeBank, *, replace: bool = False) -> AttributeBank:
-        """Return a bank with the heads of this bank and the heads of `other`; neither bank is changed.
-
-        Args:
-            other: heads on the same latents, with their reports.
-            replace: whether heads of `other` replace heads of this bank that have the same name.
+        """New bank with the heads of this one and those of `other`, which take the same latents, and their reports.
 
         Raises:
             VocabularyError: both banks have a head of the same name, and `replace` is false.
@@ -487,26 +389,20 @@ class AttributeBank(Bank):
         return self._having(vocabulary, self.heads | other.heads, reports | other.reports)
 
     def with_reports(self, reports: Mapping[str, HeadReport]) -> AttributeBank:
-        """Return a bank with the same heads and other reports on their quality: `reports`, by attribute."""
+        """New bank with the same heads and other reports on their quality, by attribute."""
         return self._having(self.vocabulary, self.heads, reports)
 
     def _having(
         self, vocabulary: Vocabulary, heads: Mapping[str, Head], reports: Mapping[str, HeadReport]
     ) -> AttributeBank:
-        """Return a bank with other heads, which are valid under the same conditions as the heads of this bank.
-
-        Args:
-            vocabulary: the attributes.
-            heads: one head for each attribute, in the order of `vocabulary`.
-            reports: quality of the heads on held-out latents, by attribute.
-        """
+        """Bank with other heads, which are valid under the same conditions."""
         return AttributeBank(vocabulary, heads, **vars(self.fitted), reports=reports)
 
     def save(self, folder: Path) -> None:
         """Write `attributes.safetensors`, `vocabulary.json` and `report.json` into the model folder `folder`.
 
-        If that fails, no file is half written. If there are no reports, an old `report.json` is deleted. If the folder
-        had a network that predicts from pictures, its files `reader.safetensors` and `reader.json` are deleted.
+        If that fails, no file is half written. Old files of a network that predicts from pictures (`reader.*`) are
+        deleted, and an old `report.json` if there are no reports.
         """
         write_heads(folder / "attributes.safetensors", self.heads)
         Described(self.fitted, self.vocabulary).write(folder)
@@ -515,11 +411,7 @@ class AttributeBank(Bank):
 
     @classmethod
     def load(cls, folder: Path) -> AttributeBank:
-        """Read the bank that `save` wrote into the model folder `folder`.
-
-        Raises:
-            ModelError: a file is missing or damaged, or does not fit the others.
-        """
+        """Read the bank that `save` wrote; a `ModelError` if a file is missing or damaged, or does not fit others."""
         path = folder / "attributes.safetensors"
         described, reports = Described.read(folder), read_reports(folder)
         heads = read_heads(path, described.vocabulary)
@@ -528,20 +420,18 @@ class AttributeBank(Bank):
 
 
 SECOND = "second.safetensors"
-"""Name of the file of the second heads in a model folder."""
+"""File of the second heads in a model folder."""
 DOUBT = "two sets of heads disagree, or the latent is too far out"
-"""Text for users that says when a sample is marked as doubtful, because its attributes may be predicted wrongly."""
+"""Text for users: when a sample is marked as doubtful, because its attributes may be predicted wrongly."""
 _DEVIATIONS = 3.090
-"""The 99.9 % quantile of the standard normal. From this number, `outside_shell` computes the limit of |z|² that only
-one latent of the prior in a thousand exceeds."""
+"""99.9 % quantile of the standard normal, for the limit of |z|² that one latent of the prior in a thousand exceeds."""
 
 
 def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
-    """Return for each latent whether its squared norm is above the 99.9 % quantile of latents of the prior.
+    """For each latent, whether its squared norm is above the 99.9 % quantile of latents of the prior.
 
-    A sampler ends at such latents if the energy is low only far from the prior, where heads are often wrong. The test
-    serves for a StyleGAN too. Its pictures do not depend on the norm of z, but any step at a right angle to z makes z
-    longer.
+    A sampler ends there if the energy is low only far from the prior, where heads are often wrong. It may do so for a
+    StyleGAN too, whose pictures do not depend on the norm: any step at a right angle to z makes z longer.
     """
     part = 2 / (9 * z.shape[1])
     limit = z.shape[1] * (1 - part + _DEVIATIONS * math.sqrt(part)) ** 3  # Wilson and Hilferty 1931
@@ -549,26 +439,13 @@ def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
 
 
 def second_bank(bank: AttributeBank, heads: Mapping[str, Head]) -> AttributeBank:
-    """Return a copy of `bank` with second heads (fitted to other labels of the same attributes) in place of its heads.
-
-    A sample is doubtful where the two banks predict different values.
-
-    Args:
-        bank: the first heads.
-        heads: the second heads, by attribute. Attributes without a second head keep the first head.
-
-    Raises:
-        ModelError: a second head has a wrong shape, or `bank` does not have its attribute.
-    """
+    """Copy of `bank` with second heads in place of its own, where it has them; the two disagree on doubtful samples."""
     new = {name: head.to(bank.device) for name, head in heads.items()}
     return AttributeBank(bank.vocabulary, bank.heads | new, **vars(bank.fitted))
 
 
 def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
-    """Write second heads, by attribute, to `second.safetensors` in a model folder. If `heads` is {}, delete the file.
-
-    Second heads were fitted to other labels of the same attributes than the first.
-    """
+    """Write second heads, by attribute, to `second.safetensors` in a model folder; for {}, delete the file."""
     if heads:
         write_heads(folder / SECOND, heads)
     else:
@@ -576,17 +453,7 @@ def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
 
 
 def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
-    """Return the second heads in `second.safetensors` of a model folder, by attribute.
-
-    Attributes without a second head are left out. {} is returned if the file is missing, or `bank` has no heads.
-
-    Args:
-        folder: the model folder.
-        bank: the bank of the same folder, with the first heads.
-
-    Raises:
-        ModelError: the file is damaged, or does not fit the first heads.
-    """
+    """Read the second heads of a model folder, by attribute; {} if it has none, or its `bank` has no heads at all."""
     path, first = folder / SECOND, bank.as_heads
     if not path.is_file() or first is None:
         return {}
@@ -597,19 +464,7 @@ def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
 
 
 def replace_second(folder: Path, bank: Bank, names: Iterable[str], heads: Mapping[str, Head]) -> None:
-    """Replace the second heads of some attributes in a model folder.
-
-    Second heads were fitted to other labels than the first; samples about which both disagree are marked as doubtful.
-
-    Args:
-        folder: the model folder.
-        bank: the bank of the same folder, which has the first heads.
-        names: the attributes. Other attributes keep their second heads.
-        heads: new second heads, by attribute. Attributes of `names` that `heads` lacks have no second head afterwards.
-
-    Raises:
-        ModelError: the old file is damaged, or does not fit the first heads.
-    """
+    """Replace the second heads of the attributes `names` in a model folder; those that `heads` lacks have none then."""
     replaced = set(names)
     kept = {name: head for name, head in load_second(folder, bank).items() if name not in replaced}
     save_second(folder, kept | dict(heads))

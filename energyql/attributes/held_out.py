@@ -1,9 +1,7 @@
-"""Random samples that the verifier did not learn from, with predictions and some labels, for thresholds.
+"""Samples that a verifier (networks that decide from pictures which samples are kept) did not learn from.
 
-A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept. Its
-held-out samples are in a file of the model folder, such as `verifier-held-out.safetensors`. The name of the file begins
-with the name of a network of the verifier. So a later training, for other attributes, writes another file, such as
-`verifier-4-held-out.safetensors`.
+Thresholds are measured on them. Each training of a verifier has its own file in the model folder, named after its first
+network, such as `verifier-4-held-out.safetensors`.
 """
 
 from __future__ import annotations
@@ -24,10 +22,7 @@ from energyql.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Labels of random samples of the prior, with predictions of the heads and of a verifier for the same samples.
-
-    The verifier (networks that predict attributes from pictures) did not learn from these samples. The last samples
-    may have no labels.
+    """Labels of random samples, with predictions of the heads and of a verifier that did not learn from them.
 
     Attributes:
         labels: attribute -> labels of n samples, (n,) float: 0/1, class index or number; NaN where missing.
@@ -40,19 +35,12 @@ class HeldOut:
     readings: Predictions
 
     def only(self, names: Iterable[str]) -> HeldOut:
-        """Return the same samples with labels and predictions of the attributes `names` only."""
+        """The same samples with some of the attributes."""
         names = list(names)
         return HeldOut(*({name: getattr(self, part.name)[name] for name in names} for part in fields(self)))
 
     def save(self, folder: Path, name: str) -> None:
-        """Write the labels and predictions to a file of the model folder; the name of the file begins with `name`.
-
-        Predictions of classes are written in half precision, labels and predictions of numbers in full precision.
-
-        Args:
-            folder: the model folder.
-            name: name of the network of the verifier, such as "verifier-2".
-        """
+        """Write the samples beside the network `name` of a verifier, with predictions of classes in half precision."""
         tensors = {f"labels/{attribute}": labels.float() for attribute, labels in self.labels.items()}
         for part in ("heads", "readings"):
             for attribute, prediction in getattr(self, part).items():
@@ -63,16 +51,7 @@ class HeldOut:
 
     @classmethod
     def load(cls, folder: Path, name: str, vocabulary: Vocabulary) -> HeldOut | None:
-        """Read the samples that `save` wrote beside the network `name`; `None` if there is no such file.
-
-        Args:
-            folder: the model folder.
-            name: name of a network of the verifier, such as "verifier-2".
-            vocabulary: the attributes of this network.
-
-        Raises:
-            ModelError: the file is damaged, or is about other attributes.
-        """
+        """Read the samples beside the network `name`, of the attributes `vocabulary`; `None` if there are none."""
         path = held_out_path(folder, name)
         if not path.is_file():
             return None
@@ -97,8 +76,5 @@ class HeldOut:
 
 
 def held_out_path(folder: Path, name: str) -> Path:
-    """Return the path of the file with held-out samples for the network `name`, such as "verifier", in a model folder.
-
-    Held-out samples are samples from which the network did not learn. The file need not exist.
-    """
+    """Path, in a model folder, of the held-out samples for the network `name`, such as "verifier"."""
     return folder / f"{name}-held-out.safetensors"

@@ -1,6 +1,7 @@
 """Image judges: networks that predict attributes from pictures, to check samples independently of the heads.
 
-A judge takes no part in sampling. An exception is a model without heads: there such a network also guides samplers.
+A judge takes no part in sampling, except in a model without heads, where such a network also guides samplers. Several
+networks can be a verifier, which decides from pictures which samples are kept.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ _Layer = tuple[Tensor, Tensor, tuple[int, int]]
 
 
 def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) -> Float[Tensor, "batch 3 side side"]:
-    """Resize pictures to the form that a judge takes: width and height of `side` pixels, and three channels.
+    """Resize pictures to `side` x `side` pixels and three channels, the form that a judge takes.
 
-    A single channel is repeated three times; channels after the third are removed.
+    A single channel is repeated; channels after the third are removed.
     """
     images = images[:, :3].expand(-1, 3, -1, -1)
     if images.shape[-2:] == (side, side):
@@ -60,28 +61,19 @@ def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) 
 
 @lru_cache(maxsize=8)
 def _averages(size: int, side: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "side size"]:
-    """Return the matrix by which a row of `size` pixels becomes a row of `side` pixels; the matrix is cached.
-
-    Each new pixel is the average of the old pixels that it covers.
-    """
+    """Matrix that averages `size` pixels of a row down to `side` pixels; cached."""
     with torch.inference_mode(False), torch.no_grad():  # tensors made in inference mode have no gradients
         return F.interpolate(torch.eye(size)[None], size=side, mode="area")[0].t().contiguous().to(device, dtype)
 
 
 def in_half(tensor: Tensor) -> Tensor:
-    """Return a tensor in half precision; or unchanged if one of its numbers is too large for half precision.
-
-    Networks are saved like this. If a network predicts prices, numbers of its last layer can be too large.
-    """
+    """Round a tensor to half precision, in which networks are saved, unless one of its numbers is too large for it."""
     half = tensor.half()
     return half if half.isfinite().all() else tensor
 
 
 def _without_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> _Layer:
-    """Return one convolution with the same result as `conv` and then `norm`, in evaluation mode.
-
-    One convolution takes less time than the two layers.
-    """
+    """The convolution with the result of `conv` and then `norm`, in evaluation mode, in less time."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert conv.bias is not None
@@ -142,10 +134,7 @@ class Judge(nn.Module):
         return f"<Judge of pictures of {self.side} pixels: {', '.join(self.vocabulary)}>"
 
     def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
-        """Return features of pictures in [-1, 1], which describe the pictures by numbers.
-
-        They are the input of the last, linear layer of the network.
-        """
+        """Input of the network's last, linear layer for pictures in [-1, 1], (batch, features)."""
         x = thumbnails(images, self.side)
         if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
             for level in self.levels:
@@ -159,7 +148,7 @@ class Judge(nn.Module):
         return torch.cat(in_pool(_run, pieces))[: len(images)]
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
-        """Return predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
+        """Predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
         std = dict(zip(self.vocabulary, self.std, strict=True))
         # Several threads read a single picture no faster than one.
         with one_thread(math.inf if torch.is_grad_enabled() else 0):
@@ -174,13 +163,7 @@ class Judge(nn.Module):
         return torch.cat(in_pool(self.head, [(part,) for part in rows.split(AT_ONCE)]))[: len(features)]
 
     def only(self, names: Iterable[str]) -> Judge:
-        """Return a smaller judge that predicts only the attributes `names`, exactly as this judge does.
-
-        Names of attributes that this judge does not predict are ignored.
-
-        Raises:
-            VocabularyError: this judge predicts none of the attributes `names`.
-        """
+        """A smaller judge that predicts `names` exactly as this one; a `VocabularyError` if it has none of them."""
         indices = [i for i, name in enumerate(self.vocabulary) if name in set(names)]
         if not indices:
             raise VocabularyError(f"the judge reads only {', '.join(self.vocabulary)}")
@@ -204,8 +187,8 @@ class Judge(nn.Module):
     def save(self, folder: Path, name: str = FIRST) -> None:
         """Write the judge into `folder`: weights to `<name>.safetensors`, the rest to `<name>.json`.
 
-        Weights are written in half precision, except tensors with numbers that are too large for it. If the writing
-        fails, no file is half written.
+        Weights are in half precision, except tensors with numbers that are too large for it. If the writing fails, no
+        file is half written.
         """
         tensors = {key: in_half(value) for key, value in self.state_dict().items() if value.is_floating_point()}
         write_tensors(folder / f"{name}.safetensors", tensors)
@@ -214,12 +197,9 @@ class Judge(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, name: str = FIRST) -> Judge:
-        """Read the judge that `save` wrote into `folder` as `<name>.safetensors` and `<name>.json`.
+        """Read the judge that `save` wrote, in evaluation mode, on the CPU, and without gradients of its weights.
 
-        The judge is in evaluation mode, on the CPU, and autograd does not compute gradients of its weights.
-
-        Raises:
-            ModelError: a file is missing or damaged, or the files do not fit each other.
+        A `ModelError` says that a file is missing or damaged, or that the files do not fit each other.
         """
         described, path = folder / f"{name}.json", folder / f"{name}.safetensors"
         description = read_json(described)
@@ -241,13 +221,10 @@ class Judge(nn.Module):
 
 
 class JointJudge(nn.Module):
-    """Several judges that are used as one judge, which predicts the attributes of all of them.
+    """Several judges as one, which predicts the attributes of all of them.
 
-    The prediction of an attribute is the mean of the judges that predict it: of their logits, or of the means and
-    standard deviations of a number.
-
-    Args:
-        judges: at least one. Judges of the same attribute give it the same kind and classes.
+    The prediction of an attribute is the mean of the judges that predict it, which give it the same kind and classes:
+    of their logits, or of the means and standard deviations of a number.
     """
 
     def __init__(self, judges: Sequence[Judge]) -> None:
@@ -261,11 +238,11 @@ class JointJudge(nn.Module):
         return f"<{' and '.join(map(repr, self.judges))}>"
 
     def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
-        """Return the features of pictures in [-1, 1] by all judges, side by side; see `Judge.features`."""
+        """`Judge.features` of all judges, side by side."""
         return torch.cat([judge.features(images) for judge in self.judges], 1)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
-        """Return predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
+        """Predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
         predictions: dict[str, list[Prediction]] = {name: [] for name in self.vocabulary}
         for judge in self.judges:
             for name, prediction in judge(images).items():
@@ -278,11 +255,10 @@ class JointJudge(nn.Module):
 
 
 def who_judges(judge: ImageLabeller | None) -> str | None:
-    """Return the name of a judge that is written into results; `None` if `judge` is `None`.
+    """Name of a judge that is written into results; `None` if `judge` is `None`.
 
-    A network of this module is "image judge". Code is named by its module, such as "judge my_code:look" for the
-    function `look` of the module `my_code`, or by the program that defines it: "judge look (defined in program.py)". If
-    the judge has an attribute `title` that is a text, the name is "judge " and this text.
+    It is "image judge" for a network of this module, "judge " and the judge's `title` if it has one, and else the place
+    of the code: "judge my_code:look", or "judge look (defined in program.py)".
     """
     if judge is None or isinstance(judge, Judge | JointJudge):
         return None if judge is None else IMAGE_JUDGE
@@ -297,29 +273,22 @@ def who_judges(judge: ImageLabeller | None) -> str | None:
 
 
 def joined(judges: Sequence[Judge]) -> Judge | JointJudge | None:
-    """Return one judge for several: a `JointJudge`, or the only judge itself; `None` if `judges` is empty."""
+    """One judge for several: a `JointJudge`, or the only judge itself; `None` for none."""
     return JointJudge(judges).eval() if len(judges) > 1 else next(iter(judges), None)
 
 
 def networks_of(judge: ImageLabeller | None) -> Sequence[ImageLabeller]:
-    """Return the judges in a `JointJudge`, or any other judge as a tuple of one judge; () if `judge` is `None`."""
+    """The judges in a `JointJudge`; any other judge alone; () for `None`."""
     if isinstance(judge, JointJudge):
         return judge.judges
     return () if judge is None else (judge,)
 
 
 def load_judge(folder: Path, vocabulary: Vocabulary | None = None) -> Judge | JointJudge | None:
-    """Read all judges of a model folder that are networks, and return one judge; `None` if the folder has none.
+    """Read all judges of a model folder that are networks, as one judge; `None` if the folder has none.
 
-    Several judges are returned as a `JointJudge`.
-
-    Args:
-        folder: the model folder.
-        vocabulary: the attributes of the model, among which those of the judges must be; `None` to check nothing.
-
-    Raises:
-        ModelError: a file is missing or damaged; or two judges predict the same attribute; or an attribute of a judge
-            is missing in `vocabulary`, or has another kind or other classes there.
+    A `ModelError` also says that two judges predict the same attribute, or one that is not in `vocabulary`, if that is
+    given.
     """
     judges = _networks(folder, FIRST, vocabulary)
     owners: dict[str, str] = {}
@@ -331,21 +300,10 @@ def load_judge(folder: Path, vocabulary: Vocabulary | None = None) -> Judge | Jo
 
 
 def load_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | JointJudge | None, tuple[HeldOut, ...]]:
-    """Read the verifier of a model folder, and the samples from which it did not learn.
-
-    A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept.
-
-    Args:
-        folder: the model folder.
-        vocabulary: the attributes of the model.
-
-    Returns:
-        All networks of the verifier as one network, and for each of its trainings the samples that were held out;
-        `None` and () if the folder has no verifier.
+    """Read the verifier of a model folder as one network, and the samples that were held out of each of its trainings.
 
     Raises:
-        ModelError: a file is missing or damaged; or an attribute of the verifier is missing in `vocabulary`, or has
-            another kind or other classes there.
+        ModelError: a file is missing or damaged, or an attribute is not that of `vocabulary`.
     """
     networks = _networks(folder, VERIFIER, vocabulary)
     held_out = (HeldOut.load(folder, name, network.vocabulary) for name, network in networks.items())
@@ -353,17 +311,7 @@ def load_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | JointJu
 
 
 def _networks(folder: Path, first: str, vocabulary: Vocabulary | None) -> dict[str, Judge]:
-    """Read all judges, or all networks of the verifier, of a model folder: name such as "judge-2" -> network.
-
-    Args:
-        folder: the model folder.
-        first: which networks are read: `FIRST` for judges, or `VERIFIER`.
-        vocabulary: the attributes of the model; `None` to check nothing.
-
-    Raises:
-        ModelError: a file is missing or damaged; or an attribute of a network is missing in `vocabulary`, or has
-            another kind or other classes there.
-    """
+    """Read all networks of a model folder, judges (`FIRST`) or verifier (`VERIFIER`), by name such as "judge-2"."""
     networks = {name: Judge.load(folder, name) for name in judge_names(folder, first)}
     for spec in (spec for network in networks.values() for spec in network.vocabulary.values()):
         own = spec if vocabulary is None else vocabulary.get(spec.name)
@@ -375,22 +323,14 @@ def _networks(folder: Path, first: str, vocabulary: Vocabulary | None) -> dict[s
 def replace_networks(
     folder: Path, first: str, names: Iterable[str], networks: Sequence[Judge] = (), held_out: HeldOut | None = None
 ) -> None:
-    """Replace the judges, or the networks of the verifier, that predict some attributes in a model folder.
+    """Replace the judges, or the networks of the verifier, that predict the attributes `names` in a model folder.
 
-    A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept.
+    An old network still predicts its other attributes; if it has none, its files are deleted. The new networks all read
+    the same attributes.
 
     Args:
-        folder: the model folder.
         first: which networks are replaced: `FIRST` for judges, or `VERIFIER`.
-        names: the attributes. An old network still predicts its other attributes; if it has none, its files are
-            deleted.
-        networks: the new networks, which all read the same attributes; if there are none, no network reads `names`
-            afterwards.
-        held_out: samples from which the new networks did not learn. These samples are saved beside the
-            networks; thresholds of a verifier are measured on them.
-
-    Raises:
-        ModelError: a file of an old network is missing or damaged.
+        held_out: samples that the new networks did not learn from, to be saved beside them for thresholds.
     """
     replaced = set(names)
     for name in judge_names(folder, first):

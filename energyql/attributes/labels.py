@@ -31,26 +31,17 @@ ImageLabeller = Callable[[Tensor], Mapping[str, Any]]
 """Function from pictures in [-1, 1], (batch, channels, height, width), to a dict by attribute. Each value is a list,
 array or tensor of `batch` labels, or a prediction, of which the likeliest values are taken."""
 Numbers = Mapping[str, Float[Tensor, " batch"]]
-"""Title such as "smile" or "hair = red" -> a number for each picture. For each title, a direction in latent space is
-fitted to the numbers, so that a move of a latent along the direction changes the number; see `as_numbers`."""
+"""Title such as "smile" or "hair = red" -> a number for each picture, to which a direction in latent space is fitted;
+see `as_numbers`."""
 
 
 @torch.no_grad()
 def label_images(
     labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"], who: str = "the labeller"
 ) -> dict[str, list[Any]]:
-    """Call a labeller with pictures, and return the labels as lists.
+    """Call a labeller with pictures in [-1, 1], and return for each attribute its labels as a list.
 
-    Args:
-        labeller: a function or a torch module. A module is put into evaluation mode, on the device of the pictures.
-        images: pictures in [-1, 1], (batch, channels, height, width).
-        who: name of the labeller in messages.
-
-    Returns:
-        Attribute -> list of labels (bools, numbers or texts; missing ones are `None`, NaN or ""), one for each picture.
-
-    Raises:
-        DataError: the labeller does not return a mapping from names to one value for each picture.
+    See `call_labeller`. A `DataError` also says that there is not one label for each picture.
     """
     labels = on_cpu(call_labeller(labeller, images, who))
     return {name: as_cells(values, len(images), name, who) for name, values in labels.items()}
@@ -63,17 +54,12 @@ def call_labeller(
     *,
     gradient: bool = False,
 ) -> Mapping[str, Any]:
-    """Call a labeller with pictures, and return its result unchanged: labels or predictions by attribute.
+    """Call a labeller with pictures in [-1, 1], and return its result unchanged: labels or predictions by attribute.
 
-    Args:
-        labeller: a function or a torch module. Without `gradient`, a module is put into evaluation mode, on the device
-            of the pictures.
-        images: pictures in [-1, 1], (batch, channels, height, width).
-        who: name of the labeller in messages.
-        gradient: whether autograd records the call.
+    Without `gradient`, a module is put into evaluation mode on the pictures' device, and autograd records nothing.
 
     Raises:
-        DataError: the labeller returns no mapping whose keys are texts, or an empty one.
+        DataError: the labeller, called `who`, returns no mapping whose keys are texts, or an empty one.
     """
     if isinstance(labeller, torch.nn.Module) and not gradient:
         labeller.eval().to(images.device)
@@ -85,19 +71,12 @@ def call_labeller(
 
 
 def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any]]:
-    """Call a judge or another labeller with pictures, and return the values of attributes as arrays.
+    """Call a labeller with pictures in [-1, 1], and return attribute -> array (batch,) of bool, class names or float64.
 
-    Args:
-        labeller: a judge, or any labeller that returns some of the attributes.
-        images: pictures in [-1, 1], (batch, channels, height, width).
-        vocabulary: the attributes to return; further attributes that the labeller returns are left out.
-
-    Returns:
-        Attribute -> array (batch,) of bool, class names or float64, for the attributes that the labeller returns.
+    Attributes that `vocabulary` or the labeller lacks are left out.
 
     Raises:
-        DataError: a value is missing, or is no value of its attribute; or the labeller does not return a mapping from
-            names to one value for each picture.
+        DataError: a value is missing, or is no value of its attribute.
     """
     columns = label_images(labeller, images, "the judge")
     values: dict[str, npt.NDArray[Any]] = {}
@@ -112,8 +91,8 @@ def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary)
 def import_labeller(name: str) -> ImageLabeller:
     """Import a labeller (code that returns labels for pictures) by its name.
 
-    The name is `module:function`, or the name of a judge that an installed package offers as a plugin. If the code is a
-    class, such as a torch module, the labeller is an object of the class, made without arguments.
+    The name is `module:function`, or that of a judge that an installed package offers as a plugin. A class, such as a
+    torch module, is called without arguments.
 
     Raises:
         ArgumentError: there is no such labeller, or it cannot be called with pictures.
@@ -126,12 +105,11 @@ def import_labeller(name: str) -> ImageLabeller:
 
 
 def labeller_name(labeller: ImageLabeller) -> str:
-    """Return a text by which a labeller is recognised; the weights of networks are not in it, see `judge_mark`.
+    """A text by which a labeller is recognised, with its name for people as first line.
 
-    The text is the attribute `identity` of the labeller. If the labeller has no such attribute, the text is the name
-    and the source code of its function or class, and the plain values (numbers and texts) of the variables that a
-    function takes from the function around it. For a partial function, name, function and arguments follow. The first
-    line is always a name for people.
+    It is the labeller's `identity`, or else the name and source code of the function or class, and what the source does
+    not show: the arguments of a partial function, and numbers and texts from the function around it. The weights of
+    networks are not in it, see `judge_mark`.
     """
     identity = getattr(labeller, "identity", None)
     if isinstance(identity, str):
@@ -146,12 +124,7 @@ def labeller_name(labeller: ImageLabeller) -> str:
 
 
 def _bound(labeller: Any) -> Iterator[str]:
-    """Yield a text for each thing that the source code of a labeller does not show.
-
-    Of a partial function, these are the function and the arguments. Of a function inside another function, these are
-    the plain values that it takes from there and does not change. No text has an address, because another process would
-    have another one.
-    """
+    """Yield a text for each thing that a labeller's source does not show, without addresses, which change each time."""
     if isinstance(labeller, partial):
         yield labeller_name(labeller.func)
         named = [*enumerate(labeller.args), *sorted(labeller.keywords.items())]
@@ -171,22 +144,14 @@ def _bound(labeller: Any) -> Iterator[str]:
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a value is a text, number, bool or `None`, or a tuple of such values: `repr` tells all of it."""
+    """Whether `repr` tells all of a value: a text, number, bool or `None`, or a tuple of these."""
     return all(map(_is_plain, value)) if type(value) is tuple else isinstance(value, str | int | float | None)
 
 
 def as_cells(values: Any, count: int, name: str, who: str = "the labeller") -> list[Any]:
-    """Convert the labels that a labeller returned for one attribute to a list.
+    """The labels that a labeller returned for one attribute, or the likeliest values of a prediction, as a list.
 
-    Args:
-        values: a list, array or tensor of labels (bools, numbers or texts), or a prediction, of which the likeliest
-            values are taken.
-        count: number of pictures.
-        name: name of the attribute in messages.
-        who: name of the labeller in messages.
-
-    Raises:
-        DataError: there are not `count` labels, or `values` is no sequence of labels.
+    A `DataError` says, with `who` and the attribute `name`, that there are not `count` labels.
     """
     if isinstance(values, Prediction):
         values = values.decide()
@@ -204,20 +169,12 @@ def as_cells(values: Any, count: int, name: str, who: str = "the labeller") -> l
 
 
 def as_numbers(labels: Mapping[str, Any], count: int, *, finite: bool = True) -> Numbers:
-    """Convert predictions for pictures to numbers. Directions in latents are fitted to such numbers.
+    """Predictions for pictures as numbers, (count,) for each title, to which directions in latents are fitted.
 
-    The result maps a title to one number for each picture, (count,). A yes/no prediction becomes its log-odds, a
-    continuous prediction its mean; the title is the name of the attribute. A categorical prediction becomes one entry
-    for each class, with a title such as "hair = red": the logit of the class minus the mean of all logits.
-
-    Args:
-        labels: attribute -> prediction, or numbers as a tensor of floats (count,) or (count, 1), which are taken as
-            they are.
-        count: number of pictures.
-        finite: whether to check that all numbers are finite. For the check the program must wait for a GPU.
-
-    Raises:
-        DataError: a value of `labels` is neither a prediction nor such a tensor, or a number is not finite.
+    A yes/no prediction becomes its log-odds, a continuous one its mean, with the attribute's name as title. A
+    categorical one becomes, for each class, the logit minus the mean of all logits, with a title such as "hair = red".
+    A float tensor (count,) or (count, 1) is taken as it is. Anything else raises a `DataError`; so do numbers that are
+    not finite, unless `finite` is false, which saves waiting for a GPU.
     """
     numbers: dict[str, Tensor] = {}
     for name, value in labels.items():
@@ -238,18 +195,9 @@ def as_numbers(labels: Mapping[str, Any], count: int, *, finite: bool = True) ->
 
 
 def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels") -> Float[Tensor, " rows"]:
-    """Encode the labels of one attribute as float32 numbers; missing labels become NaN.
+    """Encode the labels of one attribute as float32: 0 or 1, the index of the class, or the value; NaN if missing.
 
-    No is 0 and yes is 1. A class becomes its index among the attribute's classes, also a class that is called "none". A
-    continuous value stays as it is.
-
-    Args:
-        cells: the labels, one for each picture.
-        spec: the attribute.
-        source: says in messages where the labels come from.
-
-    Raises:
-        DataError: a label is no value of the attribute; the message says in which row, counted from 1.
+    A `DataError` about a label that is no value of the attribute names `source` and the row, counted from 1.
     """
     values: list[float] = []
     encode = KINDS[spec.kind].encoder(spec)
@@ -262,15 +210,7 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
 
 
 def known_cells(cells: Column, spec: AttributeSpec) -> Column:
-    """Replace labels that are no class of a categorical attribute by `None`, and return the labels.
-
-    Such labels then count as missing in a training. Missing labels become `None` too. Labels of attributes of other
-    kinds are returned unchanged.
-
-    Args:
-        cells: the labels, one for each picture.
-        spec: the attribute.
-    """
+    """Replace labels that are no class of a categorical attribute by `None`: for a training, they are missing."""
     if not spec.values:
         return cells
     encode = KINDS[spec.kind].encoder(spec)

@@ -1,7 +1,4 @@
-"""Attributes of a model that a network or function predicts from pictures.
-
-Other models have heads instead, which predict attributes from latents.
-"""
+"""Attributes that a network or function predicts from pictures, in a model without heads."""
 
 from __future__ import annotations
 
@@ -32,10 +29,8 @@ from energyql.renamed import takes_label
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 CERTAIN = 7.0
-"""A reader (code that predicts attributes from pictures) may return values without probabilities. Such a value is taken
-to be right with these log-odds.
-
-7 means a probability of 0.999. With a probability of 1, energies would be infinite."""
+"""Log-odds with which a reader's values without probabilities are taken to be right. They mean a probability of 0.999;
+with 1, energies would be infinite."""
 ANY_TRUNCATION = (0.0, 1.0)
 """Default range of the truncation psi of pictures for which a reader is valid."""
 
@@ -46,23 +41,21 @@ class PictureBank(Bank):
     For each evaluation of a query's energy, the generator draws pictures, from which the reader predicts.
 
     Args:
-        reader: a `Judge`, any torch module or function, or a name: `module:factory`, or the name of a plugin. The
-            reader takes pictures in [-1, 1], (batch, channels, height, width). It returns a dict from attribute to a
-            prediction (`YesNo`, `Categorical` or `Continuous`), or to one value for each picture. A yes/no value or a
-            class is taken to be right with log-odds of `CERTAIN`. A number is taken as the mean of a normal whose
-            standard deviation is the attribute's tolerance.
+        reader: a `Judge`, any torch module or function, or a name: `module:factory`, or that of a plugin. It takes
+            pictures in [-1, 1], (batch, channels, height, width), and returns a dict from attribute to a prediction
+            (`YesNo`, `Categorical` or `Continuous`), or to one value for each picture. A yes/no value or a class is
+            taken to be right with log-odds of `CERTAIN`, a number as the mean of a normal whose standard deviation is
+            the attribute's tolerance.
         vocabulary: the attributes; by default the `vocabulary` of the reader.
         gradient: whether autograd can differentiate the reader; by default true for torch modules and false for
             functions. If it is false, only samplers that use no gradient can be used.
-        truncation: range of the truncation psi of pictures for which the reader is valid.
-        condition: condition of pictures for which the reader is valid; `None` for all.
-        generator: fingerprint of the generator for whose pictures the reader is valid; "" for any.
+        truncation, condition, generator: the pictures for which the reader is valid; see `FittedUnder`.
         reports: quality on held-out pictures, by attribute; by default the reports of a `Judge`.
 
     Raises:
-        ModelError: neither the argument `vocabulary` nor the reader has a vocabulary; or the reader does not predict
-            all attributes of `vocabulary`; or `truncation` is no range, or `condition` is no condition.
-        ArgumentError: there is no code of the name `reader`, or the code cannot be called with pictures.
+        ModelError: there is no vocabulary, the reader does not predict all of its attributes, or `truncation` or
+            `condition` is not valid.
+        ArgumentError: there is no code of the name `reader`, or it cannot be called with pictures.
     """
 
     part = READER
@@ -101,17 +94,14 @@ class PictureBank(Bank):
 
     @property
     def std(self) -> dict[str, Tensor]:
-        """Standard deviation of the prediction of each continuous attribute, a tensor of shape (), by attribute name.
-
-        {} if the reader is not a `Judge`.
-        """
+        """Standard deviation of the prediction of each continuous attribute, by name; {} without a `Judge`."""
         if not isinstance(self.reader, Judge):
             return {}
         deviations = dict(zip(self.reader.vocabulary, self.reader.std, strict=True))
         return {name: deviations[name] for name, spec in self.vocabulary.items() if KINDS[spec.kind].numeric}
 
     def to(self, device: torch.device | str) -> PictureBank:
-        """Move a reader that is a torch module to a device, put it into evaluation mode, and return this same bank."""
+        """Move a reader that is a torch module to a device, in evaluation mode, and return this same bank."""
         if isinstance(self.reader, nn.Module):
             self.reader.to(device).eval()
         return self
@@ -119,18 +109,7 @@ class PictureBank(Bank):
     def predict(
         self, pictures: Float[Tensor, "batch channels height width"], names: Sequence[str] | None = None
     ) -> dict[str, Prediction]:
-        """Return predictions, by attribute, for pictures.
-
-        If the attribute `gradient` of this bank is false, autograd cannot differentiate the predictions.
-
-        Args:
-            pictures: pictures in [-1, 1].
-            names: the attributes to predict; all by default.
-
-        Raises:
-            DataError: for one of the attributes, the reader returns neither a prediction nor a valid value for every
-                picture.
-        """
+        """Predictions, by attribute, for pictures in [-1, 1]; a `DataError` if the reader returns no valid values."""
         gradient = self.gradient and torch.is_grad_enabled()
         outputs = call_labeller(self.reader, pictures, f"the {_name_of(self.reader)}", gradient=gradient)
         names = tuple(self.vocabulary) if names is None else names
@@ -141,9 +120,8 @@ class PictureBank(Bank):
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json`, and if the reader is a `Judge` also `reader.safetensors` and `reader.json`.
 
-        If that fails, no file is half written. If the model folder `folder` had heads before, their files
-        `attributes.safetensors` and `report.json` are deleted. If the reader is code, its reports are not written,
-        because the code may have changed when the folder is read.
+        If that fails, no file is half written. Files of heads, `attributes.safetensors` and `report.json`, are deleted.
+        Reports on code are not written, because the code may have changed when the folder is read.
 
         Raises:
             ModelError: the reader is code, and the argument `reader` of this bank was not the name of the code.
@@ -169,13 +147,11 @@ class PictureBank(Bank):
         """Read a bank that `save` wrote.
 
         Args:
-            folder: model folder, which has either the network that is the reader, or the name of code.
-            reader: a reader, or the name of one, to use in place of the reader of the folder.
-            allow_plugins: whether code that the folder names may be imported. Importing runs the code.
+            reader: a reader, or the name of one, to use in place of the folder's network or code.
+            allow_plugins: whether code that the folder names may be imported, and so run.
 
         Raises:
-            ModelError: a file is missing or damaged, or does not fit the others; or the folder names code, `reader` is
-                `None`, and `allow_plugins` is false.
+            ModelError: a file is missing or damaged, or names code without `reader` and `allow_plugins`.
             ArgumentError: there is no code of the reader's name.
         """
         described, gradient = Described.read(folder), None
@@ -193,20 +169,10 @@ class PictureBank(Bank):
 
 
 def load_bank(folder: Path, reader: ImageLabeller | str | None = None, *, allow_plugins: bool = False) -> Bank:
-    """Read the bank of a model folder, which predicts the attributes of the model.
-
-    Args:
-        folder: the model folder.
-        reader: network or function that predicts from pictures, or its name, to use in place of the folder's reader.
-        allow_plugins: whether code that the folder names as its reader may be imported. Importing runs the code.
-
-    Returns:
-        An `AttributeBank` if the folder has heads, else a `PictureBank`.
+    """Read the bank of a model folder: an `AttributeBank` if it has heads, else by `PictureBank.load`.
 
     Raises:
-        ModelError: a file is missing or damaged, or does not fit the others; or the folder names code, `reader` is
-            `None`, and `allow_plugins` is false.
-        ArgumentError: there is no code of the reader's name; or `reader` is given, but the folder has heads.
+        ArgumentError: `reader` is given, but the folder has heads.
     """
     if (heads := load_heads(folder)) is None:
         return PictureBank.load(folder, reader, allow_plugins=allow_plugins)
@@ -216,26 +182,12 @@ def load_bank(folder: Path, reader: ImageLabeller | str | None = None, *, allow_
 
 
 def load_heads(folder: Path) -> AttributeBank | None:
-    """Read the heads of a model folder; `None` if the model predicts its attributes from pictures instead.
-
-    Raises:
-        ModelError: a file is missing or damaged, or does not fit the others.
-    """
+    """Read the heads of a model folder; `None` if the model predicts its attributes from pictures instead."""
     return None if Described.read(folder).fitted.space == PICTURE else AttributeBank.load(folder)
 
 
 def heads_of(bank: Bank, what: str) -> AttributeBank:
-    """Return `bank` if it has heads, which predict attributes from latents; raise an error if it has none.
-
-    A computation that needs heads calls this function first.
-
-    Args:
-        bank: bank of a model.
-        what: name of the computation in the message, such as "an edit".
-
-    Raises:
-        ArgumentError: the bank predicts its attributes from pictures, and so has no heads.
-    """
+    """The bank's heads; an `ArgumentError` if it has none, which says that `what`, such as "an edit", needs them."""
     if (heads := bank.as_heads) is None:
         raise ArgumentError(
             f"{what} needs heads that read latents, and the attributes of this model are read off pictures",
@@ -245,20 +197,15 @@ def heads_of(bank: Bank, what: str) -> AttributeBank:
 
 
 def _name_of(reader: ImageLabeller) -> str:
-    """Return the name of a reader in messages, such as "reader my_code:look" or "reader image judge"."""
+    """Name of a reader in messages, such as "reader my_code:look" or "reader image judge"."""
     return f"reader {(who_judges(reader) or '').removeprefix('judge ')}"
 
 
 def as_prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Prediction:
-    """Convert the result of a reader for one attribute to a prediction.
+    """Convert the result of a reader for one attribute to a prediction, on the device and in the dtype of the pictures.
 
-    Args:
-        value: a prediction, or one value for each picture, which is then taken to be nearly certain.
-        spec: the attribute.
-        pictures: the pictures; the prediction has their device and dtype.
-
-    Raises:
-        DataError: `value` is neither a prediction of the attribute's kind and classes, nor valid for every picture.
+    One value for each picture is taken to be nearly certain. A `DataError` says that `value` does not fit the
+    attribute.
     """
     if isinstance(value, Prediction):
         for part, tensor, _ in value.tensors(len(pictures)):

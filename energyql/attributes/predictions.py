@@ -1,11 +1,8 @@
 """Predictions of attributes, one class for each kind of attribute: `YesNo`, `Categorical` and `Continuous`.
 
-The table `PREDICTIONS` has the class of each kind. A class has all code that depends on the kind and needs tensors;
-`energyql.kinds` has the code that needs none. `split_outputs` makes predictions from the outputs of several heads.
-
-A cell is a set of values of an attribute: True, False, a class, or an interval (low, high). Log-probabilities are never
-computed from probabilities. So log-probabilities of cells that the attribute can take, and the gradients of these, are
-finite in float32, even where a probability is below the smallest float.
+A class has all code that depends on the kind and needs tensors; `energyql.kinds` has the code that needs none.
+Log-probabilities of possible values, and their gradients, are finite in float32 even where a probability is below the
+smallest float, because they are never computed from probabilities.
 """
 
 from __future__ import annotations
@@ -34,17 +31,12 @@ from energyql.vocabulary import AttributeSpec
 Cells = Sequence[Cell]
 Array = npt.NDArray[np.float64]
 Table = Array | dict[str, Array] | tuple[Array, Array]
-"""Predictions of one attribute as arrays (batch,). For yes/no it is P(yes). For a categorical attribute it is a dict
-class -> P(class). For a continuous attribute it is a pair (mean, standard deviation)."""
+"""Predictions of one attribute as arrays (batch,): P(yes), a dict class -> P(class), or a pair (mean, standard
+deviation)."""
 
 
 def table_columns(name: str, table: Any) -> dict[str, Any]:
-    """Return column name -> column of a table of predictions, for the attribute `name`.
-
-    Args:
-        name: what the names of the columns begin with, such as "hair" for the columns "hair=red" and "hair=gray".
-        table: predictions as in `Table`, or as in a JSON file: numbers in place of arrays, a list in place of a pair.
-    """
+    """Columns of a `Table`, or of one from JSON, by name: "smile", or "hair=red" etc., or "age.mean" and "age.std"."""
     if isinstance(table, dict):
         return {f"{name}={value}": column for value, column in table.items()}
     if isinstance(table, list | tuple):
@@ -53,20 +45,17 @@ def table_columns(name: str, table: Any) -> dict[str, Any]:
 
 
 Term = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
-"""A probability that is not computed yet: a pair (function, arguments). The function takes these arguments, (batch,)
-each, and returns the logarithm of the probability. Terms with the same function are computed together, in one call."""
+"""A probability that is not computed yet: a function to its logarithm, and the function's arguments, (batch,) each.
+Terms with the same function are computed together."""
 
 
 class Prediction(ABC):
     """Predicted distributions of the value of one attribute, one for each sample of a batch.
 
-    There is a derived class for each kind of attribute. The outputs of a head are a tensor `(batch, outputs)`. A yes/no
-    attribute has one output, a logit. A categorical attribute has one logit for each class. A continuous attribute has
-    one output, the mean.
-
-    In all methods, the number of a value is 0 for no and 1 for yes, the index of a class, or the value of a continuous
-    attribute. Labels are given as such numbers. Methods of this class that are not abstract do what is right for
-    attributes with classes; derived classes replace some of them.
+    There is a derived class for each kind; this one does what is right for classes. The outputs of a head are a tensor
+    (batch, outputs): one logit for yes/no, a logit for each class, or one mean. Labels are numbers: 0 for no and 1 for
+    yes, the index of a class, or the value of a continuous attribute. Cells are sets of values that do not overlap:
+    True, False, a class, or an interval (low, high).
 
     Attributes:
         kind: name of the kind of attribute.
@@ -78,228 +67,156 @@ class Prediction(ABC):
     elementwise: ClassVar[bool] = False
 
     def log_probability(self, cells: Cells) -> Float[Tensor, " batch"]:
-        """Return the logarithm, in nats, of the probability that the value is in one of `cells`, `(batch,)`.
+        """Logarithm, in nats, of the probability that the value is in one of `cells`, (batch,).
 
         Cells are sets of values: True, False, a class, or an interval (low, high). They must not overlap.
         """
         return log_probabilities([(self, cells)])[0]
 
     def probability(self, cells: Cells) -> Float[Tensor, " batch"]:
-        """Return the probability that the value is in one of `cells`, `(batch,)`.
-
-        Cells are sets of values: True, False, a class, or an interval (low, high). They must not overlap.
-        """
+        """Probability that the value is in one of `cells`, (batch,); see `log_probability`."""
         return self.log_probability(cells).exp()
 
     @abstractmethod
     def terms(self, cells: Cells) -> list[Term]:
-        """Return probabilities, not computed yet, whose sum is P(the value is in one of `cells`); see `Term`.
-
-        Cells are sets of values: True, False, a class, or an interval (low, high). They must not overlap.
-        """
+        """Probabilities, not computed yet, whose sum is P(the value is in one of `cells`)."""
 
     @abstractmethod
     def number(self) -> Tensor:
-        """Return the likeliest value of each sample, (batch,), as a number: 0 or 1, index of a class, or mean."""
+        """The likeliest value of each sample, (batch,), as a number: 0 or 1, index of a class, or mean."""
 
     @abstractmethod
     def decide(self) -> npt.NDArray[Any]:
-        """Return the likeliest value of each sample as an array (batch,): bools, names of classes, or float64 means."""
+        """The likeliest value of each sample, (batch,): bools, names of classes, or float64 means."""
 
     @abstractmethod
     def table(self) -> Table:
-        """Return the prediction as float64 arrays: P(yes), or a dict class -> P(class), or a pair (mean, std)."""
+        """The prediction as float64 arrays: P(yes), a dict class -> P(class), or a pair (mean, std)."""
 
     @abstractmethod
     def tensors(self, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
-        """Return a triple (name, tensor, right shape) for each tensor of the prediction, to check shapes.
-
-        `batch` is the number of samples that the prediction should have. A standard deviation that is the same for all
-        samples is left out.
-        """
+        """Name, tensor and right shape of each tensor, to check shapes; a deviation for all samples is left out."""
 
     def to(self, like: Tensor) -> Prediction:
-        """Return the same prediction on the device and in the dtype of the tensor `like`."""
+        """The same prediction on the device and in the dtype of the tensor `like`."""
         return self.mapped(lambda tensor: tensor.to(like))
 
     def at(self, rows: Tensor) -> Prediction:
-        """Return the prediction, on the CPU, for the samples where `rows`, (batch,) bool, is true."""
+        """The prediction, on the CPU, for the samples where `rows`, (batch,) bool, is true."""
         return self.mapped(lambda tensor: tensor[rows].cpu() if tensor.ndim else tensor.cpu())
 
     @abstractmethod
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Prediction:
-        """Return a prediction whose tensors are the results of `function` for the tensors of this prediction."""
+        """The prediction with `function` applied to its tensors."""
 
     @abstractmethod
     def columns(self) -> Float[Tensor, "batch columns"]:
-        """Return the prediction as columns of one tensor, from which `of_columns` makes the prediction again.
-
-        There is one column (the logit) for a yes/no attribute, a column (a logit) for each class of a categorical
-        attribute, and two columns, mean and standard deviation, for a continuous attribute.
-        """
+        """The logits as columns of one tensor, or mean and standard deviation; the inverse of `of_columns`."""
 
     def log_each(self, values: Sequence[bool | str]) -> list[Float[Tensor, " batch"]]:
-        """Return log P(value), (batch,), in nats, for each of `values` (bools or classes).
-
-        Not for continuous attributes.
-        """
+        """Logarithm of P(value), (batch,), in nats, for each of `values` (bools or classes); not for numbers."""
         raise NotImplementedError
 
     @abstractmethod
     def log_mass(self) -> Float[Tensor, " batch"]:
-        """Return the logarithm of the sum of exp(logit) over all classes; 0 for a continuous attribute.
+        """Logarithm of the sum of exp(logit) over all classes; 0 for a continuous attribute.
 
-        The two classes of a yes/no attribute have the logits logit/2 and -logit/2. Under the semantics "jem", which
-        takes logits as negative energies of latent and class together, queries add this number to log P(query | z).
+        The classes of a yes/no attribute have the logits logit/2 and -logit/2. Under the semantics "jem", which takes
+        logits as negative energies of latent and class together, queries add this number to log P(query | z).
         """
 
     @abstractmethod
     def certainty(self) -> Float[Tensor, " batch"]:
-        """Return the probability of the likeliest value of each sample; 1 for a continuous attribute."""
+        """Probability of the likeliest value of each sample; 1 for a continuous attribute."""
 
     def leads(self) -> list[Float[Tensor, " batch"]]:
-        """Return for each class its logit minus the largest logit of the other classes.
+        """For each class, its logit minus the largest of the others: [logit, -logit] for yes/no, [] for numbers.
 
-        A number near 0 means that the prediction is unsure whether the value is this class. For a yes/no attribute the
-        list is [logit, -logit], for a continuous attribute [].
+        Near 0, the prediction is unsure whether the value is this class.
         """
         return []
 
     def titled(self, name: str) -> tuple[list[str], Tensor]:
-        """Return titles and numbers of the prediction, to which directions in latent space are fitted.
+        """Titles and numbers to which directions in latent space are fitted.
 
-        For a categorical attribute, the numbers are the logits, (batch, classes), and each class has a title such as
-        "hair = red". Otherwise the numbers are the logit or the mean, (batch,), and the only title is `name`, the name
-        of the attribute.
+        For classes, they are titles such as "hair = red" and the logits, (batch, classes); else `name` and the logit or
+        mean.
         """
         return [name], self.columns()[:, 0]
 
     def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
-        """Return two tensors: predicted probabilities of values, and for each of them 1 if the value is right, else 0.
+        """Predicted probabilities of values, and for each 1 if the value is the label, else 0, to measure calibration.
 
-        A value is right if it is the label. From the two tensors calibration is measured: how often values with some
-        predicted probability are right. For a yes/no attribute the tensors are P(yes) and the labels, (batch,). For a
-        categorical attribute they have an entry for each sample and class, (batch * classes,). Not for continuous
-        attributes.
-
-        `labels` are 0 or 1, or indices of classes.
+        They are (batch,), P(yes) and the label, or (batch * classes,); not for continuous attributes.
         """
         raise NotImplementedError
 
     def scores(self, labels: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return a score for each sample, from which the quality of a head is computed.
+        """Scores of the samples, from which the quality of a head is computed.
 
-        For attributes with classes, the score is 1 if the likeliest value is the label, else 0. The mean of the scores
-        of each class, averaged over classes, is the balanced accuracy. For a continuous attribute, the score is
-        1 - squared error / variance of the labels, and the mean of the scores of all samples is R2.
-
-        `labels` are numbers of values: 0 or 1, indices of classes, or the continuous values.
+        For classes, 1 if the likeliest value is the label, else 0; the balanced accuracy is the mean over classes. For
+        numbers, 1 - squared error / variance of the labels; R2 is the mean.
         """
         return (self.number() == labels).float()
 
     @classmethod
     def fits(cls, value: object, spec: AttributeSpec) -> bool:
-        """Return whether `value` is a prediction of this class, and has the classes of the attribute `spec`, if any."""
+        """Whether a value is a prediction of this class, with the classes of the attribute, if any."""
         return isinstance(value, cls)
 
     @classmethod
     def output_count(cls, spec: AttributeSpec) -> int:
-        """Return how many outputs a head of the attribute has: one logit, or one logit for each class, or one mean."""
+        """Number of outputs of a head of the attribute."""
         return 1
 
     @classmethod
     @abstractmethod
     def of_outputs(cls, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> Prediction:
-        """Make the prediction of one attribute from the outputs of a head.
-
-        Args:
-            outputs: logits or means, (batch, outputs).
-            spec: the attribute.
-            std: standard deviation of the prediction of a continuous attribute; other kinds ignore it.
-        """
+        """Make the prediction of one attribute from outputs of its head, (batch, outputs); `std` is for numbers."""
 
     @classmethod
     @abstractmethod
     def of_table(cls, columns: Sequence[Float[Tensor, " batch"]], spec: AttributeSpec) -> Prediction:
-        """Make the prediction of one attribute from probabilities, as the method `table` returns them.
-
-        Args:
-            columns: one column with P(yes); or a column with P(class) for each class; or two columns, means and
-                standard deviations.
-            spec: the attribute.
-        """
+        """Make the prediction of one attribute from the columns of a `Table`: probabilities, or mean and deviation."""
 
     @classmethod
     @abstractmethod
     def certain(cls, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
-        """Return the outputs that a head would have if it were almost sure of the given values of its attribute.
+        """Outputs of a head that is almost sure of given values: `logit` for yes or the class, `-logit` for no.
 
-        - Yes/no: the output is `logit` for yes, and `-logit` for no.
-        - Categorical: the output of the class that is the value is `logit`; the outputs of other classes are 0.
-        - Continuous: the output is the value.
-
-        Args:
-            numbers: for each row, the value as a number: 1 for yes and 0 for no, the index of a class, or a continuous
-                value.
-            spec: the attribute.
-            logit: a positive number; the larger it is, the nearer the probability of the value is to 1.
+        Outputs of other classes are 0; a continuous value is its own output. `logit` is a positive number.
         """
 
     @classmethod
     def decode(cls, numbers: Array, spec: AttributeSpec) -> npt.NDArray[Any]:
-        """Convert numbers to the values of an attribute, an array (batch,): bools, names of classes, or float64.
-
-        Args:
-            numbers: the values as numbers: 0 or 1, indices of classes, or continuous values.
-            spec: the attribute.
-        """
+        """The values that numbers stand for, (batch,): bools, names of classes, or float64."""
         return np.asarray(np.array(KINDS[spec.kind].values(spec))[numbers.astype(int)])
 
     @classmethod
     @abstractmethod
     def losses(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
-        """Return the training loss of each sample.
+        """Training loss of each sample, from outputs of the head and labels: minus the log-likelihood, in nats.
 
-        The loss is minus the log-likelihood of the label, in nats. For a continuous attribute, it is half the squared
-        error, where errors are measured in tenths of the attribute's range.
-
-        Args:
-            outputs: outputs of the head, (batch, outputs).
-            labels: numbers of values: 0 or 1, indices of classes, or continuous values.
-            spec: the attribute.
+        For a continuous attribute, it is half the squared error, with errors in tenths of the attribute's range.
         """
 
     @classmethod
     @abstractmethod
     def divergence(cls, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the KL divergence between the predictions of two sets of outputs of a head, and its derivative.
+        """KL divergence between predictions, in nats, (batch, attributes), and its derivative with respect to `now`.
 
-        Edits use it to measure how much a prediction has changed.
-
-        Args:
-            now: outputs of one attribute, (batch, outputs). If the kind is `elementwise`, outputs of several attributes
-                side by side, (batch, attributes).
-            then: other outputs of the same shape.
-            std: standard deviations of continuous attributes; other kinds ignore it.
-
-        Returns:
-            KL(P(value | then) || P(value | now)), in nats, (batch, attributes), and its derivative with respect to
-            `now`, in the shape of `now`.
+        It is KL(P(value | then) || P(value | now)); edits measure by it how much a prediction has changed. The outputs
+        `now` and `then` are those of one attribute, (batch, outputs), or, for an `elementwise` kind, of several,
+        (batch, attributes). `std` is for continuous attributes.
         """
 
     @classmethod
     def base_outputs(
         cls, labels: Float[Tensor, " batch"], spec: AttributeSpec, balanced: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return scale and offset, (outputs,) each, for the training of a head on labels.
+        """Scale and offset, (outputs,) each, by which a network in training turns its numbers x into a head's outputs.
 
-        The network that is trained returns numbers x, and the outputs of the head are scale * x + offset. So x = 0
-        predicts the mean of the labels, or the frequencies of their classes.
-
-        Args:
-            labels: numbers of values: 0 or 1, indices of classes, or continuous values.
-            spec: the attribute.
-            balanced: whether x = 0 predicts equal frequencies of all classes instead.
+        x = 0 then predicts the mean of the labels, or the frequencies of their classes; equal ones if `balanced`.
         """
         count = cls.output_count(spec)
         scale, offset = torch.ones(count, device=labels.device), torch.zeros(count, device=labels.device)
@@ -311,16 +228,12 @@ class Prediction(ABC):
 
     @classmethod
     def logits_of(cls, logs: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return the outputs of a head, (outputs,), that predict the log-probabilities `logs` of the classes."""
+        """Outputs of a head, (outputs,), that predict the log-probabilities `logs` of the classes."""
         return logs
 
     @classmethod
     def shift_of(cls, weights: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return the shift of a head's outputs that is caused by weights of the classes in the training loss.
-
-        A class with a larger weight in the loss gets larger logits. After the training, the shift is subtracted from
-        the outputs, so that probabilities are right again. `weights` has the weight of each class.
-        """
+        """Shift of a head's outputs by weights of the classes in the loss; it is subtracted after the training."""
         return weights.log()
 
 
@@ -577,7 +490,7 @@ class Continuous(Prediction):
 
     @classmethod
     def losses(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
-        """Return half the squared error of each sample, in units of (a tenth of the attribute's range)²."""
+        """Half the squared error of each sample, in units of (a tenth of the attribute's range)²."""
         return 0.5 * ((outputs[:, 0] - labels) / (0.1 * (spec.high - spec.low))).square()
 
     @classmethod
@@ -598,15 +511,10 @@ PREDICTIONS: dict[str, type[Prediction]] = {each.kind: each for each in (YesNo, 
 
 
 def log_probabilities(requests: Sequence[tuple[Prediction, Cells]]) -> Float[Tensor, "requests batch"]:
-    """Compute many log-probabilities together, with few tensor operations.
+    """Compute many log-probabilities together, (requests, batch), in nats, with few tensor operations.
 
-    Args:
-        requests: at least one pair of a prediction and cells (sets of its values) that do not overlap. All predictions
-            are of the same batch.
-
-    Returns:
-        For each pair, log P(the value is in one of the cells), `(len(requests), batch)`, in nats, at most 0. It is
-        -infinity if the pair has no cells, and 0 if its cells cover all values.
+    Each request is a prediction of the same batch and cells that do not overlap. The result is at most 0, -infinity if
+    there are no cells, and 0 if they cover all values.
     """
     groups: dict[Callable[..., Tensor], list[tuple[Tensor, ...]]] = {}
     places: list[list[tuple[Callable[..., Tensor], int]]] = []
@@ -632,7 +540,7 @@ def _log_sum(logits: Float[Tensor, "batch classes"], indices: list[int]) -> Floa
 
 @lru_cache(maxsize=1024)
 def _index(indices: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return indices as a tensor on a device; the tensor is cached, because a copy to a GPU takes long."""
+    """Indices as a tensor on a device; cached, because a copy to a GPU takes long."""
     with torch.inference_mode(False):  # tensors made in inference mode have no gradients
         return torch.tensor(indices, device=device)
 
@@ -642,24 +550,14 @@ Readings = TypeVar("Readings")
 
 
 def output_count(spec: AttributeSpec) -> int:
-    """Return how many outputs a head of the attribute has: one logit, or one logit for each class, or one mean."""
+    """Number of outputs that a head of the attribute has: one logit, one for each class, or one mean."""
     return PREDICTIONS[spec.kind].output_count(spec)
 
 
 def split_outputs(
     outputs: Float[Tensor, "batch outputs"], specs: Iterable[AttributeSpec], std: Mapping[str, Tensor | float]
 ) -> dict[str, Prediction]:
-    """Split the outputs of several heads into one prediction for each attribute.
-
-    Args:
-        outputs: outputs of the heads side by side, in the order of `specs`. An attribute has `output_count(spec)`
-            columns.
-        specs: the attributes.
-        std: standard deviation of the prediction of each continuous attribute, by name.
-
-    Returns:
-        Attribute -> prediction.
-    """
+    """Split outputs of several heads, side by side in the order of `specs`, into one prediction for each attribute."""
     predictions: dict[str, Prediction] = {}
     start = 0
     for spec in specs:
@@ -671,20 +569,12 @@ def split_outputs(
 
 
 def of_columns(columns: Float[Tensor, "batch columns"], spec: AttributeSpec) -> Prediction:
-    """Make a prediction from its columns; the inverse of the method `Prediction.columns`.
-
-    Args:
-        columns: the logit, or a logit for each class, or mean and standard deviation.
-        spec: the attribute.
-    """
+    """Make a prediction from the result of `Prediction.columns`."""
     return PREDICTIONS[spec.kind].of_outputs(columns[:, : output_count(spec)], spec, columns[:, -1])
 
 
 def on_cpu(values: Mapping[str, Readings]) -> dict[str, Readings]:
-    """Return a copy of a dict, by attribute, with its predictions and tensors on the CPU; other values stay the same.
-
-    All tensors are moved by one transfer, because each transfer waits for the device.
-    """
+    """Copy the predictions and tensors in a dict to the CPU, in one transfer, because each waits; other values stay."""
     tensors: list[Tensor] = []
 
     def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -702,15 +592,12 @@ def on_cpu(values: Mapping[str, Readings]) -> dict[str, Readings]:
 
 
 def decide(predictions: Mapping[str, Prediction]) -> dict[str, npt.NDArray[Any]]:
-    """Return for each attribute the likeliest values: array (batch,) of bools, names of classes, or float64 means."""
+    """For each attribute the likeliest values, (batch,): bools, names of classes, or float64 means."""
     return {name: prediction.decide() for name, prediction in on_cpu(predictions).items()}
 
 
 def likeliest(table: Table) -> npt.NDArray[Any]:
-    """Return the likeliest values of one attribute, an array (batch,) of bools, names of classes, or means.
-
-    `table` has its predictions: P(yes), or a dict class -> P(class), or a pair (means, standard deviations).
-    """
+    """The likeliest values in a `Table`, (batch,): bools, names of classes, or means."""
     if isinstance(table, tuple):
         return table[0]
     if not isinstance(table, dict):
@@ -719,10 +606,5 @@ def likeliest(table: Table) -> npt.NDArray[Any]:
 
 
 def tabulate(predictions: Mapping[str, Prediction]) -> dict[str, Table]:
-    """Convert predictions, by attribute, to float64 arrays (batch,), in the form that `energyql.score` takes.
-
-    Returns:
-        For each attribute: P(yes) if it is yes/no; a dict class -> P(class) if it is categorical; a pair (mean,
-        standard deviation) if it is continuous.
-    """
+    """The `Table` of each prediction, in the form that `energyql.score` takes."""
     return {name: prediction.table() for name, prediction in on_cpu(predictions).items()}

@@ -1,15 +1,13 @@
-"""Cheap approximations, on z, of the heads of a model: linear read-outs, and small networks on a few directions of z.
+"""Cheap approximations, on z, of the heads of a model, with which samplers and edits quickly find starting points.
 
-Samplers and edits use the approximations to find good starting points quickly.
+A read-out is a linear head on z: attributes of StyleGANs are close to linear in the latents (Shen et al. 2020,
+InterFaceGAN, arXiv 1907.10786). If a head is far from linear in z, its read-out predicts probabilities near 1/2, or a
+large standard deviation.
 
-Attributes of StyleGANs are close to linear in the latents (Shen et al. 2020, InterFaceGAN, arXiv 1907.10786). A
-read-out is a linear head on z. It is fitted to the probabilities or means that a head predicts for draws from the
-prior. If the head is far from linear in z, the read-out predicts probabilities near 1/2, or a large standard deviation.
-
-An attribute changes along a few directions of z: those to which the probabilities of its head are sensitive (an active
-subspace, Constantine, Dow and Wang 2014, "Active subspace methods in theory and practice", SIAM J. Sci. Comput. 36). A
-network with one small hidden layer takes the coordinates along these directions. It is fitted to the head's
-probabilities or means (distillation, Hinton, Vinyals and Dean 2015, arXiv 1503.02531).
+A small network has one hidden layer on a few directions of z: those to which the probabilities of its head are
+sensitive (an active subspace, Constantine, Dow and Wang 2014, "Active subspace methods in theory and practice", SIAM J.
+Sci. Comput. 36). Both are fitted to a head's probabilities or means for draws from the prior (distillation, Hinton,
+Vinyals and Dean 2015, arXiv 1503.02531).
 """
 
 from __future__ import annotations
@@ -35,26 +33,23 @@ from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 READOUT_DRAWS = 4096
-"""Number of draws from the prior that read-outs (linear heads on z) are fitted to, plus `DRAWS_PER_NUMBER` draws for
-each number in z."""
+"""Number of draws from the prior that read-outs are fitted to, plus `DRAWS_PER_NUMBER` for each number in z."""
 DRAWS_PER_NUMBER = 16
-"""Number of further draws, for each number in z, that read-outs (linear heads on z) are fitted to: 8,192 draws for a z
-of 512 numbers."""
+"""Number of further draws for each number in z that read-outs are fitted to."""
 RIDGE = 1e-4
-"""Weight of the squared coefficients in the loss of a logistic regression, per draw."""
+"""Ridge penalty: weight of the squared coefficients in the loss of a logistic regression, per draw."""
 MOST_NUMBERS = 1024
-"""Largest z_dim for which the approximations of this module are fitted; the fits then take 350 MB of memory."""
+"""Largest z_dim for which approximations are fitted; the fits then take 350 MB of memory."""
 READOUT_STEPS = 80
-"""Number of steps of gradient descent in the fit of a linear head. The lengths of the steps are those of Barzilai and
-Borwein (1988, "Two-point step size gradient methods")."""
+"""Number of steps of gradient descent in the fit of a read-out, with the step lengths of Barzilai and Borwein (1988,
+"Two-point step size gradient methods")."""
 FIRST_STEP = 2.0
-"""Length of the first step in the fit of a linear head, and of any step for which the formula of Barzilai and Borwein
-gives no length above 0."""
+"""Length of the first step of the fit, and of any for which that formula gives no length above 0."""
 LONGEST_STEP = 1000.0
-"""Upper bound of the length of a step in the fit of a linear head."""
+"""Upper bound of the length of a step of the fit."""
 GRAIN = 2.0**-12
-"""The weights of all approximations of heads are rounded to multiples of this number. So they do not depend on the
-number of threads, which changes how sums are rounded."""
+"""Weights of all approximations are rounded to multiples of this number, so that they do not depend on the number of
+threads, which changes how sums are rounded."""
 
 
 def fit_readouts(
@@ -62,18 +57,15 @@ def fit_readouts(
 ) -> AttributeBank:
     """Fit a linear head on z, called read-out, to the predictions of each head; the result is the same in every run.
 
-    For a yes/no or categorical attribute, the read-out is a logistic regression on the probabilities that the head
-    predicts. For a continuous attribute, it is a linear regression on the means that the head predicts. Its standard
-    deviation then includes the errors of the regression.
+    It is a logistic regression on the probabilities that the head predicts. For a continuous attribute, it is a linear
+    regression on the means, and its standard deviation includes the errors of the regression. The result is a bank on
+    z, on the CPU, in the order of `bank`.
 
     Args:
         bank: the heads; they take what `encode` returns.
         encode: function from z (batch, z_dim) to the input of the heads.
         z_dim: number of numbers in z, at most `MOST_NUMBERS`.
         names: attributes of which read-outs are fitted; `None` for all.
-
-    Returns:
-        The read-outs, as a bank on z on the CPU; its vocabulary has the attributes `names` in the order of `bank`.
     """
     raw = bank.raw_outputs(tuple(bank.vocabulary))
     z = normals(0, 0, READOUT_DRAWS + DRAWS_PER_NUMBER * z_dim, z_dim, stream="readouts").to(bank.device)
@@ -95,13 +87,7 @@ def fit_readouts(
 
 
 def answers(outputs: Float[Tensor, "*n outputs"], spec: AttributeSpec, dim: int = 1) -> Float[Tensor, "*n outputs"]:
-    """Convert logits of a head to probabilities: of yes, or of each class. Means are returned unchanged.
-
-    Args:
-        outputs: outputs of the head of one attribute for n latents.
-        spec: the attribute.
-        dim: dimension of the tensor that counts the outputs of a latent: 1 for (n, outputs), 0 for (outputs, n).
-    """
+    """Convert logits of a head to probabilities: of yes, or of each class along `dim`. Means are returned unchanged."""
     if KINDS[spec.kind].numeric:
         return outputs
     return outputs.sigmoid() if outputs.shape[dim] == 1 else outputs.softmax(dim)
@@ -112,7 +98,7 @@ def _with_one(x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n inputs+1"]:
 
 
 def _parts(outputs: Tensor, raw: RawOutputs) -> tuple[Tensor, ...]:
-    """Split a tensor, whose last dimension counts the outputs of all heads of `raw`, into one tensor for each head."""
+    """Split the last dimension, the outputs of all heads of `raw`, into one tensor for each head."""
     return torch.split(outputs, [output_count(spec) for spec in raw.specs], -1)
 
 
@@ -122,22 +108,17 @@ def _outputs_at(raw: RawOutputs, encode: Callable[[Tensor], Tensor], z: Tensor) 
 
 
 def _finite(outputs: Tensor) -> Tensor:
-    """Return outputs of heads in float64, with 0 in place of NaN and infinity."""
+    """Outputs of heads in float64, with 0 in place of NaN and infinity."""
     return torch.nan_to_num(outputs.double(), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def linear_starts(
     inputs: Float[Tensor, "n inputs"], outputs: Float[Tensor, "n outputs"], raw: RawOutputs
 ) -> list[Float[Tensor, "inputs own_outputs"]]:
-    """Return for each attribute weights from which the fit of an approximation of its head starts.
+    """For each attribute, the weights from which the fit of an approximation starts: those of a linear regression.
 
-    They are the weights of a linear regression of the head's outputs on `inputs`. If the outputs are logits, the
-    weights are scaled down, which approximates a logistic regression on the probabilities.
-
-    Args:
-        inputs: inputs of the regression; the last column is 1.
-        outputs: outputs of all heads, which are approximated.
-        raw: the heads; only the order of their attributes is used.
+    Weights of logits are scaled down, which approximates a logistic regression on the probabilities. The last column of
+    `inputs` is 1.
     """
     weights = torch.linalg.solve(inputs.t() @ inputs, inputs.t() @ outputs)
     # A logistic of a normal is about one of its mean with the slope divided by this (MacKay 1992).
@@ -147,15 +128,7 @@ def linear_starts(
 
 
 def deviation(spec: AttributeSpec, raw: RawOutputs, missed: Float[Tensor, "n outputs"]) -> Float[Tensor, ""]:
-    """Return the standard deviation of the prediction by an approximation of a head; 1 if the head predicts classes.
-
-    It is sqrt(mean square of `missed` + variance of the head's prediction).
-
-    Args:
-        spec: the attribute.
-        raw: the heads, among them the head of this attribute.
-        missed: outputs of the approximation minus outputs of the head.
-    """
+    """Standard deviation of an approximation's prediction: that of the head and errors `missed`; 1 for classes."""
     if not KINDS[spec.kind].numeric:
         return torch.ones((), dtype=torch.double)
     return (missed.square().mean() + raw.std[spec.name].cpu().double().square()).sqrt()
@@ -165,14 +138,7 @@ def _logistic(
     x: Float[Tensor, "n inputs"], outputs: Float[Tensor, "n own_outputs"], spec: AttributeSpec,
     weights: Float[Tensor, "inputs own_outputs"],
 ) -> Float[Tensor, "inputs own_outputs"]:  # fmt: skip
-    """Return the weights of a logistic regression on x, fitted to the probabilities that a head predicts.
-
-    Args:
-        x: inputs of the regression; the last column is 1.
-        outputs: logits of the head, from which its probabilities are computed.
-        spec: the attribute. If it is continuous, `weights` are returned unchanged.
-        weights: weights from which the fit starts.
-    """
+    """Weights of a logistic regression of a head's probabilities on x; for a continuous attribute, just `weights`."""
     if KINDS[spec.kind].numeric:
         return weights
     across, goal = x.t().contiguous(), answers(outputs, spec).t()
@@ -195,13 +161,12 @@ DRAWS = 16_384
 SENSITIVE_DRAWS = 1024
 """Number of draws from the prior at which it is measured how much the prediction of a head changes with z."""
 LEAST_SHARE = 0.01
-"""A small network takes a direction of z as input only if the direction has at least this share of the influence that
-z has on the attribute."""
+"""Least share of the influence of z on an attribute that a direction must have to be an input of its small network."""
 MOST_DIRECTIONS = 8
 """Largest number of directions of z that the small network of an attribute takes as input."""
 LEAST_TRACE = 1e-20
-"""A sum of squared gradients of a prediction with respect to z counts as a rounding error if it is below this value.
-Predictions are log-odds, or means in units of their standard deviation."""
+"""Below this, a sum of squared gradients with respect to z counts as a rounding error. They are gradients of log-odds,
+or of means in units of their standard deviation."""
 UNITS = 16
 """Number of hidden units of the small network of an attribute."""
 STEPS, BATCH = 512, 512
@@ -214,15 +179,8 @@ along a cosine."""
 class SurrogateHeads:
     """Cheap approximations, on z, of the heads of a bank: linear heads and small networks.
 
-    An approximation is fitted when it is first needed, and is the same in every run.
-
-    Args:
-        bank: the heads; they take what `encode` returns.
-        encode: function from z (batch, z_dim) to the input of the heads.
-        z_dim: number of numbers in z, at most `MOST_NUMBERS`.
-
-    Attributes:
-        device: the device of the heads.
+    An approximation is fitted when it is first needed, and is the same in every run. The arguments are those of
+    `fit_readouts`.
     """
 
     def __init__(self, bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim: int) -> None:
@@ -232,19 +190,13 @@ class SurrogateHeads:
         self._linear: dict[tuple[str, ...], AttributeBank] = {}
 
     def linear(self, names: tuple[str, ...]) -> AttributeBank:
-        """Return linear heads on z, on the CPU, for the attributes `names`; see `fit_readouts`."""
+        """Linear heads on z, on the CPU, for the attributes `names`; see `fit_readouts`."""
         if names not in self._linear:
             self._linear[names] = fit_readouts(self._bank, self._encode, self._z_dim, names)
         return self._linear[names]
 
     def distilled(self, names: tuple[str, ...]) -> AttributeBank:
-        """Return small networks on z for the attributes `names`, fitted to the predictions of the heads, on the CPU.
-
-        A later call with the same names in the same order returns the same object.
-
-        Raises:
-            UnknownAttribute: there is no head of that name.
-        """
+        """Small networks on z, on the CPU, for the attributes `names`; the same object for the same names."""
         if names not in self._banks:
             vocabulary = Vocabulary([self._bank.vocabulary[name] for name in names])  # refuses unknown ones
             self._heads |= self._distill([name for name in names if name not in self._heads])
@@ -253,22 +205,18 @@ class SurrogateHeads:
 
     @cached_property
     def _draws(self) -> Float[Tensor, "n z_dim"]:
-        """The draws of z from the prior for which the small networks are fitted to the heads; the same in every run."""
+        """Draws of z from the prior to which the small networks are fitted; the same in every run."""
         return normals(0, 0, DRAWS, self._z_dim, stream="distilled")
 
     @cached_property
     def _outputs(self) -> Float[Tensor, "n outputs"]:
-        """Outputs of the heads for the latents `_draws`, on the device of the heads.
-
-        All heads are computed together, because the outputs of a head that is computed alone may be rounded in another
-        way.
-        """
+        """Outputs of all heads for `_draws`, computed together, because a head alone may be rounded in another way."""
         raw = self._bank.raw_outputs(tuple(self._bank.vocabulary))
         return _outputs_at(raw, self._encode, self._draws.to(self._bank.device))
 
     @torch.no_grad()
     def _distill(self, names: Sequence[str]) -> dict[str, Head]:
-        """Fit a small network on z for each attribute of `names`, and return it as a head, by attribute."""
+        """Fit a small network on z for each attribute of `names`, and return it as a head."""
         if not names:
             return {}
         raw, z = self._bank.raw_outputs(tuple(names)), self._draws.double()
@@ -300,16 +248,7 @@ class SurrogateHeads:
 
 
 def _unit_of(outputs: Float[Tensor, "n outputs"], spec: AttributeSpec) -> tuple[Tensor, Tensor]:
-    """Return scale and mean of the outputs of a head, (outputs,) each.
-
-    A network is trained to return (outputs - mean) / scale, so that the same step sizes serve for every unit of a
-    continuous attribute. The scale is a power of two, so that the division rounds nothing. For logits, the scale is 1
-    and the mean 0.
-
-    Args:
-        outputs: outputs of the head for draws from the prior.
-        spec: the attribute of the head.
-    """
+    """Scale and mean of a head's outputs, for training in one unit; 1 and 0 for logits. Scales are powers of two."""
     if not KINDS[spec.kind].numeric:
         return torch.ones_like(outputs[0]), torch.zeros_like(outputs[0])
     scale = torch.exp2(outputs.std(0).clamp(min=1e-30).log2().round())
@@ -319,9 +258,8 @@ def _unit_of(outputs: Float[Tensor, "n outputs"], spec: AttributeSpec) -> tuple[
 class _Network(NamedTuple):
     """Small network that approximates the head of one attribute: out(leaky_relu(first x + before)) + skip x + bias.
 
-    The input x is z projected on a few directions: those to which the predictions of the head are sensitive. The result
-    approximates (outputs of the head - mean) / scale; see `_unit_of`. The fields are the weights and biases in the
-    formula. `before` is the bias of the hidden layer.
+    The input x is z projected on the directions to which the head's predictions are sensitive. The result approximates
+    (outputs of the head - mean) / scale; see `_unit_of`. The fields are the weights and biases in the formula.
     """
 
     first: Float[Tensor, "units directions"]
@@ -331,28 +269,18 @@ class _Network(NamedTuple):
     bias: Float[Tensor, "outputs 1"]
 
     def forward(self, x: Float[Tensor, "directions n"]) -> tuple[Tensor, Tensor]:
-        """Return the outputs (outputs, n), and the result of the hidden layer (units, n), which `slopes` needs."""
+        """The outputs (outputs, n), and the result of the hidden layer (units, n), which `slopes` needs."""
         hidden = F.leaky_relu_(torch.addmm(self.before, self.first, x), SLOPE)
         return torch.addmm(self.bias, self.skip, x).addmm_(self.out, hidden), hidden
 
     def slopes(self, x: Tensor, hidden: Tensor, grad: Float[Tensor, "outputs n"]) -> list[Tensor]:
-        """Return the gradients of a loss with respect to all weights and biases, in the order of the fields.
-
-        Args:
-            x: input of `forward`, (directions, n).
-            hidden: hidden layer that `forward` returned, (units, n).
-            grad: gradient of the loss with respect to the outputs.
-        """
+        """Gradients of a loss with respect to the fields, in their order, from that with respect to the outputs."""
         back = leaky_relu_back_(self.out.t() @ grad, hidden, SLOPE)
         return [back @ x.t(), back.sum(1, keepdim=True), grad @ hidden.t(), grad @ x.t(), grad.sum(1, keepdim=True)]
 
 
 def _sensitivity(slopes: Float[Tensor, "draws z_dim"]) -> Float[Tensor, "z_dim z_dim"]:
-    """Return how much the prediction of one attribute changes with z: the Fisher information about z.
-
-    It is the mean of ∇ log p(value | z) ∇ log p(value | z)ᵀ over draws of z from the prior, and over values with the
-    probabilities that the head predicts. `slopes` are the result of `_random_slopes` on the CPU.
-    """
+    """Fisher information about z: the mean of ∇ log p(value | z) ∇ log p(value | z)ᵀ over draws of z and of values."""
     slopes = _finite(slopes)
     return slopes.t() @ slopes / len(slopes)
 
@@ -360,17 +288,7 @@ def _sensitivity(slopes: Float[Tensor, "draws z_dim"]) -> Float[Tensor, "z_dim z
 def _random_slopes(
     bank: AttributeBank, name: str, encode: Callable[[Tensor], Tensor], z_dim: int
 ) -> Float[Tensor, "draws z_dim"]:
-    """Return a random vector g for each draw of z from the prior, such that the mean of g gᵀ is the sensitivity to z.
-
-    The sensitivity says how much the prediction of an attribute changes with z; see `_sensitivity`. All vectors are 0
-    if `encode` has no derivative.
-
-    Args:
-        bank: heads, among them the head of the attribute.
-        name: name of the attribute.
-        encode: function from z to the input of the heads.
-        z_dim: number of numbers in z.
-    """
+    """A random vector g for each draw of z, so that the mean of g gᵀ is the `_sensitivity`; 0 without a derivative."""
     raw = bank.raw_outputs((name,))
     signs = normals(0, 0, SENSITIVE_DRAWS, output_count(raw.specs[0]) + 1, stream="distilled/signs").sign()
     z = normals(0, 0, SENSITIVE_DRAWS, z_dim, stream="distilled/sensitivity")
@@ -390,13 +308,7 @@ def _random_slopes(
 
 
 def _random_root(raw: RawOutputs, outputs: Tensor, signs: Tensor) -> Float[Tensor, "batch outputs"]:
-    """Return a random vector r for each latent; the mean of r rᵀ over `signs` is the Fisher information of the outputs.
-
-    Args:
-        raw: the head of one attribute.
-        outputs: outputs of this head, (batch, outputs).
-        signs: random numbers 1 or -1, (batch, columns), with at least as many columns as classes.
-    """
+    """A random vector r for each latent; the mean of r rᵀ over `signs` (1 or -1) is the outputs' Fisher information."""
     if KINDS[raw.specs[0].kind].numeric:
         return torch.ones_like(outputs)
     logits = outputs if outputs.shape[1] > 1 else torch.cat([outputs, torch.zeros_like(outputs)], 1)
@@ -408,18 +320,10 @@ def _random_root(raw: RawOutputs, outputs: Tensor, signs: Tensor) -> Float[Tenso
 def _directions(
     sensitivity: Float[Tensor, "z_dim z_dim"], scale: Float[Tensor, ""], linear: Float[Tensor, "z_dim outputs"]
 ) -> Float[Tensor, "r z_dim"]:
-    """Return directions of z along which the prediction of an attribute changes, as orthogonal rows, strongest first.
+    """Directions of z along which the prediction of an attribute changes, as orthogonal rows, strongest first.
 
-    They are computed from the sensitivity and from the weights of a regression, with equal influence. If outputs depend
-    a little on all numbers of z, the direction of the regression is better than a few sensitive directions.
-
-    Args:
-        sensitivity: how much the prediction changes with z, by `_sensitivity`.
-        scale: scale of the outputs, by `_unit_of`.
-        linear: weights of a linear regression of the outputs on z.
-
-    Returns:
-        At most `MOST_DIRECTIONS` directions; none if the prediction does not change with z.
+    Sensitivity and regression weights have equal influence on them: if outputs depend a little on all numbers of z, the
+    direction of the regression is better than a few sensitive ones. There are none if the prediction does not change.
     """
     linear = linear - linear.mean(1, keepdim=True) if linear.shape[1] > 1 else linear
     parts = [sensitivity / scale**2, linear @ linear.t()]
@@ -432,15 +336,7 @@ def _directions(
 
 
 def _start(raw: RawOutputs, x: Float[Tensor, "directions n"], targets: Float[Tensor, "n outputs"]) -> _Network:
-    """Return the network with which a training starts: a linear regression of the targets on x.
-
-    The hidden units have no effect yet: their weights to the outputs are 0.
-
-    Args:
-        raw: the head of one attribute.
-        x: inputs of the network, the coordinates of draws of z along directions.
-        targets: outputs that the network is trained to return.
-    """
+    """Network with which a training starts: a linear regression of the targets on x, without effect of hidden units."""
     name, inner = raw.specs[0].name, len(x)
     units = normals(0, 0, UNITS, inner, stream=f"distilled/units/{name}") if inner else x.new_zeros(UNITS, 0)
     (weights,) = linear_starts(_with_one(x.t()), targets, raw)
@@ -453,16 +349,7 @@ def _start(raw: RawOutputs, x: Float[Tensor, "directions n"], targets: Float[Ten
 def _train(
     network: _Network, x: Float[Tensor, "directions n"], targets: Float[Tensor, "outputs n"], spec: AttributeSpec
 ) -> _Network:
-    """Train a network to return `targets`, and return it with weights rounded to multiples of `GRAIN`.
-
-    The loss compares probabilities (of yes, or of classes) or means, not logits.
-
-    Args:
-        network: the network before training.
-        x: inputs of the network, the coordinates of draws of z along directions.
-        targets: outputs that the network shall return for these inputs: logits or scaled means.
-        spec: the attribute.
-    """
+    """Train a network on `targets`, whose probabilities or means the loss compares, and round weights to `GRAIN`."""
     goals = answers(targets, spec, 0)
     flat = torch.cat([weight.flatten() for weight in network])
     parts = flat.split([weight.numel() for weight in network])  # views: a step of `flat` changes each

@@ -2,9 +2,9 @@
 
 A reader of words predicts from a picture whether a text is true of it. It is a dual encoder, such as CLIP (Radford et
 al. 2021, arXiv 2103.00020) or SigLIP (Zhai et al. 2023, arXiv 2303.15343): one network for pictures, one for texts, and
-a logit for each pair of a picture and a text; the better the text fits the picture, the larger the logit. The log-odds
-that a text is true of a picture are the logit of the text minus the logit of a contrast, a text that is true of every
-picture. A few labels of pictures improve these log-odds (`Calibration`).
+a logit for each pair, which is the larger, the better the text fits the picture. The log-odds that a text is true are
+its logit minus that of a contrast, a text that is true of every picture. A few labels of pictures improve them
+(`Calibration`).
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from energyql.vocabulary import AttributeSpec, ByAttribute, Vocabulary
 CONTRAST = "a picture"
 """Text whose logit is subtracted from the logits of other texts, unless a `Calibration` names another text for this."""
 MOST_ZERO_SHOT = math.log(0.99 / 0.01)
-"""Without labels, log-odds of a text are limited to plus and minus this number: no P is above 0.99 or below 0.01."""
+"""Bound of the log-odds of a text without labels: no P is above 0.99 or below 0.01."""
 CALIBRATIONS = "words.json"
-"""Name of the file in a model folder with calibrations, by which logits of texts become log-odds; see `Calibration`."""
+"""File in a model folder with the calibrations of texts; see `Calibration`."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation, for red, green and blue, of the pictures in [0, 1] that CLIP learned from. They are used
-if a model does not state the mean and standard deviation of its pictures."""
+"""Mean and standard deviation, for red, green and blue, of the pictures in [0, 1] that CLIP learned from; for models
+that do not state their own."""
 
 
 class WordReader(Protocol):
@@ -57,13 +57,9 @@ class WordReader(Protocol):
 def as_pixels(
     images: Float[Tensor, "n channels height width"], size: int | Sequence[int], mean: Any, std: Any
 ) -> Float[Tensor, "n 3 _ _"]:
-    """Return the input of a network for pictures in [-1, 1]: resized, with three channels, and standardised.
+    """Input of a network for pictures in [-1, 1] with 1 or 3 channels: resized, with three channels, and standardised.
 
-    Args:
-        images: pictures with 1 or 3 channels.
-        size: height and width of the result, or one number for both.
-        mean: means of red, green and blue, in [0, 1], which are subtracted; `None` or empty for `MEAN`.
-        std: standard deviations of red, green and blue, which divide the result; `None` or empty for `STD`.
+    `mean` and `std` are those of red, green and blue, in [0, 1]; `None` or empty stands for `MEAN` and `STD`.
     """
     shape = (size, size) if isinstance(size, int) else tuple(size)
     pictures = ((images.float().clamp(-1, 1) + 1) / 2).expand(-1, 3, -1, -1)
@@ -76,9 +72,7 @@ def as_pixels(
 
 
 class DualEncoder:
-    """A reader of words, which compares pictures with texts by a network for pictures and a network for texts.
-
-    Subclasses define `embed` and `_encode`.
+    """A reader of words, with a network for pictures and one for texts. Subclasses define `embed` and `_encode`.
 
     Args:
         network: a torch module that has both networks, and a parameter `logit_scale`: the logarithm of the factor by
@@ -91,24 +85,17 @@ class DualEncoder:
         self._encoded: dict[tuple[str, ...], Tensor] = {}
 
     def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
-        """Return the output of the network for pictures in [-1, 1], (n, channels, height, width), as unit vectors."""
+        """Output of the network for pictures in [-1, 1], (n, channels, height, width), as unit vectors."""
         raise NotImplementedError
 
     def _encode(self, texts: list[str]) -> Float[Tensor, "texts width"]:
-        """Return the output of the network for texts, a vector for each; the caller scales it to length 1."""
+        """Output of the network for texts, a vector of any length for each."""
         raise NotImplementedError
 
     def score(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return a logit for each pair of a picture and a text: the better the text fits, the larger the logit.
+        """Logits of texts for pictures, given as unit vectors of `embed`; it is faster for the texts of the last call.
 
-        The vectors of the last texts are kept, so that a further call with the same texts takes less time.
-
-        Args:
-            embedded: the pictures, as unit vectors that `embed` returned.
-            texts: the texts.
-
-        Raises:
-            ArgumentError: a text is too long for the network.
+        A text that is too long for the network raises an `ArgumentError`.
         """
         key = tuple(texts)
         encoded = self._encoded.get(key)
@@ -123,7 +110,7 @@ class DualEncoder:
         return logits
 
     def read(self, pictures: Tensor, texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return a logit for each pair of a picture in [-1, 1] and a text: the better the fit, the larger the logit."""
+        """Logits of texts for pictures in [-1, 1]: the better the fit, the larger the logit."""
         return self.score(self.embed(pictures), texts)
 
     @property
@@ -133,20 +120,20 @@ class DualEncoder:
 
 
 class OpenClip(DualEncoder):
-    """A reader of words, which compares pictures with texts, by a model of the library open_clip.
+    """A reader of words by a model of the library open_clip.
 
-    The network may also be another module with `encode_image`, `encode_text`, `logit_scale` and `visual`. Its `visual`
-    has the size of pictures (`image_size`), and may have their mean and standard deviation (`image_mean`, `image_std`).
+    A module with `encode_image`, `encode_text`, `logit_scale` and `visual` will do. Its `visual` has the size of
+    pictures (`image_size`), and may have their mean and deviation (`image_mean`, `image_std`).
     """
 
     def prepare(self, images: Tensor) -> Float[Tensor, "n 3 _ _"]:
-        """Return the input of the network for pictures in [-1, 1]: resized and standardised, see `as_pixels`."""
+        """Input of the network for pictures in [-1, 1]; see `as_pixels`."""
         visual = self.network.visual
         mean, std = (getattr(visual, name, None) for name in ("image_mean", "image_std"))
         return as_pixels(images, visual.image_size, mean, std)
 
     def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
-        """Return the output of the network for pictures in [-1, 1], as unit vectors."""
+        """Output of the network for pictures in [-1, 1], as unit vectors."""
         return F.normalize(self.network.encode_image(self.prepare(pictures).to(self.device)).float(), dim=-1)
 
     def _encode(self, texts: list[str]) -> Tensor:
@@ -160,16 +147,10 @@ class OpenClip(DualEncoder):
 
 
 class Transformers(DualEncoder):
-    """A reader of words, which compares pictures with texts, by a model of the library transformers.
+    """A reader of words by a model of the library transformers, such as `CLIPModel` or `SiglipModel`.
 
-    Examples of such models are `CLIPModel` and `SiglipModel`.
-
-    Args:
-        network: the model.
-        tokenizer: its tokenizer.
-        mean: means of red, green and blue, in [0, 1], of the pictures that the model learned from; `None` for those of
-            CLIP, `MEAN`.
-        std: standard deviations of red, green and blue of these pictures; `None` for those of CLIP, `STD`.
+    `mean` and `std` are those of red, green and blue, in [0, 1], in the model's pictures; `None` stands for those of
+    CLIP.
     """
 
     def __init__(self, network: Any, tokenizer: Any, mean: Any = None, std: Any = None) -> None:
@@ -177,7 +158,7 @@ class Transformers(DualEncoder):
         self.mean, self.std = mean, std
 
     def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
-        """Return the output of the network for pictures in [-1, 1], as unit vectors."""
+        """Output of the network for pictures in [-1, 1], as unit vectors."""
         pixels = as_pixels(pictures, self.network.config.vision_config.image_size, self.mean, self.std)
         features = self.network.get_image_features(pixel_values=pixels.to(self.device))
         return F.normalize(_unwrapped(features).float(), dim=-1)
@@ -192,7 +173,7 @@ class Transformers(DualEncoder):
 
 
 def _unwrapped(features: Any) -> Tensor:
-    """Return the result of a model of transformers as a tensor: newer versions return an object that contains it."""
+    """Result of a model of transformers as a tensor: newer versions return an object that contains it."""
     tensor: Tensor = getattr(features, "pooler_output", features)
     return tensor
 
@@ -203,15 +184,7 @@ def _too_long(text: str, most: int) -> ArgumentError:
 
 
 def _read_folder(folder: Path) -> Any:
-    """Load a reader of words, which compares pictures with texts, from a folder of open_clip or transformers.
-
-    No code in the folder is run. What the folder states about its pictures is checked before the weights are loaded.
-
-    Raises:
-        ModelError: the folder is damaged, or contains no dual encoder, or contains code, or its weights are not in the
-            format safetensors.
-        ArgumentError: the library open_clip or transformers is needed and not installed.
-    """
+    """Load a reader of words from a folder of open_clip or transformers, in which no code is run."""
     refuse_code(folder)
     for name in ("config.json", "tokenizer_config.json"):
         # Not `read_json`, which refuses numbers of 31 digits, as tokenizers have.
@@ -270,11 +243,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _stated(path: Path, place: str) -> Any:
-    """Return the setting `place`, such as "vision_config.image_size", of a JSON file; `None` if it is not stated.
-
-    Raises:
-        ModelError: the value is wrong, or what it is in is no object.
-    """
+    """The setting `place`, such as "vision_config.image_size", of a JSON file, checked; `None` if it is not stated."""
     value: Any = read_json(path)
     *outer, last = place.split(".")
     for name in outer:
@@ -299,8 +268,7 @@ def _has_tokenizer(folder: Path) -> bool:
 class Calibration:
     """How the logits of a text, by a reader of words, become log-odds that the text is true of a picture.
 
-    The log-odds are `slope * (logit - logit of the contrast) + offset`. A reader of words is a network that compares
-    pictures with texts, such as CLIP.
+    The log-odds are `slope * (logit - logit of the contrast) + offset`.
 
     Attributes:
         contrast: another text, which is true of every picture; its logit is subtracted from the logit of the text.
@@ -326,7 +294,7 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """A reader of words, which compares pictures with texts, and the calibrations by which its logits become log-odds.
+    """A reader of words, and the calibrations by which its logits become log-odds.
 
     Attributes:
         reader: the reader: an object with the method `read`, such as a `DualEncoder`.
@@ -349,17 +317,15 @@ class Words:
         return json_digest([self.mark, numbers]) if numbers else self.mark
 
     def calibration(self, text: str) -> Calibration:
-        """Return the calibration of a text; the default `Calibration()` if the text was not calibrated."""
+        """The calibration of a text; the default `Calibration()` if the text was not calibrated."""
         return self.calibrations.get(text, _ZERO_SHOT)
 
     def log_odds(self, pictures: Tensor, texts: Sequence[str], *, embedded: bool = False) -> Float[Tensor, "n texts"]:
-        """Return the log-odds that each text is true of each picture.
+        """Log-odds that each text is true of each picture.
 
         Args:
-            pictures: pictures in [-1, 1], (n, channels, height, width).
-            texts: the texts.
-            embedded: whether `pictures` are the results of `reader.embed` for the pictures instead, (n, width). They
-                are computed once for several calls with other texts.
+            pictures: pictures in [-1, 1], (n, channels, height, width); if `embedded`, results of `reader.embed`, (n,
+                width), which serve for several calls with other texts.
 
         Raises:
             DataError: the reader does not return a finite logit for each picture and text.
@@ -391,10 +357,9 @@ class Words:
             }})  # fmt: skip
 
     def stored(self, folder: Path) -> Words:
-        """Return this reader with the calibrations in `words.json` of a model folder, or unchanged if there are none.
+        """This reader with the calibrations in `words.json` of a model folder, or unchanged if there are none.
 
-        Raises:
-            ModelError: the calibrations in the folder were made with another reader, or the file is damaged.
+        A `ModelError` says that the calibrations are of another reader, or the file is damaged.
         """
         mark, calibrations = read_calibrations(folder)
         if calibrations and mark != self.mark:
@@ -405,15 +370,7 @@ class Words:
 
 
 def read_calibrations(folder: Path) -> tuple[str, dict[str, Calibration]]:
-    """Read the calibrations in `words.json` of a model folder, by which logits of texts become log-odds.
-
-    Returns:
-        SHA-256 of the reader of words that the calibrations were made with, and text -> calibration; ("", {}) if the
-        folder has no such file.
-
-    Raises:
-        ModelError: the file of calibrations is damaged.
-    """
+    """Read `words.json` of a model folder: the reader's SHA-256, and text -> calibration; ("", {}) without the file."""
     path = folder / CALIBRATIONS
     if not path.is_file():
         return "", {}
@@ -433,14 +390,14 @@ _ZERO_SHOT = Calibration()
 
 
 def reads_words(reader: object) -> bool:
-    """Return whether `reader` is an object that compares pictures with texts, or the path of a folder with one."""
+    """Whether `reader` is an object that compares pictures with texts, or the path of a folder with one."""
     if isinstance(reader, str | os.PathLike):
         return os.path.isdir(reader)
     return isinstance(reader, Words) or callable(getattr(reader, "read", None))
 
 
 def open_words(reader: Any, mark_of: Callable[[object], str]) -> Words:
-    """Return a reader of words, which compares pictures with texts, that the user names; it has no calibrations.
+    """Open the reader of words that the user names; it has no calibrations.
 
     Args:
         reader: the path of a folder in the form of open_clip or transformers; or an object with the method `read`; or
@@ -475,15 +432,9 @@ _opened = lru_cache(maxsize=2)(lambda folder, mark: _read_folder(folder))
 
 
 class TextReader:
-    """A labeller that predicts for each picture whether texts are true of it, such as "a person in a hat".
+    """A labeller that predicts for each picture whether texts are true of it, each text a yes/no attribute.
 
-    Each text is a yes/no attribute. The labeller can also return the predictions of another labeller.
-
-    Args:
-        words: the reader of words, such as CLIP, which compares pictures with the texts.
-        texts: the texts, which are also the names of their yes/no attributes.
-        other: labeller (function or network from pictures to predictions) for further attributes; `None` for none.
-        vocabulary: attributes of the model. Predictions of `other` for attributes that are not in it are left out.
+    If there is another labeller, its predictions of attributes in `vocabulary` are returned too.
     """
 
     def __init__(self, words: Words, texts: Sequence[str], other: ImageLabeller | None, vocabulary: Vocabulary) -> None:
@@ -496,10 +447,7 @@ class TextReader:
         self.title = f"the reader of words {Path(words.name).name}, {' and '.join(how)}"
 
     def __call__(self, images: Tensor) -> Mapping[str, Any]:
-        """Return predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width).
-
-        If the other labeller returns values in place of predictions, they are taken to be nearly certain.
-        """
+        """Predictions, by attribute, for pictures in [-1, 1]; values of the other labeller count as nearly certain."""
         logits = self.words.log_odds(images, self.texts).to(images.device)
         others = {} if self.other is None else call_labeller(self.other, images)
         read = {name: value for name, value in others.items() if name in self.vocabulary and name not in self.texts}
@@ -508,15 +456,12 @@ class TextReader:
 
 
 def specs_of(texts: Sequence[str]) -> list[AttributeSpec]:
-    """Return a yes/no attribute for each text, whose name is the text."""
+    """A yes/no attribute for each text, whose name is the text."""
     return [AttributeSpec(text, "yes/no", description="read as words") for text in texts]
 
 
 class NoBank(Bank):
-    """The bank of a generator without attributes.
-
-    Queries can then only name texts in quotes, such as "a person in a hat", which a reader of words predicts.
-    """
+    """The bank of a generator without attributes, whose queries can only name texts in quotes for a reader of words."""
 
     part = "attributes"
 
@@ -542,17 +487,14 @@ class NoBank(Bank):
 
 
 def with_texts(bank: Bank, words: Words, texts: Sequence[str], samples: Callable[[], tuple[Tensor, Tensor]]) -> Bank:
-    """Return a bank with the attributes of `bank`, and a yes/no attribute for each text: whether the text is true.
+    """A bank with the attributes of `bank`, and a yes/no attribute for each text: whether the text is true.
 
-    If `bank` has heads or no attributes, a new head is fitted for each text. If `bank` predicts from pictures, the
-    reader of words predicts from the same pictures whether the texts are true, and the new bank has no gradient.
+    If `bank` predicts from pictures, the reader of words does so from the same pictures, without a gradient. Otherwise,
+    a new head is fitted for each text.
 
     Args:
-        bank: the bank of a model.
-        words: the reader of words, such as CLIP, which compares pictures with texts.
-        texts: the texts.
         samples: function that returns latents of n random pictures, (n, dim), and the log-odds of the texts for these
-            pictures by `words`, (n, texts). Heads are fitted to them. Not called if `bank` predicts from pictures.
+            by `words`, (n, texts), to which heads are fitted.
     """
     vocabulary = bank.vocabulary.extended(specs_of(texts))
     reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
@@ -577,14 +519,10 @@ of latents in each step, learning rate (which falls to 0 along a cosine), and we
 @torch.inference_mode(False)
 @torch.enable_grad()
 def fit_head(latents: Float[Tensor, "n dim"], log_odds: Float[Tensor, " n"]) -> Head:
-    """Fit a head that predicts from a latent whether a text is true of its picture; the same in every run.
+    """Fit a head that predicts from a latent whether a text is true of its picture; the same in every run on a machine.
 
-    The head is fitted to the probabilities of a reader of words. On another machine, or another device, the head may
-    differ by rounding errors.
-
-    Args:
-        latents: latents of random pictures.
-        log_odds: log-odds of the text for these pictures, by the reader.
+    It is fitted to the probabilities that a reader of words gives to the pictures of `latents`, as log-odds. On another
+    machine or device it may differ by rounding errors.
     """
     x, goal = latents.detach().clone().float(), log_odds.detach().clone().float().sigmoid()
     dim, random = x.shape[1], torch.Generator().manual_seed(0)

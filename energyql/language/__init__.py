@@ -1,7 +1,4 @@
-"""The query language: queries as text, queries written with Python operators, and the tree that both become.
-
-Nothing in this package imports torch.
-"""
+"""The query language, without torch: queries as text or with Python operators, and the tree that both become."""
 
 from energyql.language.binder import bind
 from energyql.language.expr import (

@@ -26,8 +26,7 @@ class _Problem(NamedTuple):
     """A mistake in one predicate, such as `age > 7` where ages run from 0 to 1.
 
     Attributes:
-        message: what is wrong.
-        hint: advice for the user, as text; `None` for no advice.
+        hint: advice for the user, as text.
         wrong: the wrong values, which the error underlines; if there are none, it underlines the whole predicate.
         instead: texts of predicates, each of which can replace the wrong predicate (`age > 0.7`).
         values: for a wrong value such as `blak`, the similar value that can replace it, as text of a query (`black`).
@@ -46,18 +45,17 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
     Args:
         expr: the tree of the query.
         vocabulary: the attributes of the model.
-        query: the text that `expr` was parsed from. Errors show this text with the mistakes underlined. By default
-            errors show `str(expr)`.
+        query: the text that `expr` was parsed from, in which errors underline mistakes; by default `str(expr)`.
 
     Returns:
-        The tree of the query. In it, every `age = 0.7` that was written without a tolerance has the tolerance that the
-        vocabulary gives for the attribute. Names in quotes are of class `Quoted` if they are texts about pictures, and
-        plain if the vocabulary lists them.
+        The tree. In it, every `age = 0.7` without a tolerance has that of the vocabulary, and names in quotes are of
+        class `Quoted` only if they are texts about pictures.
 
     Raises:
-        UnknownAttribute: the query has names that are not in the vocabulary; one error reports all of these names.
+        UnknownAttribute: names are not in the vocabulary; one error reports all of them.
         KindError: an attribute is used against its kind (`smile > 0.5` for a yes/no attribute), or with a value that it
             cannot have; one error reports all mistakes of both kinds.
+        LimitError: a text about pictures is longer than 400 characters.
     """
     nodes = predicates(expr)
     unknown = [i for i, node in enumerate(nodes) if node.name not in vocabulary and not is_words(node, vocabulary)]
@@ -80,10 +78,7 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
 
 
 def is_words(node: Predicate, vocabulary: Vocabulary) -> bool:
-    """Return whether a predicate is a text about pictures, such as `"a person in a hat"`.
-
-    It is such a text if the vocabulary allows them, the name is in quotes, and no attribute has this name.
-    """
+    """Whether a predicate is a text about pictures: in quotes, no attribute's name, and allowed by the vocabulary."""
     return vocabulary.reads_words and isinstance(node.name, Quoted) and node.name not in vocabulary
 
 
@@ -166,14 +161,7 @@ def _wrong_kinds(query: str | None, nodes: Sequence[Predicate], problems: Collec
 
 
 def _shown(expr: Expr, query: str | None, wrong: Iterable[int]) -> tuple[str | None, list[Predicate]]:
-    """Return the text of a query that an error shows, and the wrong predicates, with spans in this text.
-
-    Args:
-        expr: the tree of the query.
-        query: the text that `expr` was parsed from; `None` to print `expr`, and to parse the printed text. The text in
-            the result is `None` if the printed text is too long to be parsed.
-        wrong: indices of the wrong predicates in `predicates(expr)`.
-    """
+    """Text of a query that an error shows (`None` if it is too long), and the `wrong` predicates with spans in it."""
     if query is None:
         with suppress(EnergyQLError):  # too long to be parsed again: the message has to do
             expr, query = as_query(expr)
@@ -182,15 +170,9 @@ def _shown(expr: Expr, query: str | None, wrong: Iterable[int]) -> tuple[str | N
 
 
 def _spans(query: str | None, node: Predicate, wrong: Collection[str | float] | None = ()) -> list[Span]:
-    """Return the spans of the wrong values in a predicate; if none are found, the span of the whole predicate.
+    """Spans of the `wrong` values in a predicate, or of its attribute name for `None`; else of the whole predicate.
 
-    The text of the predicate is tokenized again here, because a node of the tree has the span of the whole predicate
-    only.
-
-    Args:
-        query: the text of the whole query; `None` if there is none, which gives no spans.
-        node: the predicate. If it has no span, there are no spans.
-        wrong: the wrong values of the predicate; `None` to find the attribute name in place of values.
+    The predicate is tokenized again, because the tree has no spans of its parts.
     """
     if query is None or node.span is None:
         return []

@@ -1,11 +1,9 @@
 """The nodes of a query's tree (connectives, counts, constants, conditions on attributes), and `E`, to build them.
 
-A tree can be as deep as `MAX_DEPTH`, too deep for a recursive walk on Python's own stack, and one node may occur in it
-several times. So every method in this module is iterative, and the depth, size and hash of a node are computed once,
-when the node is built.
-
-The class of a connective defines the connective's keyword, precedence, drawing, and meaning in terms of AND, OR and NOT
-(method `_lower`). Only the syntax of the connective is elsewhere, in grammar/query.lark.
+A tree can be as deep as `MAX_DEPTH`, too deep for recursion, and one node may occur in it several times. So every
+method is iterative, and the depth, size and hash of a node are computed once, when it is built. The class of a
+connective defines its keyword, precedence, drawing, and meaning in terms of AND, OR and NOT (method `_lower`); only its
+syntax is elsewhere, in grammar/query.lark.
 """
 
 from __future__ import annotations
@@ -34,9 +32,9 @@ from energyql.vocabulary import Vocabulary
 MAX_DEPTH = 200
 """Most levels of nesting of a query, whether it is written as text or in Python."""
 MAX_NODES = 65_536
-"""Most nodes of a query; no text of a length that the parser accepts has more."""
+"""Most nodes of a query; no text that the parser accepts has more."""
 MAX_WEIGHT = 1_000_000
-"""Largest weight, and largest product of nested weights. It keeps energies far below the largest float32."""
+"""Largest weight, and largest product of nested weights, so that energies stay far below the largest float32."""
 MAX_SHOWN = 2000
 """Most characters of a query that a notebook shows above the drawing of its tree."""
 ATOM = 80
@@ -54,46 +52,37 @@ T = TypeVar("T")
 class Kernel(Protocol[T]):
     """The operations from which the values of all connectives are computed. Each evaluator of queries is a subclass.
 
-    `T` is the type of the values that an evaluator computes: indices of nodes of a decision diagram, arrays of
-    booleans, tensors, or other trees. The class of a connective expresses it by these operations (IMPLIES is
-    `NOT left OR right`), so a new connective needs no change in any evaluator. An operand that occurs twice in such a
-    definition is evaluated once. The technique is known as a tagless interpreter (Carette, Kiselyov, Shan 2009).
+    `T` is the type of the values: indices of nodes of a decision diagram, arrays of booleans, tensors, or other trees.
+    The class of a connective expresses it by these operations (IMPLIES is `NOT left OR right`), so a new connective
+    needs no change in any evaluator. The technique is known as a tagless interpreter (Carette, Kiselyov, Shan 2009).
     """
 
     def leaf(self, node: Expr) -> T:
-        """Return the value of a predicate (a condition on an attribute) or of the constant `TRUE` or `FALSE`."""
+        """Value of a predicate (a condition on an attribute) or of the constant `TRUE` or `FALSE`."""
 
     def negation(self, value: T) -> T:
-        """Return the value of `NOT part`, where `value` is the value of the part."""
+        """Value of `NOT part`, from the value of the part."""
 
     def conjunction(self, values: Sequence[T]) -> T:
-        """Return the value of AND, from the values of one or more operands."""
+        """Value of AND, from the values of one or more operands."""
 
     def disjunction(self, values: Sequence[T]) -> T:
-        """Return the value of OR, from the values of one or more operands."""
+        """Value of OR, from the values of one or more operands."""
 
     def choice(self, test: T, then: T, otherwise: T) -> T:
-        """Return the value of `(test AND then) OR (NOT test AND otherwise)`, from the values of its three parts."""
+        """Value of `(test AND then) OR (NOT test AND otherwise)`."""
         return self.disjunction([self.conjunction([test, then]), self.conjunction([self.negation(test), otherwise])])
 
     def count(self, quantifier: str, count: int, values: Sequence[T]) -> T:
-        """Return the value of a count such as `AT LEAST 2 OF (...)`, from the values of one or more operands.
-
-        In this example `quantifier` is "AT LEAST" and `count` is 2. The other quantifiers are "AT MOST" and "EXACTLY".
-        """
+        """Value of `quantifier count OF (...)`, where the quantifier is "AT LEAST", "AT MOST" or "EXACTLY"."""
 
     def weighted(self, factor: float, value: T) -> T:
-        """Return the value of `factor * part`, a part with a weight, where `value` is the value of the part."""
+        """Value of `factor * part`, from the value of the part."""
 
     def chain(self, combine: Callable[[T, T], T], values: Sequence[T]) -> T:
-        """Return the value of one or more operands that an associative connective of two operands joins.
+        """Value of one or more operands that an associative connective of two operands joins, from left to right.
 
-        This method combines neighbours pair by pair, as in a balanced tree. The result is the same as from left to
-        right, and intermediate results are smaller. A subclass may override the method to use another order.
-
-        Args:
-            combine: function that returns the value of the connective from the values of two operands.
-            values: the values of the operands, from left to right.
+        Neighbours are combined pair by pair, as in a balanced tree, which keeps intermediate results small.
         """
         level = list(values)
         while len(level) > 1:
@@ -103,10 +92,7 @@ class Kernel(Protocol[T]):
 
 
 def _reflected(operator: str) -> Callable[[Expr, object], Expr]:
-    """Return a method that raises `ArgumentError`, because the left side of `operator` is no expression.
-
-    Python calls this method for `other & expression` if `other` is no expression. `operator` is a sign such as "&".
-    """
+    """Method that raises an `ArgumentError` for `other & expression` (or another sign) if `other` is no expression."""
     return lambda self, other: check_operand(other, operator)
 
 
@@ -171,19 +157,15 @@ class Expr:
         self._set(children=tuple(children), depth=depth, size=size, _heaviest=heaviest, _hash=key)
 
     def _check(self) -> None:
-        """Check the fields of a new node and bring them to a normal form.
-
-        Raises:
-            ArgumentError: a field has a wrong value.
-        """
+        """Check the fields of a new node and bring them to a normal form; an `ArgumentError` if one is wrong."""
 
     def _set(self, **fields: object) -> None:
-        """Set fields of this node although it is frozen. Only for a new node that no other code has used yet."""
+        """Set fields of this node although it is frozen; only for a new node that no other code has used yet."""
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
     def walk(self) -> Iterator[Expr]:
-        """Yield every node of the tree. A node comes before its operands, and operands come from left to right."""
+        """Yield every node of the tree: a node before its operands, and operands from left to right."""
         stack = [self]
         while stack:
             node = stack.pop()
@@ -191,10 +173,7 @@ class Expr:
             stack.extend(reversed(node.children))
 
     def fold(self, combine: Callable[[Expr, list[T]], T]) -> T:
-        """Compute a value for each node of the tree, operands first, and return the value of this node, the root.
-
-        The value of a node is `combine(node, results)`, where `results` are the values of the node's operands.
-        """
+        """Compute for each node, operands first, `combine(node, values of its operands)`; return the root's value."""
         order: list[Expr] = []
         results: list[T] = []
         stack = [self]
@@ -207,28 +186,19 @@ class Expr:
         return results[0]
 
     def map(self, change: Callable[[Expr], Expr]) -> Expr:
-        """Return the tree in which `change(node)` replaces every node; operands are replaced before their parents.
-
-        A node is not copied if neither the node nor anything below it was replaced.
-        """
+        """The tree with `change(node)` in place of every node, operands first; unchanged parts are not copied."""
         return self.fold(lambda node, operands: change(node.with_children(operands)))
 
     def evaluate(self, kernel: Kernel[T]) -> T:
-        """Return the value of the tree; `kernel` has the operations that compute the value of each connective."""
+        """The value of the tree, computed by the operations of `kernel`."""
         return cast(T, self.fold(lambda node, operands: node._lower(kernel, operands)))
 
     def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
-        """Return the value of this node, computed by operations of `kernel` from `operands`, the operands' values.
-
-        The meaning of a connective is defined by the `_lower` of its class.
-        """
+        """The value of this node from those of its operands: the meaning of a connective, in operations of `kernel`."""
         return kernel.leaf(self)
 
     def with_children(self, children: Sequence[Expr]) -> Expr:
-        """Return a copy of this node with `children` as operands; their number must be that of the present operands.
-
-        If `children` are the present operands, the same objects, the result is this node itself.
-        """
+        """A copy of this node with as many other operands; this node itself if they are the present ones."""
         if all(new is old for new, old in zip(children, self.children, strict=True)):
             return self
         return cast(Expr, self._build(self._data(), children, self.span))
@@ -279,21 +249,20 @@ class Expr:
         return self.level
 
     def _spell(self, operands: Sequence[str]) -> str:
-        """Return the text of this node, such as `a AND b`; `operands` are the texts of its operands."""
+        """The text of this node, such as `a AND b`, from the texts of its operands."""
         return f" {self.word} ".join(self._enclosed(operands))
 
     def _spell_negated(self) -> str | None:
-        """Return the text of the negation of this node if it needs no NOT, as in `age != 0.7`; else `None`."""
+        """The text of the negation of this node if it needs no NOT, as in `age != 0.7`; else `None`."""
         return None
 
     def _enclosed(self, operands: Sequence[str]) -> list[str]:
-        """Return `operands`, the texts of the operands, in parentheses where this node's connective requires them."""
+        """The texts of the operands, in parentheses where this node's connective requires them."""
         least = [self.level + (place not in self.nests) for place in range(len(operands))]
         rows = zip(operands, self.children, least, strict=True)
         return [text if child._binding >= level else f"({text})" for text, child, level in rows]
 
     def _box(self) -> Box:
-        """Return the box of this node in a drawing of the tree."""
         if not self.children:
             return Box(to_text(self), role="leaf")
         note = self.note_of_many if len(self.children) > 2 else ""
@@ -322,11 +291,11 @@ class Expr:
     __rmul__ = __mul__
 
     def implies(self, other: Expr) -> Expr:
-        """Return `self IMPLIES other`, the same as `self >> other`."""
+        """`self IMPLIES other`, the same as `self >> other`."""
         return Implies(self, other)
 
     def iff(self, other: Expr) -> Expr:
-        """Return `self IFF other`: both are true or both are false."""
+        """`self IFF other`: both are true or both are false."""
         return Iff((self, other))
 
     def __bool__(self) -> NoReturn:
@@ -343,13 +312,7 @@ class Expr:
 
 
 def _rebuild(flat: list[tuple[type[Expr], tuple[object, ...], int]], spans: list[Span | None]) -> Expr:
-    """Return the tree that is stored in a pickle.
-
-    Args:
-        flat: for each node its class, its data (all fields but operands) and the number of its operands. A node comes
-            before its operands.
-        spans: the span of each node, in the order of `flat`.
-    """
+    """The tree that a pickle stores: class, data and number of operands of each node, as `Expr.walk` yields them."""
     nodes: list[Expr] = []
     for (kind, data, arity), span in zip(reversed(flat), reversed(spans), strict=True):
         nodes.append(kind._build(data, [nodes.pop() for _ in range(arity)], span))
@@ -357,16 +320,15 @@ def _rebuild(flat: list[tuple[type[Expr], tuple[object, ...], int]], spans: list
 
 
 def to_text(expr: Expr) -> str:
-    """Return a query as text that parses to an equal tree, with upper-case keywords and the fewest parentheses."""
+    """A query as text that parses to an equal tree, with upper-case keywords and the fewest parentheses."""
     return expr.fold(lambda node, texts: node._spell(texts))
 
 
 def draw_tree(expr: Expr, *, standalone: bool = False) -> Markup:
-    """Return a drawing of a query's tree as SVG, with operands in the order of the text.
+    """Draw a query's tree as SVG, with operands in the order of the text; above `MOST_BOXES` nodes, their number.
 
-    For a tree with more than `MOST_BOXES` nodes (120), the drawing is one box that shows the number of nodes. The SVG
-    has the colours of the page around it. With `standalone` it is for a separate file, with a background and fixed
-    colours.
+    The SVG has the colours of the page around it; with `standalone` it is for a separate file, with a background and
+    fixed colours.
     """
     if expr.size > MOST_BOXES:
         large = Box(f"too large to draw: {expr.size:,} parts", role="root")
@@ -383,11 +345,7 @@ def draw_tree(expr: Expr, *, standalone: bool = False) -> Markup:
 
 
 def check_operand(value: object, operator: str) -> Expr:
-    """Return `value` if it is an expression; `operator` is the sign or name of the connective, for the error message.
-
-    Raises:
-        ArgumentError: `value` is not an expression.
-    """
+    """Return `value` if it is an expression; an `ArgumentError` names the sign or name `operator` of the connective."""
     if isinstance(value, Expr):
         return value
     hints = {
@@ -399,16 +357,7 @@ def check_operand(value: object, operator: str) -> Expr:
 
 
 def check_operands(kind: str, values: object, least: int) -> tuple[Expr, ...]:
-    """Return the operands of a node as a tuple.
-
-    Args:
-        kind: what error messages call the node, such as "And".
-        values: the operands.
-        least: the smallest number of operands that the node may have.
-
-    Raises:
-        ArgumentError: `values` is no iterable of expressions, or has fewer than `least` expressions.
-    """
+    """The operands of a node as a tuple; an `ArgumentError` if one is no expression, or they are fewer than `least`."""
     if isinstance(values, (str, Expr)) or not isinstance(values, Iterable):
         raise ArgumentError(f"{kind} takes a tuple of expressions, not {shorten(repr(values))}")
     operands = tuple(check_operand(value, kind) for value in values)
@@ -537,13 +486,7 @@ _COUNTED, _UNCOUNTED = ("AT LEAST", "AT MOST", "EXACTLY"), ("ALL", "ANY", "NONE"
 
 
 def allowed_counts(quantifier: str, count: int | None, size: int) -> range:
-    """Return the numbers of true operands with which a count holds. For AT LEAST 2 of three operands they are 2 and 3.
-
-    Args:
-        quantifier: "AT LEAST", "AT MOST" or "EXACTLY", with a `count`; or "ALL", "ANY" or "NONE".
-        count: the number after the quantifier; `None` for "ALL", "ANY" and "NONE".
-        size: number of operands in all.
-    """
+    """The numbers of true operands, of `size`, with which a `Cardinality` is true: 2 and 3 for AT LEAST 2 of three."""
     if count is None:
         least, most = {"ALL": (size, size), "ANY": (1, size), "NONE": (0, 0)}[quantifier]
     else:
@@ -558,7 +501,7 @@ class Cardinality(Expr):
 
     Attributes:
         quantifier: "AT LEAST", "AT MOST" or "EXACTLY", with a `count`; or "ALL", "ANY" or "NONE".
-        count: the number after the quantifier (2 in the example); `None` for "ALL", "ANY" and "NONE".
+        count: the number after the quantifier; `None` for "ALL", "ANY" and "NONE".
         operands: one or more expressions.
     """
 
@@ -609,39 +552,37 @@ Operands = Expr | Iterable[Expr]
 
 
 def at_least(count: int, *operands: Operands) -> Expr:
-    """Return `AT LEAST count OF (...)`, which is true where `count` or more of the operands are true.
-
-    Operands are expressions or lists of expressions.
+    """`AT LEAST count OF (...)`: `count` or more operands are true. Operands are expressions or lists of them.
 
     Raises:
-        ArgumentError: `count` is no whole number, is below 0, or is above the number of operands; an operand is no
-            expression; or there are no operands.
+        ArgumentError: `count` is no whole number, is below 0, or is above the number of operands; or an operand is no
+            expression, or there is none.
     """
     return Cardinality("AT LEAST", count, _flatten(operands))
 
 
 def at_most(count: int, *operands: Operands) -> Expr:
-    """Return `AT MOST count OF (...)`: at most `count` operands are true. Operands are expressions or lists of them."""
+    """`AT MOST count OF (...)`: at most `count` operands are true. Operands are expressions or lists of them."""
     return Cardinality("AT MOST", count, _flatten(operands))
 
 
 def exactly(count: int, *operands: Operands) -> Expr:
-    """Return `EXACTLY count OF (...)`: exactly `count` operands are true. Operands are expressions or lists of them."""
+    """`EXACTLY count OF (...)`: exactly `count` operands are true. Operands are expressions or lists of them."""
     return Cardinality("EXACTLY", count, _flatten(operands))
 
 
 def all_of(*operands: Operands) -> Expr:
-    """Return `ALL OF (...)`: every operand is true. Operands are expressions or lists of them."""
+    """`ALL OF (...)`: every operand is true. Operands are expressions or lists of them."""
     return Cardinality("ALL", None, _flatten(operands))
 
 
 def any_of(*operands: Operands) -> Expr:
-    """Return `ANY OF (...)`: at least one operand is true. Operands are expressions or lists of them."""
+    """`ANY OF (...)`: at least one operand is true. Operands are expressions or lists of them."""
     return Cardinality("ANY", None, _flatten(operands))
 
 
 def none_of(*operands: Operands) -> Expr:
-    """Return `NONE OF (...)`: no operand is true. Operands are expressions or lists of them."""
+    """`NONE OF (...)`: no operand is true. Operands are expressions or lists of them."""
     return Cardinality("NONE", None, _flatten(operands))
 
 
@@ -674,8 +615,8 @@ FALSE = Constant(False)
 class Predicate(Expr):
     """Base of conditions on the attribute `name`.
 
-    `form` is the way of writing the condition. It is `BARE` for the name alone (`smile`), `CLASSES` for a comparison
-    with classes (`hair = black`), and `NUMBERS` for a comparison with numbers (`age > 0.6`).
+    `form` is the way of writing the condition: `BARE` for the name alone (`smile`), `CLASSES` for a comparison with
+    classes (`hair = black`), `NUMBERS` for one with numbers (`age > 0.6`).
     """
 
     form: ClassVar[str]
@@ -686,16 +627,13 @@ class Predicate(Expr):
 
 
 def predicates(expr: Expr) -> list[Predicate]:
-    """Return the predicates (conditions on attributes) of a query, in the order of its text."""
+    """The predicates (conditions on attributes) of a query, in the order of its text."""
     return [node for node in expr.walk() if isinstance(node, Predicate)]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Attribute(Predicate):
-    """The condition that a yes/no attribute is true, as in `smile`.
-
-    In Python, `E.age` in `E.age > 0.6` is also an object of this class; the comparison returns another condition.
-    """
+    """The condition that a yes/no attribute is true, as in `smile`; also the `E.age` in `E.age > 0.6`."""
 
     form = BARE
 
@@ -728,10 +666,9 @@ class Attribute(Predicate):
         return Interval(self.name, bound, None, low_closed=True)
 
     def eq(self, value: str | float) -> Expr:
-        """Return the condition that the attribute has the value `value`.
+        """The condition `hair = black` for a string, or `age = 0.7` for a number.
 
-        For a string the condition is one like `hair = black`. For a number it is one like `age = 0.7`, which is true
-        within the tolerance that the model's vocabulary gives for the attribute.
+        A number is equal if it is within the tolerance that the model's vocabulary gives for the attribute.
 
         Raises:
             ArgumentError: `value` is a truth value, or cannot be a value of an attribute.
@@ -741,19 +678,19 @@ class Attribute(Predicate):
         return OneOf(self.name, (value,)) if isinstance(value, str) else Near(self.name, value)
 
     def ne(self, value: str | float) -> Expr:
-        """Return the negation of `eq(value)`: `hair != black` for a string, `age != 0.7` for a number."""
+        """The negation of `eq(value)`: `hair != black` for a string, `age != 0.7` for a number."""
         return self.not_in([value]) if isinstance(value, str) else Not(self.eq(value))
 
     def is_in(self, values: Iterable[str]) -> Expr:
-        """Return the condition that the attribute has one of `values`, as in `hair IN {black, gray}`."""
+        """The condition that the attribute has one of `values`, as in `hair IN {black, gray}`."""
         return OneOf(self.name, values)  # type: ignore[arg-type]  # OneOf makes it a tuple
 
     def not_in(self, values: Iterable[str]) -> Expr:
-        """Return the condition that the attribute has none of `values`, as in `hair NOT IN {black, gray}`."""
+        """The condition that the attribute has none of `values`, as in `hair NOT IN {black, gray}`."""
         return OneOf(self.name, values, negated=True)  # type: ignore[arg-type]  # OneOf makes it a tuple
 
     def is_between(self, low: float, high: float, closed: Closed = "both") -> Expr:
-        """Return the condition that the attribute lies between `low` and `high`, as in `age IN [0.2, 0.4]`.
+        """The condition that the attribute lies between `low` and `high`, as in `age IN [0.2, 0.4]`.
 
         `closed` says which of the two ends belong to the interval: "both", "left", "right" or "none".
         """
@@ -762,7 +699,7 @@ class Attribute(Predicate):
         return Interval(self.name, low, high, closed in ("both", "left"), closed in ("both", "right"))
 
     def near(self, value: float, tolerance: float | None = None) -> Expr:
-        """Return the condition that the attribute is within `tolerance` of `value`, as in `age = 0.7 +- 0.05`.
+        """The condition that the attribute is within `tolerance` of `value`, as in `age = 0.7 +- 0.05`.
 
         `None` stands for the tolerance that the model's vocabulary gives for the attribute.
         """
@@ -771,10 +708,7 @@ class Attribute(Predicate):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OneOf(Predicate):
-    """The condition that a categorical attribute has one of `values`, as in `hair = black`.
-
-    If `negated` is true, the condition is that the attribute has none of `values`, as in `hair NOT IN {black, red}`.
-    """
+    """The condition that a categorical attribute has one of `values` (`hair = black`), or none of them if `negated`."""
 
     form = CLASSES
     values: tuple[str, ...]
@@ -799,8 +733,8 @@ class OneOf(Predicate):
 class Interval(Predicate):
     """The condition that a continuous attribute lies between bounds: `age > 0.6`, `0.2 < age <= 0.4`.
 
-    `low` or `high` is `None` if the interval has no bound on that side. `low_closed` and `high_closed` say whether the
-    bound itself belongs to the interval (`<=` in place of `<`).
+    `low` or `high` is `None` if there is no bound on that side; `low_closed` and `high_closed` say whether the bound
+    belongs to the interval (`<=` in place of `<`).
     """
 
     form = NUMBERS
@@ -810,10 +744,7 @@ class Interval(Predicate):
     high_closed: bool = False
 
     def bounds(self, tolerance: float) -> tuple[float, float]:
-        """Return the lower and the upper end of the interval; an end without a bound is infinite.
-
-        `tolerance` is not used; the method has it because `Near.bounds` uses one.
-        """
+        """The lower and upper end, infinite without a bound; `tolerance` is there for `Near.bounds` and not used."""
         return -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
 
     def _check(self) -> None:
@@ -849,10 +780,7 @@ class Near(Predicate):
     tolerance: float | None = None
 
     def bounds(self, tolerance: float) -> tuple[float, float]:
-        """Return the lower and the upper end of the interval around `value`.
-
-        The argument `tolerance` is used only if the condition was written without a tolerance.
-        """
+        """The lower and upper end of the interval around `value`; `tolerance` is used if the condition has none."""
         tolerance = tolerance if self.tolerance is None else self.tolerance
         return self.value - tolerance, self.value + tolerance
 
@@ -898,12 +826,9 @@ class Namespace:
 
 
 class ModelNamespace(Namespace):
-    """The attributes of one model by name, for queries in Python.
+    """The attributes of one model, for queries in Python: like `E`, but with names that notebooks complete.
 
-    It works like `E`, but notebooks complete the names, and an unknown name raises `UnknownAttribute`.
-
-    Args:
-        vocabulary: the attributes of the model.
+    An unknown name raises `UnknownAttribute`.
     """
 
     __slots__ = ("_vocabulary",)

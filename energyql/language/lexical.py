@@ -14,7 +14,7 @@ from energyql.vocabulary import check_finite, check_text
 
 @cache
 def grammar() -> str:
-    """Return the grammar of the query language: the text of grammar/query.lark."""
+    """The grammar of the query language: the text of grammar/query.lark."""
     # Installed, it is in energyql/grammar. Python that is started in a checkout takes the checkout's energyql instead.
     is_installed = find_spec("energyql.grammar") is not None
     folder = files("energyql.grammar") if is_installed else Path(__file__).parents[2] / "grammar"
@@ -23,10 +23,7 @@ def grammar() -> str:
 
 @cache
 def keywords() -> frozenset[str]:
-    """Return the reserved words of the query language, such as AND, in upper case.
-
-    If the name of an attribute is a reserved word, in upper or lower case, a query writes it in double quotes.
-    """
+    """The reserved words of the query language, such as AND, in upper case; as names, in any case, they need quotes."""
     return frozenset(re.findall(r'^[A-Z]+\.\d: "([A-Z]+)"i END', grammar(), re.MULTILINE))
 
 
@@ -43,11 +40,7 @@ class Quoted(str):
 
 
 def quote(name: str) -> str:
-    """Return a name or value as a query writes it.
-
-    The result is in double quotes if the name is a keyword, has characters such as blanks (`"dark brown"`), or is of
-    class `Quoted`.
-    """
+    """A name or value as a query writes it: in quotes if it is a keyword, is `Quoted`, or has signs such as blanks."""
     if name.isidentifier() and not _keyword().fullmatch(name) and not isinstance(name, Quoted):
         return name
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
@@ -55,29 +48,21 @@ def quote(name: str) -> str:
 
 
 def check_name(value: object, what: str = "a name") -> str:
-    """Return `value` in Unicode normal form C if it can be a name; `what` describes it in error messages.
+    """Check that a value can be a name, and return it in Unicode's normal form NFC; `what` names it in errors.
 
     Raises:
-        ArgumentError: `value` is no string, is empty, or contains control characters or line separators.
+        ArgumentError: it is no string, is empty, or contains control characters or line separators.
     """
     return check_text(value, what, ArgumentError)
 
 
 def check_number(value: object, what: str) -> float:
-    """Return `value` as a float; `what` describes it in error messages, as in "a bound".
-
-    Raises:
-        ArgumentError: `value` is not a real number, is a truth value, or is not finite.
-    """
+    """Check that a value is a finite number, and no truth value; `what`, as in "a bound", names it in errors."""
     return check_finite(value, what, ArgumentError)
 
 
 def check_positive(value: object, what: str) -> float:
-    """Return `value`, a number above 0, as a float; `what` describes it in error messages, as in "a tolerance".
-
-    Raises:
-        ArgumentError: `value` is no finite number above 0.
-    """
+    """Check that a value is a finite number above 0; `what`, as in "a tolerance", names it in errors."""
     result = check_number(value, what)
     if result <= 0:
         raise ArgumentError(f"{what} must be greater than 0, not {show_number(result)}")
@@ -85,21 +70,15 @@ def check_positive(value: object, what: str) -> float:
 
 
 def show_number(value: float) -> str:
-    """Return the shortest text from which Python reads the same number: "1" for 1.0, "0.1" for 0.1."""
+    """The shortest text from which Python reads the same number: "1" for 1.0, "0.1" for 0.1."""
     return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(value)
 
 
 def shorten(text: str, limit: int = 40) -> str:
-    """Return `text`; if it is longer than `limit` characters it is cut to that length, with "..." at its end."""
+    """Cut a text that is longer than `limit` characters to that length, with "..." at its end."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def plural(count: int, noun: str, several: str = "") -> str:
-    """Return a count with its noun, such as "3 pictures" or "1 picture".
-
-    Args:
-        count: the count.
-        noun: the noun, in the singular.
-        several: plural of the noun; by default the noun with an "s".
-    """
+    """A count with its noun, such as "3 pictures" or "1 picture"; `several` is a plural that does not end in -s."""
     return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"

@@ -1,8 +1,8 @@
 """The parser: from the text of a query to its tree, and errors for texts that do not parse.
 
 The grammar is in grammar/query.lark. Lark calls the methods of `TreeBuilder` while it parses, operands first, so that
-no function recurses into deep queries. The argument of a method is the list of all tokens and nodes that its grammar
-rule matched. Brackets and commas are in the list too, because the span of the new node includes them.
+no function recurses into deep queries. A method takes all tokens and nodes that its grammar rule matched, brackets and
+commas too, because the span of the new node includes them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 def text_of(token: Token) -> str:
-    """Return the name that a NAME or QUOTED token stands for, without double quotes and escapes.
+    """The name that a NAME or QUOTED token stands for, without double quotes and escapes.
 
     Raises:
         QuerySyntaxError: a quoted name is empty, or contains an unknown escape or a control character.
@@ -59,21 +59,18 @@ def text_of(token: Token) -> str:
 
 
 def token_span(token: Token) -> Span:
-    """Return the span of a token: the range of the token's characters in the text of the query."""
+    """The range of a token's characters in the text of the query."""
     start = token.start_pos or 0
     return Span(start, start + len(token))
 
 
 def _of(kind: type[Expr]) -> Callable[[TreeBuilder, list[Part]], Expr]:
-    """Return a method of `TreeBuilder` that makes a node of class `kind` from what the grammar rule matched."""
+    """Method of `TreeBuilder` that makes a node of class `kind`."""
     return lambda self, parts: _node(parts, kind._build, (), _exprs(parts))
 
 
 class TreeBuilder:
-    """Methods that make the nodes of the tree. Lark calls the method `group` for a match of the grammar rule `group`.
-
-    `parts` are the tokens and nodes that the rule matched.
-    """
+    """Methods that make the nodes of the tree, each named as its grammar rule; `parts` are what the rule matched."""
 
     iff, or_, xor, and_ = _of(Iff), _of(Or), _of(Xor), _of(And)
     implies, not_ = _of(Implies), _of(Not)
@@ -144,16 +141,7 @@ def _node(parts: Sequence[Part], kind: Callable[..., Expr], *fields: object) -> 
 
 
 def _checked(parts: Sequence[Part], make: Callable[[], _Result]) -> _Result:
-    """Return the result of `make()`; errors that `make` raises get spans in the text of the query.
-
-    Args:
-        parts: the tokens and nodes that an error underlines, if the error has no spans yet.
-        make: function without arguments.
-
-    Raises:
-        QuerySyntaxError: `make` raised an `ArgumentError`; the new error has its message and hint.
-        LimitError: `make` raised this error.
-    """
+    """Result of `make()`, with an `ArgumentError` as a `QuerySyntaxError`; errors without spans get that of `parts`."""
     try:
         return make()
     except ArgumentError as error:
@@ -223,7 +211,7 @@ _HINTS: list[tuple[str | None, Collection[str] | None, Collection[str] | None, s
 
 
 def diagnose(before: Sequence[Token], wrong: Token | None, expected: set[str]) -> QuerySyntaxError:
-    """Return the error for the first token of a text that does not fit the grammar.
+    """Error for the first token of a text that does not fit the grammar.
 
     Args:
         before: the tokens of the text before the wrong token.
@@ -259,13 +247,7 @@ def diagnose(before: Sequence[Token], wrong: Token | None, expected: set[str]) -
 
 
 def _missing(last: Token | None, kind: str, expected: set[str]) -> str:
-    """Return the name of what is missing between two neighbouring tokens, such as "an operator".
-
-    Args:
-        last: the first of the two tokens; `None` at the start of the text.
-        kind: type of the second token, which does not fit; empty at the end of the text.
-        expected: the types of token that the grammar allows after `last`.
-    """
+    """Name of what is missing between `last` and a token of type `kind` ("" at the end), such as "an operator"."""
     if last is None or {"LPAR", "NOT"} <= expected:
         return "an attribute" if kind in _COMPARISONS else "a weight" if kind == "STAR" else "an operand"
     if kind and "AND" in expected:  # every operator between two operands is accepted where AND is
@@ -312,7 +294,7 @@ _INSTEAD = {
 
 
 def parse(text: str) -> Expr:
-    """Return the tree of a query; attribute names are not checked (`bind` does that).
+    """The tree of a query; attribute names are not checked (`bind` does that).
 
     Args:
         text: a query, such as `"smile AND NOT (glasses OR beard)"`.
@@ -339,19 +321,10 @@ def parse(text: str) -> Expr:
 
 
 def as_query(query: str | Expr) -> tuple[Expr, str]:
-    """Return the tree of a query and the text of the query. The spans in the tree are ranges of this text.
+    """The tree of a query, given as text or tree, and the text that its spans refer to; errors are those of `parse`.
 
-    If `query` is a tree, it is printed and the printed text is parsed. There are two reasons: a tree made in Python has
-    no spans, and a tree that was combined from several parsed queries has spans in several texts.
-
-    Args:
-        query: a query as text or as a tree.
-
-    Raises:
-        QuerySyntaxError: the text is not a query.
-        LimitError: the text is longer than 64 KiB, or nested more than 200 levels deep; or nested weights multiply to
-            more than a million.
-        ArgumentError: `query` is neither text nor a tree.
+    A tree is printed and parsed again: made in Python, it has no spans, and combined from several queries, those of
+    several texts.
     """
     text = str(query) if isinstance(query, Expr) else query
     return parse(text), text
@@ -379,11 +352,7 @@ def _parse(text: str) -> Expr:
 
 
 def _acceptable(tokens: list[Token]) -> set[str]:
-    """Return the types of token that the grammar allows after `tokens`.
-
-    The tokens are parsed again here. The parser that met the mistake does not say which types it allowed: it had
-    changed its state before, and allows fewer types of token in the new state.
-    """
+    """Types of token that the grammar allows after `tokens`; after a mistake, a parser knows only some of them."""
     state = _lark().parse_interactive("")
     for token in tokens:
         state.feed_token(token)
@@ -391,7 +360,7 @@ def _acceptable(tokens: list[Token]) -> set[str]:
 
 
 def tokenize(text: str) -> list[Token]:
-    """Return the tokens of `text`, which may be a piece of a query.
+    """The tokens of `text`, which may be a piece of a query.
 
     Raises:
         lark.exceptions.LarkError: a character of the text cannot begin a token.
@@ -402,12 +371,12 @@ def tokenize(text: str) -> list[Token]:
 
 @cache
 def _lark() -> Lark:
-    """Return the parser of the grammar. It is built at the first call, so that importing the library is fast."""
+    """The parser of the grammar, built at the first call, so that importing the library is fast."""
     return Lark(grammar(), parser="lalr", lexer="basic", keep_all_tokens=True, transformer=TreeBuilder())
 
 
 def _unexpected_character(text: str, at: int) -> QuerySyntaxError:
-    """Return the error for the character `text[at]`, at which no token can begin or which no name can contain."""
+    """Error for the character `text[at]`, at which no token can begin or which no name can contain."""
     character = text[at]
     if character == '"':
         stop = min((text.find(end, at) for end in "\n\r" if end in text[at:]), default=len(text))

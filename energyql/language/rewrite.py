@@ -1,4 +1,4 @@
-"""Simpler trees: functions that express connectives by AND, OR and NOT, or remove the constants TRUE and FALSE."""
+"""Simpler trees: connectives expressed by AND, OR and NOT, and queries without the constants TRUE and FALSE."""
 
 from __future__ import annotations
 
@@ -23,12 +23,7 @@ from energyql.language.expr import (
 
 
 class _Trees(Kernel[Expr]):
-    """Operations from which connectives are computed (a `Kernel`), whose arguments and results are trees.
-
-    Each operation returns a tree of AND, OR, NOT, counts and weights. So these operations replace any other connective
-    by its definition, such as `a IMPLIES b` by `NOT a OR b`. AND, OR, NOT and weights that have a constant TRUE or
-    FALSE as an operand are simplified.
-    """
+    """Kernel whose values are trees of AND, OR, NOT, counts and weights; constant operands are simplified away."""
 
     def leaf(self, node: Expr) -> Expr:
         return node
@@ -56,10 +51,10 @@ class _Trees(Kernel[Expr]):
 
 
 def lower(node: Expr) -> Expr:
-    """Return `node` with its connective expressed by AND, OR, NOT, counts and weights.
+    """Express a connective by AND, OR, NOT, counts and weights: `a IMPLIES b` becomes `NOT a OR b`.
 
-    Operands are not changed, but constant ones are left out. `a IMPLIES b` becomes `NOT a OR b`. The result has the
-    span of `node`. But if the result is an operand, it keeps the span of the operand (`ALL OF (a)` becomes `a`).
+    Operands are kept, but constant ones are left out. The result has the span of `node`, or its own if it is an operand
+    (`ALL OF (a)` becomes `a`).
     """
     if isinstance(node, And | Or | Not | Weight) or not node.children:
         return node
@@ -70,9 +65,9 @@ def lower(node: Expr) -> Expr:
 
 
 def definition(node: Expr) -> str:
-    """Return the meaning of a connective as the text of a query, with the operands `left` and `right`.
+    """Meaning of a connective as text of a query, such as `NOT left OR right` for IMPLIES.
 
-    For IMPLIES the text is `NOT left OR right`. `node` is any node of this connective; its own operands do not matter.
+    `node` is any node of this connective; its own operands do not matter.
     """
     lowered = node._lower(_Trees(), [Attribute("left"), Attribute("right")])
     if not isinstance(lowered, Or):
@@ -81,20 +76,16 @@ def definition(node: Expr) -> str:
 
 
 def fold_constants(expr: Expr) -> Expr:
-    """Return an equivalent tree without constants; if that is not possible, the tree `TRUE` or `FALSE` alone.
+    """An equivalent tree without constants, or the tree `TRUE` or `FALSE` alone: `a OR FALSE` becomes `a`.
 
-    `a OR FALSE` becomes `a`, and `a OR TRUE` becomes `TRUE`. Parts of the query that contain no constant are not
-    changed. The exception is a count that is always true, such as `AT LEAST 0 OF (a, b)`, which becomes `TRUE`.
+    Parts without constants are not changed, but for counts that are always true, such as `AT LEAST 0 OF (a, b)`, which
+    become `TRUE`.
     """
     return expr.fold(without_constants)
 
 
 def without_constants(node: Expr, operands: list[Expr]) -> Expr:
-    """Return `node` with `operands` in place of its own operands, and simplified.
-
-    The result is the constant TRUE or FALSE, or a node without constants among its operands. Constants
-    deeper inside of `operands` are not removed.
-    """
+    """A copy of `node` with other operands and none of them constant, or TRUE or FALSE; deeper constants stay."""
     constants = [operand for operand in operands if isinstance(operand, Constant)]
     others = tuple(operand for operand in operands if not isinstance(operand, Constant))
     if isinstance(node, Cardinality):

@@ -1,4 +1,1 @@
-"""Logic of queries: decision diagrams, circuits made from them, contradictions, and the truth of a query for samples.
-
-Nothing in this package imports torch.
-"""
+"""Logic of queries, without torch: decision diagrams, circuits, contradictions, and which samples satisfy a query."""

@@ -1,4 +1,4 @@
-"""Compilation of a query to a circuit that computes log P(query | z). Circuits can also be shown as text and drawings.
+"""Compilation of a query to a circuit that computes log P(query | z), and texts and drawings of circuits.
 
 The nodes of a circuit are log-probabilities:
 
@@ -7,13 +7,10 @@ The nodes of a circuit are log-probabilities:
     log-sum-exp  children that exclude one another: OR, probabilities add
 
 A circuit is made from the decision diagram of the query (`energyql.logic.diagram`): each branch becomes a sum, each
-choice between branches a log-sum-exp. Attributes that relations of the vocabulary connect have one term together: the
-log-probability of their values given the relations, log(P(values AND relations) / P(relations)).
-
-The children of a log-sum-exp exclude one another, and the children of a sum have no attribute in common. So the value
-of the circuit is exactly log P(query | z) if the attributes are independent given z. This is weighted model counting
-(Darwiche 2002; as a loss for networks, Xu et al. 2018, arXiv 1711.11157). LogDiff (arXiv 2602.05549) does the same for
-diffusion models.
+choice between branches a log-sum-exp. Attributes that relations of the vocabulary connect have one term together,
+log(P(values AND relations) / P(relations)). If the attributes are independent given z, the value is exactly log P(query
+| z): this is weighted model counting (Darwiche 2002; as a loss for networks, Xu et al. 2018, arXiv 1711.11157). LogDiff
+(arXiv 2602.05549) does the same for diffusion models.
 """
 
 from __future__ import annotations
@@ -80,10 +77,10 @@ class Scaled(Inner):
 
 @dataclass(frozen=True, slots=True)
 class ScaledComplement(Inner):
-    """A node for `NOT (factor * part)`. Its value is `log(1 - P(part)^factor)`.
+    """A node for `NOT (factor * part)`: its value is `log(1 - P(part)^factor)`.
 
-    The first child is log P(part), the second is log(1 - P(part)). Where P(part) is above one half the value is
-    computed from the second child, because near probability 1 the first child has too few digits.
+    Its children are log P(part) and log(1 - P(part)). Where P(part) is above one half, the second is used, because near
+    probability 1 the first has too few digits.
     """
 
     factor: float
@@ -93,9 +90,8 @@ class ScaledComplement(Inner):
 class Given(Inner):
     """A node for the log-probability of a part of the query, given relations of the vocabulary.
 
-    Its value is the first child, log P(part AND relations), minus the second child, log P(relations). If rounding makes
-    this difference positive, the value is 0. If the part is equivalent to a condition on one attribute, `leaf` is this
-    condition, for texts and drawings; otherwise `leaf` is `None`.
+    Its value is the first child, log P(part AND relations), minus the second, log P(relations), and at most 0. If the
+    part is equivalent to a condition on one attribute, `leaf` is this condition, for texts and drawings.
     """
 
     leaf: Leaf | None = None
@@ -107,13 +103,7 @@ Ref = int | bool
 
 
 class CircuitBuilder:
-    """A circuit to which nodes are added; nodes that are equal get the same index.
-
-    Methods take and return values: the index of a node, `True` for the log-probability 0, or `False` for -infinity.
-
-    Args:
-        max_nodes: number of nodes above which a `LimitError` is raised.
-    """
+    """A circuit to which nodes are added; equal nodes get the same index. Its methods take and return a `Ref`."""
 
     def __init__(self, max_nodes: float = math.inf) -> None:
         self._nodes: list[CircuitNode] = []
@@ -121,24 +111,15 @@ class CircuitBuilder:
         self._max_nodes = max_nodes
 
     def leaf(self, attribute: str, cells: CellSet) -> Ref:
-        """Return the log-probability that `attribute` has one of the values in `cells`, as a value of this builder.
-
-        A value is the index of a node. It is `False`, which stands for -infinity, if `cells` is empty.
-        """
+        """Log-probability that `attribute` has one of the values in `cells`; `False` if there are none."""
         return self._add(Leaf(attribute, cells)) if cells else False
 
     def sum(self, terms: Sequence[Ref]) -> Ref:
-        """Return the sum of the values `terms`; `True` stands for the log-probability 0, `False` for -infinity.
-
-        So the sum is `False` if one of the terms is `False`, and `True` if all are `True`.
-        """
+        """Sum of values: `False` if one of them is `False`, `True` if all are `True`."""
         return self._joined(Sum, terms, neutral=True)
 
     def log_sum_exp(self, terms: Sequence[Ref]) -> Ref:
-        """Return the log-sum-exp of the values `terms`; `True` stands for log-probability 0, `False` for -infinity.
-
-        So the result is `True` if one of the terms is `True`, and `False` if all are `False`.
-        """
+        """Log-sum-exp of values: `True` if one of them is `True`, `False` if all are `False`."""
         return self._joined(LogSumExp, terms, neutral=False)
 
     def _joined(self, kind: type[Sum | LogSumExp], terms: Sequence[Ref], neutral: bool) -> Ref:
@@ -148,39 +129,28 @@ class CircuitBuilder:
         return self._add(kind(others)) if len(others) > 1 else (*others, neutral)[0]
 
     def scaled(self, factor: float, child: Ref) -> Ref:
-        """Return `factor * child`: log P of `factor * part` in a query, where `child` is log P of the part."""
+        """The value `factor * child`, for `factor * part` in a query, where `child` is log P(part)."""
         return child if isinstance(child, bool) or factor == 1 else self._add(Scaled((child,), factor))
 
     def scaled_complement(self, factor: float, child: Ref, complement: Ref) -> Ref:
-        """Return `log(1 - P(part)^factor)`, where `child` is log P(part) and `complement` is log(1 - P(part))."""
+        """The value `log(1 - P(part)^factor)`, where `child` is log P(part) and `complement` is log(1 - P(part))."""
         if isinstance(child, bool) or isinstance(complement, bool):
             return not child
         return self._add(ScaledComplement((child, complement), factor))
 
     def given(self, child: Ref, condition: Ref, leaf: Leaf | None) -> Ref:
-        """Return `child - condition`, the log-probability of a part of the query given the relations.
-
-        Args:
-            child: log P(part AND relations).
-            condition: log P(relations).
-            leaf: condition on one attribute that is equivalent to the part, for texts and drawings; `None` if there is
-                no such condition.
-        """
+        """The value `child - condition`: log P(part AND relations) - log P(relations); see `Given` for `leaf`."""
         if isinstance(child, bool) or isinstance(condition, bool):
             return child
         return True if child == condition else self._add(Given((child, condition), leaf))
 
     def terms(self, value: Ref) -> list[Ref]:
-        """Return the children of `value` if it is a sum; for any other value, a list with this value alone."""
+        """The children of a sum; for any other value, a list with this value alone."""
         node = None if isinstance(value, bool) else self._nodes[value]
         return list(node.children) if isinstance(node, Sum) else [value]
 
     def finish(self, root: Ref) -> tuple[CircuitNode, ...]:
-        """Return the nodes of the circuit whose value is `root`; nodes on which `root` does not depend are left out.
-
-        Children come before their parents, and `root` is last. If `root` is `True`, the circuit is one sum without
-        children. `root` must not be `False`.
-        """
+        """The nodes on which `root` (not `False`) depends, children before their parents and `root` last."""
         if isinstance(root, bool):
             assert root, "a circuit cannot stand for FALSE"
             return (Sum(()),)
@@ -203,16 +173,12 @@ class CircuitBuilder:
 
 
 _Branch = tuple[Callable[[], Ref], int, list[int]]
-"""One way to make a node of a diagram true, in three parts. The first is a function that adds a condition on the node's
-own variable to the circuit, and returns the value of the condition. The second is the node of the diagram that must be
-true as well. The third lists the nodes of the diagram whose values the function uses."""
+"""One way to make a node of a diagram true: a function that adds a condition on the node's own variable to the circuit
+and returns its value, the node that must be true as well, and the nodes whose values the function uses."""
 
 
 def to_nodes(diagram: Diagram) -> tuple[CircuitNode, ...]:
-    """Return the nodes of the circuit that computes the log-probability of a diagram's query.
-
-    The query must be satisfiable: the root of the diagram is not `NEVER`, the node that is always false.
-    """
+    """The nodes of the circuit that computes the log-probability of a diagram's query, which must be satisfiable."""
     builder = CircuitBuilder()
     values: dict[int, Ref] = {NEVER: False, ALWAYS: True}
     inside: dict[int, Ref] = {NEVER: False, ALWAYS: True}
@@ -258,15 +224,7 @@ def to_nodes(diagram: Diagram) -> tuple[CircuitNode, ...]:
 
 
 def _collect(root: int, branches: dict[int, list[_Branch]], of: Callable[[int], list[_Branch]]) -> None:
-    """Add the branches of `root`, and of all nodes that `root` depends on, to the dict `branches`.
-
-    A branch is one way to make a node of a diagram true. A node is added after the nodes that it depends on.
-
-    Args:
-        root: a node of a diagram.
-        branches: node -> its branches, for the nodes that were treated before; new nodes are added here.
-        of: function from a node to its branches.
-    """
+    """Add to `branches` the ways to make `root` true, and each node it depends on, dependencies first."""
     new: dict[int, list[_Branch]] = {}
 
     def needed(node: int) -> list[int]:
@@ -278,14 +236,7 @@ def _collect(root: int, branches: dict[int, list[_Branch]], of: Callable[[int], 
 
 
 def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]], values: dict[int, Ref]) -> None:
-    """Extend a circuit by nodes that compute log P of the formulas of a diagram's nodes.
-
-    Args:
-        builder: the circuit, which is extended.
-        branches: node of the diagram -> its branches, the ways to make the node true. A node comes after the nodes that
-            it depends on.
-        values: node of the diagram -> its value in the circuit. An entry is added for each node in `branches`.
-    """
+    """Add to the circuit the value of each node in `branches`, and note it in `values`."""
     uses = Counter(child for each in branches.values() for child in {child for _, child, _ in each})
     for node, each in branches.items():
         if node in values:
@@ -299,17 +250,7 @@ def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]], values
 
 
 def _only_leaf(diagram: Diagram, way: int, both: int, condition: int) -> Leaf | None:
-    """Return a condition on one attribute that can replace a part of a query in texts and drawings of a circuit.
-
-    The condition is true for the same values as the part, among all values that satisfy the relations of the vocabulary
-    (such as "bald excludes hair = black"). If no attribute has such a condition, the result is `None`.
-
-    Args:
-        diagram: the decision diagram that contains the following nodes.
-        way: the node of the part of the query.
-        both: the node of (the part AND the relations).
-        condition: the node of the relations.
-    """
+    """A condition on one attribute that is equivalent to the part `way` where the relations hold; `None` for none."""
     for name in sorted(diagram.attributes(way), key=list(diagram.cells).index):
         atoms = [atom for atom in diagram.cells[name] if diagram.conjunction([both, diagram.falls_in(name, atom)])]
         cells = union(atoms, diagram.vocabulary[name])
@@ -323,24 +264,23 @@ MAX_LINES = 200
 PLAIN = "-log P(query), in nats: lower is better"
 """Description of the energy of a circuit in texts for users. Under the semantics `jem` the energy has more terms."""
 _SMALL = 64
-"""Number of nodes up to which a diagram is small enough, so that no second order of its variables is tried."""
+"""Number of nodes up to which a diagram is so small that no second order of its variables is tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
     """The nodes of a compiled query in evaluation order: children come before their parents, the root is last.
 
-    Circuits of `compile_query` are equal, and have equal hashes, exactly if their queries are equivalent, such as
-    `NOT (a OR b)` and `NOT a AND NOT b`. There is one exception. If the decision diagram of a query is too large in the
-    vocabulary's order, it is built in another order. Then circuits of equivalent queries may be unequal.
+    Circuits of `compile_query` are equal, and have equal hashes, exactly if their queries are equivalent, such as `NOT
+    (a OR b)` and `NOT a AND NOT b`. Only where a diagram is too large in the vocabulary's order may circuits of
+    equivalent queries be unequal.
 
     Args:
-        nodes: the nodes; the value of the last node is the log-probability of the query, in nats. The circuit of a
-            query that is always true has one node, `Sum(())`.
+        nodes: the nodes; the value of the last is the log-probability of the query, in nats. The circuit of a query
+            that is always true is the one node `Sum(())`.
         attributes: names of the attributes that the value depends on, in the vocabulary's order.
-        cells: for each attribute in `attributes`, the sets of values that the query tells apart (cells). `age > 0.6`
-            gives two, the ages below 0.6 and those above.
-        key: text that identifies the function that the circuit computes; circuits are compared by their keys alone.
+        cells: for each of them, the sets of values that the query tells apart, such as the ages below and above 0.6.
+        key: text that identifies the function that the circuit computes; circuits are compared by it alone.
     """
 
     nodes: tuple[CircuitNode, ...] = field(compare=False)
@@ -363,16 +303,15 @@ class Circuit:
         return any(math.isfinite(low) and math.isfinite(high) for low, high in ends)
 
     def explain(self, energy: str = PLAIN) -> str:
-        """Return the circuit as indented text, followed by its size and the sets of values that the query tells apart.
+        """The circuit as indented text, with its size and the sets of values that the query tells apart.
 
             log P(query) = sum
             ├─ log P(smile)
             ├─ log P(NOT glasses)
             └─ log P(NOT beard)
 
-        A node with several parents is printed in full once, with a label such as `[1]`, and by this label below its
-        other parents. Leaves have no labels and are printed below each parent. Lines of the circuit after the first
-        `MAX_LINES` are only counted. `energy` is the description of the energy that the text contains.
+        A node with several parents, if it is no leaf, is printed in full once, with a label such as `[1]`, and then by
+        its label. After `MAX_LINES`, lines are only counted. `energy` is the text that describes the energy.
         """
         lines = self._lines()
         if len(lines) > MAX_LINES:
@@ -409,8 +348,8 @@ class Circuit:
     def draw(self, *, standalone: bool = False) -> Markup:
         """Draw the circuit as SVG, from the probability of the query on the left to the attributes on the right.
 
-        A leaf is drawn once for every parent, which keeps lines short; any other node is drawn once. The SVG has the
-        colours of the page around it. With `standalone` it is for a separate file, with a background and fixed colours.
+        A leaf is drawn once for every parent, which keeps lines short. The SVG has the colours of the page around it;
+        with `standalone` it is for a separate file, with a background and fixed colours.
         """
         boxes, edges = [Box("P(query)", role="root")], []
         places: dict[int, int] = {}
@@ -434,18 +373,14 @@ class Circuit:
     _repr_html_ = draw
 
     def svg(self) -> str:
-        """Return the text of an SVG file with a drawing of the circuit on a white background."""
+        """Text of an SVG file with a drawing of the circuit on a white background."""
         return str(self.draw(standalone=True))
 
     _repr_svg_ = svg
 
 
 def weighted_sum(circuits: Sequence[tuple[Circuit, float]]) -> Circuit:
-    """Return a circuit whose value is the weighted sum of the values of other circuits.
-
-    Edits evaluate several queries together by such a circuit. `circuits` are pairs of a circuit and its weight, which
-    is above 0.
-    """
+    """Circuit whose value is the sum of weight times value over (circuit, weight) pairs, with weights above 0."""
     nodes, roots = list[CircuitNode](), list[int]()
     for circuit, weight in circuits:
         first = len(nodes)
@@ -459,19 +394,12 @@ def weighted_sum(circuits: Sequence[tuple[Circuit, float]]) -> Circuit:
 
 
 def _below(node: CircuitNode) -> tuple[int, ...]:
-    """Return those children of a node that texts and drawings of the circuit show below it.
-
-    Of a `Given` (a node for a probability given the relations of the vocabulary), only the first child is shown, or no
-    child if the node is shown as a condition on one attribute. Of any other node, all children are shown.
-    """
+    """The children that are shown below a node: of a `Given` not the relations, or none if it is shown as a `leaf`."""
     return node.children[: node.leaf is None] if isinstance(node, Given) else node.children
 
 
 def _words(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> tuple[str, Box]:
-    """Return how a node is shown: a line of text for `Circuit.explain`, and a box for `Circuit.draw`.
-
-    `cells` are, for each attribute, the sets of values that the query tells apart; see `Circuit`.
-    """
+    """How a node is shown: a line of text for `Circuit.explain`, and a box for `Circuit.draw`."""
     match node:
         case Leaf():
             text = describe(node.attribute, node.cells, cells[node.attribute])
@@ -497,15 +425,11 @@ def _words(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> tuple
 
 
 def describe(name: str, cells: CellSet, atoms: tuple[CellSet, ...]) -> str:
-    """Return the condition that an attribute has one of some values, as text of a query such as `age > 0.6`.
-
-    Several intervals are joined by OR. For a categorical attribute, the shorter of `hair IN {...}` and
-    `hair NOT IN {...}` is returned.
+    """The condition that an attribute has one of some values, as text of a query such as `age > 0.6 OR age < 0.2`.
 
     Args:
-        name: the name of the attribute.
         cells: the values: at least one, but not all values of the attribute.
-        atoms: sets that together contain all values of the attribute.
+        atoms: sets that together contain all values, by which the shorter of `IN` and `NOT IN` is found for classes.
     """
     first = cells[0]
     if isinstance(first, bool):
@@ -573,20 +497,10 @@ def compile_query(
 def _smallest(
     expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int, groups: Sequence[Sequence[Expr]]
 ) -> tuple[Diagram, str]:
-    """Return the decision diagram of a query, and the text `key` by which its circuit is compared with other circuits.
+    """The smaller of the diagrams in two orders of attributes, and the key by which its circuit is compared.
 
-    A diagram tests one attribute after another. The first diagram is built in the vocabulary's order of attributes. If
-    it has more than 64 nodes, a second diagram is built in the order in which the query names the attributes, and the
-    smaller of the two is returned. The key is that of the first diagram in both cases, because equivalent queries have
-    the same key only in the vocabulary's order. But if the first diagram would need more than `max_nodes` nodes, the
-    diagram and the key are those of the second.
-
-    Args:
-        expr: the query.
-        vocabulary: the attributes.
-        max_nodes: the largest number of nodes of a diagram.
-        groups: the relations that concern the query. Relations of different groups have no attribute in common. Both
-            diagrams contain the relations, and the key names them.
+    The second order is tried only above `_SMALL` nodes. The key is that of the vocabulary's order, because only there
+    have equivalent queries the same one; if that diagram is too large, diagram and key are those of the second order.
     """
     diagram = build_diagram(expr, vocabulary, max_nodes, groups)
     key = diagram.digest(diagram.root)

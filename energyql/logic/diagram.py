@@ -6,19 +6,18 @@ A *cell set* is a plain tuple of values of one attribute:
     categorical  classes                      ("black", "gray")           in the vocabulary's order
     continuous   disjoint intervals, sorted   ((-inf, 0.2), (0.8, inf))
 
-The empty tuple contains no value. Under a continuous density a single point has probability zero. So `<` and `<=` give
-the same cell set, and an interval without width is empty.
+Under a continuous density a single point has probability zero. So `<` and `<=` give the same cell set, and an interval
+without width is empty.
 
 A node of a diagram tests in which cell the value of one attribute falls, and has one child for each cell. It stands for
 a formula: "the child of the cell is true". `NEVER` (false) and `ALWAYS` (true) are nodes without children. Equal nodes
-are stored as one node, and a node whose children are all equal is left out. So if attributes are always tested in the
-same order, two formulas are equivalent exactly if they have the same node (Bryant 1986; for weighted model counting,
+are stored once, and a node whose children are all equal is left out. So if attributes are always tested in the same
+order, two formulas are equivalent exactly if they have the same node (Bryant 1986; for weighted model counting,
 Darwiche 2002).
 
 Each attribute is predicted alone, so P(smile) and P(frown) can both be high for one latent, although no picture shows
-both. A vocabulary can therefore have relations, such as `NOT (smile AND frown)`. The probability of a query is then
-P(query AND relations) / P(relations). With relations the compiler also finds contradictions and tautologies that do not
-follow from the query alone.
+both. With relations in the vocabulary, such as `NOT (smile AND frown)`, the probability of a query is P(query AND
+relations) / P(relations), and more contradictions and tautologies are found.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ NEVER, ALWAYS = 0, 1
 """Indices of the two nodes without children in every diagram: false and true."""
 DEFAULT_MAX_NODES = 100_000
 BRANCHES_PER_NODE = 4
-"""Limit of the number of children of all nodes together, as a multiple of `max_nodes`. It limits memory: a node that
-tests an attribute with many thresholds has many children."""
+"""Limit of the children of all nodes together, per `max_nodes`. It limits memory: a node that tests an attribute with
+many thresholds has many children."""
 WORK_PER_NODE = 12
-"""Limit of the number of steps while a diagram is built, as a multiple of `max_nodes`. It limits time."""
+"""Limit of the number of steps while a diagram is built, per `max_nodes`. It limits time."""
 
 Order = Literal["vocabulary", "occurrence"]
 _BELOW_ALL = 1 << 80
@@ -51,19 +50,16 @@ T = TypeVar("T")
 
 
 def predicate_cells(predicate: Predicate, spec: AttributeSpec) -> CellSet:
-    """Return the values of an attribute for which a condition is true, as a tuple of values or intervals (a cell set).
-
-    `predicate` is the condition, such as `age > 0.6`, and `spec` describes the attribute.
-    """
+    """The values of an attribute for which a condition is true, as a cell set."""
     return KINDS[spec.kind].cells(predicate, spec)
 
 
 def partition(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> dict[str, tuple[CellSet, ...]]:
-    """Split the values of every attribute in the query `expr` into cells: sets of values that the query treats alike.
+    """Split the values of every attribute in a query into cells: sets of values that the query treats alike.
 
     Returns:
-        For the name of each attribute, in the vocabulary's order, disjoint cell sets that together contain all of its
-        values. `age > 0.6` gives two cells. Classes are in the same cell if no predicate tells them apart.
+        For each attribute, in the vocabulary's order, disjoint cell sets that together contain all of its values: `age
+        > 0.6` gives two, and classes share one if no predicate tells them apart.
     """
     mentioned: dict[str, list[CellSet]] = {}
     for node in predicates(expr):
@@ -73,10 +69,7 @@ def partition(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> dict[str, 
 
 
 def holds(cells: CellSet, atom: CellSet) -> bool:
-    """Return whether the cell set `cells` contains all of `atom`, a cell set from `partition`.
-
-    `atom` must be either completely inside `cells` or completely outside.
-    """
+    """Whether the cell set `cells` contains all of `atom`, which must be completely inside or completely outside."""
     first = atom[0]
     if isinstance(first, tuple):
         return any(cell[0] <= first[0] and first[1] <= cell[1] for cell in cells if isinstance(cell, tuple))
@@ -84,21 +77,16 @@ def holds(cells: CellSet, atom: CellSet) -> bool:
 
 
 def union(atoms: Iterable[CellSet], spec: AttributeSpec) -> CellSet:
-    """Return the union of `atoms`, disjoint cell sets of one attribute that `spec` describes, as a cell set.
-
-    The values of the result are sorted, and intervals that touch are merged.
-    """
+    """The union of disjoint cell sets of one attribute, sorted and with touching intervals merged."""
     return KINDS[spec.kind].union((part for atom in atoms for part in atom), spec)
 
 
 def dependencies_first(root: T, needed: Callable[[T], Iterable[T]], done: Container[T] = ()) -> Iterator[T]:
-    """Yield `root` and everything that it depends on, directly or not. An item comes after all that it depends on.
+    """Yield `root` and all that it depends on, directly or not, each item after those that it depends on.
 
     Args:
-        root: the item whose dependencies are yielded.
-        needed: function from an item to the items that it directly depends on; called once for each item that is
-            yielded.
-        done: items that are not yielded again; `needed` is not called for them.
+        needed: function from an item to the items that it directly depends on; called once for each item.
+        done: items that are left out, for which `needed` is not called.
     """
     stack = [] if root in done else [(root, iter(needed(root)))]
     visited = {root}
@@ -125,34 +113,31 @@ class WeightVariable:
 
 
 Variable = str | WeightVariable
-"""What a node tests: an attribute, given by its name, or a weighted part of the query. A node has one child
-for each cell of the attribute, or two children for a weighted part: for false and for true."""
+"""What a node tests: an attribute by name, with a child for each cell, or a weighted part, with a child for false and
+one for true."""
 
 
 class Diagram(Kernel[int]):
-    """The decision diagram of a query, its parts and the relations. It is a `Kernel` whose values are indices of nodes.
+    """The decision diagram of a query, its parts and the relations: a `Kernel` whose values are indices of nodes.
 
     Two queries, or two weighted parts, have the same node if they are true for the same values wherever the relations
     hold. Attributes that relations connect form a group, and are tested directly after one another.
 
     Args:
-        expr: the query. The attributes and thresholds in the query and in the relations determine the cells.
-        vocabulary: kinds, classes and ranges of the attributes.
-        groups: the relations that concern the query, as trees, in groups that share no attribute.
-        order: order in which variables are tested. "vocabulary" is the order of the vocabulary, then weighted parts.
-            This order is the same for every query, so that diagrams can be compared. "occurrence" is the order of the
-            query's text, which gives smaller diagrams if attributes that belong together are written side by side.
-        max_nodes: number of nodes above which a `LimitError` is raised. The number of children of all nodes together,
-            and the number of steps, are limited to multiples of it.
+        groups: the relations that concern the query, as trees, in groups that share no attribute. Like the query, they
+            determine the cells.
+        order: order in which variables are tested. "vocabulary" (weighted parts last) is the same for every query, so
+            that diagrams can be compared. "occurrence", the order of the query's text, gives smaller diagrams if
+            attributes that belong together are written side by side.
+        max_nodes: number of nodes above which a `LimitError` is raised. Children and steps are limited by multiples of
+            it.
 
     Attributes:
-        root: index of the node of the query.
         levels: for each node, the level of the variable that it tests. Variables of small levels are tested first.
         children: for each node, the indices of its children, one for each cell of its attribute.
         variables: the variable of each level.
         cells: for each attribute, the cells that the query and the relations tell apart.
-        relations: the relations of all groups, as trees.
-        values: the node of each part of the query; the key is the part's `id`.
+        values: the node of each part of the query, by the part's `id`.
         conditions: for each group, the node of the AND of its relations.
         group_of: for each attribute with relations, the index of its group in `groups`.
     """
@@ -189,42 +174,31 @@ class Diagram(Kernel[int]):
         return value
 
     def leaf(self, node: Expr) -> int:
-        """Return the node of a predicate (a condition on an attribute) or of a constant."""
+        """The node of a predicate or of a constant."""
         if isinstance(node, Constant):
             return ALWAYS if node.value else NEVER
         assert isinstance(node, Predicate)
         return self.falls_in(node.name, predicate_cells(node, self.vocabulary[node.name]))
 
     def falls_in(self, name: str, cells: CellSet) -> int:
-        """Return the node of the formula "the attribute `name` has one of the values in `cells`".
-
-        The result is `NEVER`, the node that is always false, if `cells` is empty.
-        """
+        """The node of "the attribute `name` has one of the values in `cells`"; `NEVER` if there are none."""
         truths = tuple(ALWAYS if holds(cells, atom) else NEVER for atom in self.cells[name])
         return self.node(self.level(name), truths)
 
     def negation(self, value: int) -> int:
-        """Return the node of the formula `NOT a`, where `value` is the node of the formula `a`."""
+        """The node of the negation of a node."""
         return self.choice(value, NEVER, ALWAYS)
 
     def conjunction(self, values: Sequence[int]) -> int:
-        """Return the node of the formula `a AND b AND ...`, where `values` are the nodes of `a`, `b` and so on."""
+        """The node of the AND of nodes."""
         return self.chain(lambda left, right: self.choice(left, right, NEVER), [ALWAYS, *values])
 
     def disjunction(self, values: Sequence[int]) -> int:
-        """Return the node of the formula `a OR b OR ...`, where `values` are the nodes of `a`, `b` and so on."""
+        """The node of the OR of nodes."""
         return self.chain(lambda left, right: self.choice(left, ALWAYS, right), [NEVER, *values])
 
     def count(self, quantifier: str, count: int, values: Sequence[int]) -> int:
-        """Return the node of the formula "at least (at most, exactly) `count` of the operands are true".
-
-        It is built by dynamic programming over the operands.
-
-        Args:
-            quantifier: "AT LEAST", "AT MOST" or "EXACTLY".
-            count: the number after the quantifier.
-            values: the nodes of the operands. These nodes and the result are indices of nodes in this diagram.
-        """
+        """The node of "at least (at most, exactly) `count` of `values` are true", by dynamic programming."""
         allowed = allowed_counts(quantifier, count, len(values))
         # ends[j]: the node of "the count holds if j of the operands that are not yet treated are true".
         ends = [ALWAYS if number in allowed else NEVER for number in range(len(values) + 1)]
@@ -234,15 +208,10 @@ class Diagram(Kernel[int]):
         return ends[0]
 
     def weighted(self, factor: float, value: int) -> int:
-        """Return the node of a weighted part of the query, such as `2 * (a OR b)`.
+        """The node of a weighted part of the query, which tests the truth of the part as one `WeightVariable`.
 
-        The node tests one variable, a `WeightVariable`, which stands for the truth of the weighted part as a whole.
-        Nested weights are multiplied: `2 * (3 * a)` is `6 * a`. If the weight is 1, or the part is always or never
-        true where the relations hold, the result is the node of the part without its weight.
-
-        Args:
-            factor: the weight, such as 2.
-            value: node of the part without its weight, such as `a OR b`.
+        Nested weights are multiplied: `2 * (3 * a)` is `6 * a`. If the weight is 1, or the part is constant where the
+        relations hold, the result is `value`, the node of the part without its weight.
         """
         value = self._given_conditions(value)
         variable = self.variables.get(self.levels[value])
@@ -256,9 +225,7 @@ class Diagram(Kernel[int]):
         return self.node(self.level(WeightVariable(factor, value)), (NEVER, ALWAYS))
 
     def choice(self, test: int, then: int, otherwise: int) -> int:
-        """Return the node of "if `test` then `then` else `otherwise`", where all three are nodes.
-
-        NOT, AND, OR and counts are computed by this method.
+        """The node of "if `test` then `then` else `otherwise`", by which NOT, AND, OR and counts are computed.
 
         Raises:
             LimitError: the diagram became too large.
@@ -285,7 +252,7 @@ class Diagram(Kernel[int]):
         return cast(int, self._result(root))
 
     def _result(self, key: tuple[int, int, int]) -> int | None:
-        """Return the node of `choice(*key)` if no computation is needed or it was computed before, else `None`."""
+        """The node of `choice(*key)` if it is trivial or was computed before, else `None`."""
         test, then, otherwise = key
         if test == ALWAYS or then == otherwise:
             return then
@@ -294,10 +261,7 @@ class Diagram(Kernel[int]):
         return test if then == ALWAYS and otherwise == NEVER else self._memo.get(key)
 
     def branches(self, node: int) -> list[tuple[CellSet, int]]:
-        """Return a pair (cell set, child) for each distinct child of a node that tests an attribute.
-
-        The cell set contains all values of the attribute that lead to the child.
-        """
+        """For each distinct child of a node that tests an attribute, all values that lead to it, and the child."""
         name = cast(str, self.variables[self.levels[node]])
         atoms: dict[int, list[CellSet]] = {}
         for atom, child in zip(self.cells[name], self.children[node], strict=True):
@@ -307,10 +271,9 @@ class Diagram(Kernel[int]):
         return merged[::-1] if KINDS[spec.kind].reverse else merged  # in the drawing, yes comes before no
 
     def digest(self, node: int) -> str:
-        """Return a hexadecimal digest of the formula of a node. Equivalent formulas have the same digest.
+        """Hexadecimal digest of the formula of a node.
 
-        If two diagrams are in the vocabulary's order, equivalent formulas have the same digest in both diagrams. So
-        equivalent queries are recognised by their digests.
+        In all diagrams in the vocabulary's order, formulas have the same digest exactly if they are equivalent.
         """
         for top in dependencies_first(node, self.needs, self._digests):
             variable = self.variables[self.levels[top]]
@@ -323,20 +286,15 @@ class Diagram(Kernel[int]):
         return self._digests[node]
 
     def needs(self, node: int) -> list[int]:
-        """Return the nodes that a node directly depends on, for `dependencies_first`.
-
-        They are the children of the node. If the node tests a weighted part of the query, such as `2 * (a OR b)`, the
-        node of this part without its weight (`a OR b`) is added.
-        """
+        """The nodes that a node directly depends on: its children, and the part inside of the weight that it tests."""
         variable = self.variables.get(self.levels[node])
         inner = [variable.inner] if isinstance(variable, WeightVariable) else []
         return [*self.children[node], *inner]
 
     def level(self, variable: Variable) -> int:
-        """Return the level of a variable: its sort key in the order of tests. Small levels are tested first.
+        """The level of a variable: its place in the order of tests, small ones first.
 
-        A variable that has no level yet gets one. If it is an attribute of a group, all attributes of the group get
-        levels that follow one another.
+        A variable without a level gets one, and so do all attributes of its group, in a row.
         """
         if variable not in self._level_of:
             together = self._members[self.group_of[variable]] if variable in self.group_of else [variable]
@@ -352,10 +310,9 @@ class Diagram(Kernel[int]):
         return hashlib.sha256(f"{variable.factor!r} * {self.digest(variable.inner)}".encode()).hexdigest()
 
     def cofactors(self, node: int, level: int) -> tuple[int, ...]:
-        """Return for each value of a variable what the formula of `node` becomes if the variable has this value.
+        """For each value of the variable of `level`, the node of what the formula becomes if the variable has it.
 
-        The results are nodes too. The values are the cells of an attribute, or false and true for a weighted part of
-        the query. `level` is the level of the variable; it must be at most the level of the variable that `node` tests.
+        `level` must be at most that of the variable that `node` tests.
         """
         if self.levels[node] == level:
             return self.children[node]
@@ -363,9 +320,7 @@ class Diagram(Kernel[int]):
         return (node,) * (len(self.cells[variable]) if isinstance(variable, str) else 2)
 
     def node(self, level: int, children: tuple[int, ...]) -> int:
-        """Return the node that tests the variable of `level` and has these `children`.
-
-        If all children are equal, no test is needed, and the result is the child.
+        """The node that tests the variable of `level` and has these `children`; their one node if all are equal.
 
         Raises:
             LimitError: the diagram became too large.
@@ -388,12 +343,10 @@ class Diagram(Kernel[int]):
         return LimitError(f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; {remedy}")
 
     def constrain(self, node: int, condition: int) -> int:
-        """Return a node that is true for the same values as `node` wherever the node `condition` is true.
+        """A node that is true for the same values as `node` wherever `condition`, a node other than `NEVER`, is true.
 
-        If two nodes are true for the same values wherever `condition` is true, the results for both are the same node.
-        So the result shows whether two formulas differ under the condition. `condition` must not be `NEVER`. The result
-        is the generalized cofactor of Coudert and Madre (1990): a value that the condition excludes is replaced by the
-        first value that the condition allows.
+        Two nodes that agree wherever `condition` is true give the same result. It is the generalized cofactor of
+        Coudert and Madre (1990): a value that the condition excludes is replaced by the first that it allows.
 
         Raises:
             LimitError: the diagram became too large.
@@ -416,17 +369,11 @@ class Diagram(Kernel[int]):
         return results[node, condition]
 
     def _given_conditions(self, node: int) -> int:
-        """Return a node that is true for the same values as `node` wherever the relations of the vocabulary hold.
-
-        If two nodes are true for the same values wherever the relations hold, the results for both are the same node.
-        If the relations never hold, the result is `NEVER`.
-        """
+        """`constrain` under all relations; `NEVER` if they never hold."""
         return NEVER if NEVER in self.conditions else reduce(self.constrain, self.conditions, node)
 
     def constant(self, part: Expr) -> bool | None:
-        """Return `True` if a part of the query is always true where the relations hold, `False` if it is never true.
-
-        If the part is true for some values of attributes and false for others, the result is `None`.
+        """The truth value of a part of the query if it is constant where the relations hold, else `None`.
 
         Raises:
             LimitError: the diagram became too large.
@@ -434,18 +381,11 @@ class Diagram(Kernel[int]):
         return {NEVER: False, ALWAYS: True}.get(self._given_conditions(self.values[id(part)]))
 
     def ways(self, entry: int) -> list[tuple[int, int]]:
-        """Return to which nodes the tests of one group of attributes lead, starting at the node `entry`.
-
-        A group is a set of attributes that relations connect. Each node in the result has the condition under which the
-        tests lead to it.
-
-        Args:
-            entry: a node that tests an attribute with relations; the group is the group of this attribute.
+        """Exits of the tests of one group of attributes, from `entry`, a node that tests one of them.
 
         Returns:
-            A pair of nodes (condition, exit) for each exit. The condition is true exactly if the values of the
-            attributes in the group lead from `entry` to the exit. The exit is the first node outside of the group: it
-            tests another attribute or a weighted part, or is `ALWAYS` or `NEVER`.
+            A pair of nodes (condition, exit) for each exit, a first node outside of the group. The condition is true
+            exactly if the values of the group's attributes lead from `entry` to the exit.
         """
         group = self._group(entry)
 
@@ -464,20 +404,13 @@ class Diagram(Kernel[int]):
         return ways
 
     def attributes(self, node: int) -> set[str]:
-        """Return the names of the attributes that a node and the nodes below it test.
-
-        Attributes that occur only inside of weighted parts are not included.
-        """
+        """The attributes that a node and the nodes below it test, but not those inside of weighted parts only."""
         nodes = dependencies_first(node, self.children.__getitem__, (NEVER, ALWAYS))
         variables = (self.variables[self.levels[below]] for below in nodes)
         return {variable for variable in variables if isinstance(variable, str)}
 
     def concerned(self) -> list[int]:
-        """Return the nodes of the groups of relations that concern the query.
-
-        A group concerns the query if the diagram tests an attribute of the group, also inside of a weighted part. The
-        node of a group, an entry of `conditions`, is the node of the AND of its relations.
-        """
+        """For each group of relations with an attribute that the diagram tests, the node of their AND."""
         groups = {self._group(below) for below in dependencies_first(self.root, self.needs, (NEVER, ALWAYS))}
         return [condition for i, condition in enumerate(self.conditions) if i in groups]
 
@@ -486,10 +419,7 @@ class Diagram(Kernel[int]):
 
 
 def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:
-    """Return arguments with which `Diagram.choice` has the same result as with `test`, `then` and `otherwise`.
-
-    The returned arguments are the same for a AND b and for b AND a, so that the result is computed only once.
-    """
+    """Arguments of `choice` with the same result, in one form for a AND b and b AND a, so that it is computed once."""
     if then == test:
         then = ALWAYS
     if otherwise == test:
@@ -505,18 +435,10 @@ def build_diagram(
     expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int = DEFAULT_MAX_NODES,
     groups: Sequence[Sequence[Expr]] = (),
 ) -> Diagram:  # fmt: skip
-    """Return the diagram of a query in the vocabulary's order of attributes.
-
-    If this diagram is too large, the result is the diagram in the order of the query's text.
-
-    Args:
-        expr: the query, as `bind` returned it.
-        vocabulary: the attributes.
-        max_nodes: the largest number of nodes of the diagram.
-        groups: the relations that concern the query, in groups that share no attribute.
+    """The diagram of a bound query in the vocabulary's order; if that is too large, in the order of the query's text.
 
     Raises:
-        LimitError: the diagram needs more than `max_nodes` nodes in both orders.
+        LimitError: both need more than `max_nodes` nodes.
     """
     try:
         return Diagram(expr, vocabulary, groups, max_nodes=max_nodes)
@@ -525,18 +447,10 @@ def build_diagram(
 
 
 def relations_for(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> list[tuple[Expr, ...]]:
-    """Return the relations of a vocabulary that concern a query, in groups that share no attribute.
+    """The relations that share an attribute with a query, directly or through others, in groups that share none.
 
-    A group concerns a query if the query names an attribute of the group. The relations of other groups do not change
-    the probability of the query.
-
-    Args:
-        expr: the query.
-        vocabulary: the attributes and relations. A mapping that is no `Vocabulary` has no relations.
-
-    Returns:
-        Groups of relations, as trees checked by `bind`. Nodes have no spans, because relations are not in the text of
-        the query.
+    The other relations do not change the probability of the query. The trees are bound, and their nodes have no spans,
+    because relations are not in the text of the query.
 
     Raises:
         VocabularyError: the text of a relation is not a valid query about attributes of the vocabulary.
@@ -549,13 +463,7 @@ def relations_for(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> list[t
 
 @lru_cache(maxsize=64)
 def _connected(vocabulary: Vocabulary) -> tuple[tuple[Expr, ...], ...]:
-    """Return all relations of a vocabulary as trees checked by `bind`, in groups.
-
-    Relations that have an attribute in common, directly or through further relations, are in one group.
-
-    Raises:
-        VocabularyError: the text of a relation is not a valid query about attributes of the vocabulary.
-    """
+    """All relations of a vocabulary as bound trees, grouped with those with which they share attributes."""
     groups: list[tuple[frozenset[str], list[Expr]]] = []
     for text in vocabulary.relations:
         try:

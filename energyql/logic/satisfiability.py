@@ -33,7 +33,7 @@ _MOST_SHOWN = 60
 # Not `warnings.catch_warnings`: it changes the filters of the whole process, so threads would have to take turns.
 _NOTES: ContextVar[list[QueryWarning] | None] = ContextVar("tautologies", default=None)
 _MOST_PARTS = 3
-"""Most warnings about constant parts of one query; if there are more such parts, the last warning says how many."""
+"""Most warnings about constant parts of one query; the last says how many there are."""
 _FREE = Attribute("free")
 """Placeholder for an operand that is true for some samples and false for others."""
 Truth = npt.NDArray[np.bool_]
@@ -44,25 +44,18 @@ def check_satisfiable(
     expr: Expr, vocabulary: Mapping[str, AttributeSpec], *, query: str | None = None,
     max_nodes: int = DEFAULT_MAX_NODES, relations: bool = False,
 ) -> None:  # fmt: skip
-    """Check that a query can be satisfied. For the check a decision diagram is built, but no circuit.
-
-    Nothing is reported if the diagram needs more than `max_nodes` nodes.
+    """Check that a bound query can be satisfied; nothing is reported if its diagram needs more than `max_nodes` nodes.
 
     Args:
-        expr: the query, as `bind` returned it.
-        vocabulary: the attributes that the query may use.
         query: the text that `expr` was parsed from, which errors and warnings show; `None` for no text.
-        max_nodes: the largest number of nodes that the decision diagram may have.
-        relations: whether the relations of the vocabulary that concern the query, such as `NOT (smile AND frown)`, have
-            to hold as well.
+        relations: whether the relations of the vocabulary that concern the query have to hold as well.
 
     Raises:
         Contradiction: nothing satisfies the query; the error says which parts cannot hold together.
         VocabularyError: the text of a relation is not a valid query about attributes of the vocabulary.
 
     Warns:
-        TautologyWarning: everything satisfies the query.
-        ConstantPartWarning: a part of the query is never or always true; one warning for each cause, at most three.
+        TautologyWarning, ConstantPartWarning: see `report_constants`.
     """
     with suppress(LimitError):
         diagram = build_diagram(expr, vocabulary, max_nodes, relations_for(expr, vocabulary) if relations else [])
@@ -70,15 +63,14 @@ def check_satisfiable(
 
 
 def report_constants(expr: Expr, diagram: Diagram, *, query: str | None = None) -> None:
-    """Raise an error if a query is never true, and warn if it, or a part of it, is always or never true.
+    """Raise an error if a query is never true, and warn if it, or a part of it, is constant.
 
-    If a part is constant because a smaller part in it is constant, only the smaller part gets a warning. The constants
-    TRUE and FALSE get no warning.
+    Of constant parts in one another, only the smallest that is the cause gets a warning; the constants TRUE and FALSE
+    get none.
 
     Args:
-        expr: the query.
-        diagram: the decision diagram of the query. Nodes are added to it here. If it becomes too large, there are no
-            warnings of parts.
+        diagram: the decision diagram of the query. Nodes are added to it; if it becomes too large, parts get no
+            warnings.
         query: the text that `expr` was parsed from, which errors and warnings show; `None` for no text.
 
     Raises:
@@ -86,8 +78,7 @@ def report_constants(expr: Expr, diagram: Diagram, *, query: str | None = None) 
 
     Warns:
         TautologyWarning: everything satisfies the query.
-        ConstantPartWarning: a part is never or always true. There is one warning for each part, but at most three. If
-            there are more parts, the third warning says how many there are in all.
+        ConstantPartWarning: a part is never or always true; at most three, of which the last says how many there are.
     """
     if diagram.root == NEVER:
         raise _contradiction(expr, diagram, query)
@@ -107,10 +98,7 @@ def report_constants(expr: Expr, diagram: Diagram, *, query: str | None = None) 
 
 @contextmanager
 def noting_tautologies() -> Iterator[list[QueryWarning]]:
-    """Context manager that yields a list; during the block, `warn` adds warnings to this list instead of issuing them.
-
-    Other threads are not affected.
-    """
+    """Yield a list to which `warn` adds warnings during the block, instead of issuing them; only in this thread."""
     notes: list[QueryWarning] = []
     token = _NOTES.set(notes)
     try:
@@ -120,7 +108,7 @@ def noting_tautologies() -> Iterator[list[QueryWarning]]:
 
 
 def warn(warning: QueryWarning) -> None:
-    """Issue a warning. Inside the context manager `noting_tautologies`, add the warning to its list instead."""
+    """Issue a warning, or add it to the list of `noting_tautologies`."""
     notes = _NOTES.get()
     if notes is None:
         warnings.warn(warning, stacklevel=caller_level())
@@ -129,20 +117,14 @@ def warn(warning: QueryWarning) -> None:
 
 
 class _Place(NamedTuple):
-    """A part of a query, and where it occurs.
-
-    `holder` is the `_Place` of the node that has the part as an operand; `None` if the part is the whole query.
-    """
+    """A part of a query, and the place of the node that has it as an operand; `None` for the whole query."""
 
     part: Expr
     holder: _Place | None
 
 
 def _constant_parts(expr: Expr, diagram: Diagram) -> Iterator[_Place]:
-    """Yield the parts of a query that are never or always true, in the order of the text.
-
-    A part is left out if it is constant only because some of its operands are. `diagram` is the diagram of `expr`.
-    """
+    """Yield the constant parts of a query in the order of its text, but not those that constant operands explain."""
     stack = [_Place(expr, None)]
     while stack:
         place = stack.pop()
@@ -155,14 +137,7 @@ def _constant_parts(expr: Expr, diagram: Diagram) -> Iterator[_Place]:
 
 
 def _decide(part: Expr, truths: Sequence[bool | None]) -> bool:
-    """Return whether a part of a query is never or always true because of its constant operands.
-
-    The result is false if the part would be constant with any operands, as `AT LEAST 0 OF (a, b)` would.
-
-    Args:
-        part: the part of the query.
-        truths: for each operand, its truth value if it is constant, else `None`.
-    """
+    """Whether a part is constant because of constant operands, and not anyway, as `AT LEAST 0 OF (a, b)` is."""
 
     def constant(truths: Sequence[bool | None]) -> bool:
         operands: list[Expr] = [_FREE if truth is None else Constant(truth) for truth in truths]
@@ -172,15 +147,7 @@ def _decide(part: Expr, truths: Sequence[bool | None]) -> bool:
 
 
 def _describe(place: _Place, diagram: Diagram, query: str | None) -> ConstantPartWarning:
-    """Return the warning about a part of a query that is never or always true.
-
-    It says why the part is constant, and which larger parts are constant for this reason.
-
-    Args:
-        place: the part, and the nodes that contain it.
-        diagram: the decision diagram of the query.
-        query: the text of the query, which the warning shows; `None` for no text.
-    """
+    """Warning about a constant part: why it is constant, and which larger parts are constant for this reason."""
     part, holder = place
     truth = diagram.constant(part)
     asserted = Not(part, span=part.span) if truth else part
@@ -213,15 +180,7 @@ def _describe(place: _Place, diagram: Diagram, query: str | None) -> ConstantPar
 
 
 def _changes_nothing(part: Expr, truth: bool, holder: Expr) -> bool:
-    """Return whether a constant operand could be left out of a query without any effect.
-
-    Examples are an operand of AND that is always true, and an operand of OR that is never true.
-
-    Args:
-        part: the operand.
-        truth: its constant truth value.
-        holder: the node that has `part` as an operand.
-    """
+    """Whether a constant operand could be left out, such as one of AND that is always true."""
     others = tuple(operand for operand in holder.children if operand is not part)
     if not isinstance(holder, Joined) or not others:
         return False
@@ -231,10 +190,7 @@ def _changes_nothing(part: Expr, truth: bool, holder: Expr) -> bool:
 
 
 def _contradiction(expr: Expr, diagram: Diagram, query: str | None) -> Contradiction:
-    """Return the error for the query `expr`, which is never true. The error underlines parts that cannot all hold.
-
-    `diagram` is the decision diagram of the query. `query` is the text that the error shows; `None` for no text.
-    """
+    """Error for a query that is never true, in which parts are underlined that cannot all hold."""
     try:
         clash, needed = _clash(expr, diagram)
     except LimitError:
@@ -251,11 +207,7 @@ def _always(relations: list[str]) -> str | None:
 
 
 def _clash(expr: Expr, diagram: Diagram) -> tuple[list[Expr], list[str]]:
-    """Return the reason why `expr` is never true: parts of it, and relations as text, that cannot all hold together.
-
-    If the parts alone cannot all hold, the list of relations is empty. `diagram` is the decision diagram of a query
-    that is `expr` or contains it. The relations are taken from this diagram.
-    """
+    """Why `expr` is never true: parts of it, and relations as text (if needed), that cannot all hold together."""
     relations = [part for relation in diagram.relations for part in conjuncts(relation)]
     parts = _clashing([*conjuncts(expr), *relations], diagram)
     while len(parts) == 1 and isinstance(parts[0], Weight):  # a weighted contradiction is a contradiction
@@ -264,7 +216,7 @@ def _clash(expr: Expr, diagram: Diagram) -> tuple[list[Expr], list[str]]:
 
 
 def conjuncts(expr: Expr) -> list[Expr]:
-    """Return parts of a query that must all hold if `expr` holds: `a`, `NOT b`, `NOT c` for `a AND NOT (b OR c)`."""
+    """Parts of a query that must all hold if it holds: `a`, `NOT b`, `NOT c` for `a AND NOT (b OR c)`."""
     parts, stack = list[Expr](), [expr]
     while stack:
         opened = _opened(node := stack.pop())
@@ -275,11 +227,7 @@ def conjuncts(expr: Expr) -> list[Expr]:
 
 
 def _opened(node: Expr) -> Sequence[Expr] | None:
-    """Return the operands of a node, or their negations, if all of these must hold whenever the node holds.
-
-    `a AND b` gives `a` and `b`, `NOT (a OR b)` gives `NOT a` and `NOT b`, and `NOT NOT a` gives `a`. The result is
-    `None` if the node cannot be taken apart, as for an OR.
-    """
+    """The operands of a node, or their negations, if they must all hold whenever the node does; `None` for an OR."""
     if isinstance(node, Weight):
         return [node.operand] if node.factor == 1 else None
     negated = isinstance(node, Not)
@@ -298,10 +246,7 @@ def _opened(node: Expr) -> Sequence[Expr] | None:
 
 
 def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
-    """Return some of `parts`, in the same order, that cannot all hold. If one of them is left out, the others can.
-
-    All of `parts` together must be a contradiction. `diagram` is used to decide what can hold; nodes are added to it.
-    """
+    """Those of `parts`, a contradiction, that cannot all hold; without any one of them, the others can."""
 
     def conjunction(left: int, right: int) -> int:
         return diagram.conjunction([left, right])
@@ -318,13 +263,7 @@ def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
 
 
 def _reason(parts: list[Expr], diagram: Diagram, what: str) -> str:
-    """Return the message that `parts` cannot all hold, such as "age > 0.6 and age < 0.4 cannot both hold".
-
-    Args:
-        parts: one or more parts of a query.
-        diagram: the decision diagram of the query.
-        what: noun for a single part whose text is too long for the message, such as "the query".
-    """
+    """The message that parts cannot all hold; `what` is a noun for a single part whose text is too long to quote."""
     texts = [str(part) for part in parts]
     short = all(len(text) <= _MOST_SHOWN for text in texts)
     if len(parts) > 1:
@@ -337,13 +276,12 @@ def _reason(parts: list[Expr], diagram: Diagram, what: str) -> str:
 
 
 def satisfied(expr: Expr, values: Mapping[str, npt.NDArray[Any]], vocabulary: Mapping[str, AttributeSpec]) -> Truth:
-    """Return for each sample whether a bound query is true, given the values of its attributes.
+    """For each sample, whether a bound query is true, given the values of its attributes; weights make no difference.
 
     Args:
-        expr: the query, as `bind` returned it. Weights make no difference.
-        values: for every attribute of the query, its value for each sample, (batch,). Values are booleans, names of
-            classes, or numbers, by the kind of the attribute.
-        vocabulary: the attributes. Their tolerances are used for `age = 0.7` if the query has no tolerance.
+        values: for every attribute of the query, its value for each sample, (batch,): booleans, names of classes, or
+            numbers.
+        vocabulary: the attributes, whose tolerances are used for `age = 0.7` without a tolerance.
 
     Returns:
         Booleans of shape (batch,); of shape (1,) if the query has no attributes.
@@ -364,23 +302,12 @@ def satisfied(expr: Expr, values: Mapping[str, npt.NDArray[Any]], vocabulary: Ma
 
 
 def combined(expr: Expr, truths: Mapping[str, Truth]) -> Truth:
-    """Return for each sample whether a query is true, given the truth of each condition in it.
-
-    Args:
-        expr: the query.
-        truths: text of each condition, such as "hair = red" -> its truth for each sample, (batch,).
-    """
+    """For each sample, whether a query is true; `truths` has the truth of each condition, (batch,), by its text."""
     return expr.evaluate(_Truths(lambda node: truths[str(node)]))
 
 
 class _Truths(Kernel[Truth]):
-    """Operations that compute for each sample whether a query is true, from the truth of each condition in it.
-
-    `Expr.evaluate` uses these operations of a `Kernel`. Values are booleans of shape (batch,), or (1,) for constants.
-
-    Args:
-        truth: function from a condition on an attribute to its truth for each sample, (batch,).
-    """
+    """Evaluator of a query's truth for samples, from a function `truth` for conditions on attributes, (batch,)."""
 
     def __init__(self, truth: Callable[[Predicate], Truth]) -> None:
         self._truth = truth
