@@ -1,9 +1,7 @@
 """The answers of an audit, in which people say whether pictures satisfy their query; and the file `answers.jsonl`.
 
-Every answer is appended to the file at once. Each line is a JSON object. The first line has the plan of the audit
-(`AuditPlan`). A line such as `{"picture": "00012.png", "by": "ann", "sha256": ..., "answers": {"query": true}}` has
-answers about a picture, and `{"undo": "00012.png", "by": "ann"}` says that the person took them back. A last line
-without a line break was not completely written, and is removed.
+Every answer is appended to the file at once, as a line of JSON. A last line without a line break was not completely
+written, and is removed.
 """
 
 from __future__ import annotations
@@ -22,8 +20,10 @@ from energyql.files import naming_target, parse_json, read_bytes, write_text
 from energyql.pipeline.settings import finite_number, flag, whole_number
 
 ANSWERS = "answers.jsonl"
+"""Lines of JSON: first the plan; then `{"picture": "00012.png", "by": "ann", "sha256": ..., "answers": {"query":
+true}}`, or `{"undo": "00012.png", "by": "ann"}` for answers that were taken back."""
 CLICKS = 60
-"""Default number of pictures that people say yes or no about, which takes some three minutes."""
+"""Default number of pictures that people say yes or no about."""
 _MOST_CLICKS = 10**7
 _MOST_BYTES = 1 << 30
 """Largest file of answers that is read, in bytes."""
@@ -37,11 +37,9 @@ class AuditPlan:
     """The plan of an audit: when it ends, and what people are asked about each picture.
 
     Args:
-        clicks: number of pictures with an answer of yes or no at which the audit ends. It has no effect with `width`.
-        width: the audit ends as soon as the 95 % interval of the estimated share is at most this wide, between 0 and 1;
-            `None` to end after `clicks` pictures.
-        attributes: whether people are asked about each condition of the query, such as "hair = red", in place of the
-            whole query.
+        clicks: pictures with an answer of yes or no at which the audit ends; without effect if `width` is given.
+        width: the audit ends when the 95 % interval of the share is at most this wide, between 0 and 1.
+        attributes: ask about each condition of the query, such as "hair = red", in place of the whole query.
 
     Raises:
         ArgumentError: a value is out of range.
@@ -75,8 +73,7 @@ class AnswerBook:
     """The answers of all people of one audit, in memory, and also in the file `answers.jsonl` if there is one.
 
     Attributes:
-        plan: when the audit ends, and what is asked.
-        planned: whether the plan is still the first one, so that the number of pictures was fixed in advance.
+        planned: whether the plan was never changed, so that the number of pictures was fixed in advance.
         people: name of a person -> key of a picture (its name) -> answers, in the order in which they were given.
         path: the file; `None` to keep the answers in memory only.
     """
@@ -89,14 +86,12 @@ class AnswerBook:
 
     @classmethod
     def open(cls, subject: Subject, plan: AuditPlan | None) -> AnswerBook:
-        """Read the file of answers of an audit; if there is none, begin the audit, and write its plan to a new file.
+        """Read the file of answers in the folder of an audit; if there is none, begin the audit with a new file.
 
         The caller must hold the lock of the folder (`sole_writer`), because an incomplete last line is removed.
 
         Args:
-            subject: the pictures of the audit, which must be in a folder.
-            plan: the plan, which replaces that of an earlier call. `None` for the plan in the file, or, in a new audit,
-                for `AuditPlan()`: 60 pictures.
+            plan: replaces the plan of an earlier call; `None` keeps it, or begins with `AuditPlan()`.
 
         Raises:
             DataError: the file is damaged, no regular file, or about other pictures.
@@ -131,17 +126,7 @@ class AnswerBook:
         return {key for answers in self.people.values() for key in answers}
 
     def _read(self, line: Mapping[str, Any], subject: Subject, begun: bool) -> None:
-        """Apply one line of the file to the plan and the answers in memory.
-
-        Args:
-            line: the JSON object in the line.
-            subject: the pictures of the audit.
-            begun: whether an earlier line has the plan; the first line must have it.
-
-        Raises:
-            DataError: the first line is about other pictures than `subject`.
-            KeyError, TypeError, ValueError, AttributeError: the line is damaged.
-        """
+        """Apply one line of the file to the plan and the answers in memory; the first line must have the plan."""
         if "plan" in line:
             self.plan, self.planned = AuditPlan(**line["plan"]), not begun
             if not begun and line["digest"] != subject.digest:
@@ -162,11 +147,7 @@ class AnswerBook:
             self.people.setdefault(by, {})[key] = answers
 
     def _check_pictures(self, subject: Subject) -> None:
-        """Check that the file of each picture with answers has the same bytes as when the answers were given.
-
-        Raises:
-            DataError: a picture has changed or is gone.
-        """
+        """Raise a `DataError` unless each picture with answers has the same bytes as when they were given."""
         places = subject.by_key
         changed = sorted(
             key for key in self.looked
@@ -179,12 +160,6 @@ class AnswerBook:
     def add(self, subject: Subject, key: str, by: str, answers: Answers) -> None:
         """Store the answers of a person about one picture; earlier answers of this person about it are replaced.
 
-        Args:
-            subject: the pictures of the audit.
-            key: key (name) of the picture.
-            by: name of the person.
-            answers: question -> answer.
-
         Raises:
             ArgumentError: the file cannot be written; the answers are not kept.
         """
@@ -195,14 +170,7 @@ class AnswerBook:
         self.people[by][key] = answers
 
     def undo(self, key: str, by: str) -> None:
-        """Remove the answers of a person about one picture.
-
-        The line with these answers stays in the file, and a further line is added, by which they no longer count.
-
-        Args:
-            key: key (name) of the picture.
-            by: name of the person.
-        """
+        """Remove the answers of a person about one picture; in the file, a further line cancels their line."""
         if self.path is not None:
             self._append({"undo": key, "by": by})
         del self.people[by][key]

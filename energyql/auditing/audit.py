@@ -1,7 +1,4 @@
-"""The function `audit`, which estimates the true share of pictures that satisfy their query, from answers of people.
-
-The verdicts of the judge (a network that reads pictures) are used too: answers about a few pictures correct them.
-"""
+"""The function `audit`, which estimates the true share of pictures that satisfy their query."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ from energyql.pipeline.result import Result
 from energyql.vocabulary import repeated
 
 ByPicture = Mapping[str | int, Answer | Answers]
-"""Picture -> answer. A picture is named by its file, such as "00012.png", or by its position. An answer is true, false
-or `None` (the person cannot tell), or a dict from conditions such as "hair = red" to true, false or `None`."""
+"""Picture, named by its file ("00012.png") or by its position -> true, false or `None` (the person cannot tell); or a
+dict from conditions such as "hair = red" to these."""
 
 
 def audit(
@@ -82,17 +79,7 @@ def audit(
 
 
 def _people(answers: Any, subject: Subject) -> dict[str, dict[str, Answers]]:
-    """Convert the argument `answers` of `audit` to a dict: name of a person -> key of a picture -> answers.
-
-    Args:
-        answers: a dict from pictures to answers, a list of such dicts, or a dict from names of people to such dicts.
-        subject: the pictures of the audit.
-
-    Raises:
-        ArgumentError: `answers` has another form.
-        DataError: there is no such picture or condition, a picture is named twice, or an answer is not true, false or
-            `None`.
-    """
+    """Convert the argument `answers` of `audit`: name of a person -> key of a picture -> answers."""
     several = isinstance(answers, Mapping) and all(isinstance(value, Mapping) for value in answers.values())
     if several and not any(key in subject.by_key or isinstance(key, int) for key in answers):
         named = dict(answers)

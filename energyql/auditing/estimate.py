@@ -1,10 +1,7 @@
 """Estimates of the share of pictures for which the answer is yes, with intervals, from answers about some pictures.
 
-The pictures are divided into strata: sets of pictures on which the judge has the same verdict. In each stratum,
-pictures are drawn at random without replacement, and a person says yes or no. Prediction-powered inference takes the
-mean verdict of the judge, and corrects it in each stratum by the mean difference between person and judge. As the
-verdict is the same in a whole stratum, the result is simple: the mean over strata of the share of yes, weighted by the
-sizes of the strata. See docs/decisions/audit.md.
+Prediction-powered inference, stratified by the verdict of the judge: in each stratum, pictures are drawn at random
+without replacement, and the estimate is the mean of the strata's shares of yes by size. See docs/decisions/audit.md.
 """
 
 from __future__ import annotations
@@ -23,16 +20,13 @@ LEVEL = 0.95
 _STEEPEST = 30.0
 """Largest absolute value of the Lagrange multiplier in `Strata._path`: `e**30` is more than any count of pictures."""
 _UNPROVEN = 0.045
-"""Level of the test by which possible true counts of yes are rejected if there are several strata. It is below 5 %,
-because the test is made only for the likeliest of all counts with the same share."""
+"""Level of the test with several strata: below 5 %, as only the likeliest of all counts with one share are tested."""
 _ALIKE = 1e-9
 """Shares that differ by less than this count as equal."""
 _HALVINGS = 18
-"""Number of halvings in the search for a limit of the interval, after which the Lagrange multiplier is exact to some
-1e-4 of its value."""
+"""Halvings in the search for a limit of the interval."""
 _MOST_VALUES = 20_000
-"""Most values of a distribution of the estimate. If there are more, the range is divided into 8,192 parts, and all
-values in the same part are joined."""
+"""Most values of a distribution of the estimate; more of them are joined in 8,192 parts of the range."""
 _LEAST = 1e-12
 """Values with a smaller probability are left out of the distribution of the estimate."""
 _log_gamma = np.vectorize(math.lgamma, otypes=[float])
@@ -52,7 +46,7 @@ class Estimate:
         return self.high - self.low
 
     def __str__(self) -> str:
-        """Return the estimate in percent, such as "96.1 % (93.8 to 98.0)"."""
+        """In percent, such as "96.1 % (93.8 to 98.0)"."""
         return f"{100 * self.share:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
@@ -63,10 +57,10 @@ class Strata:
     Each attribute is an array (strata,) of float64; the first three have whole numbers.
 
     Attributes:
-        size: number of pictures in the stratum.
-        seen: number of pictures of the stratum that were drawn at random, and for which a person said yes or no.
-        yes: number of pictures of the stratum for which the person said yes.
-        guess: share of yes in the stratum by the judge, 0 to 1; 0.5 if there is no verdict of the judge.
+        size: pictures in the stratum.
+        seen: pictures that were drawn at random, and for which a person said yes or no.
+        yes: pictures for which the person said yes.
+        guess: share of yes by the judge, 0 to 1; 0.5 if there is no verdict of the judge.
     """
 
     size: Numbers
@@ -76,10 +70,9 @@ class Strata:
 
     @property
     def share(self) -> float:
-        """The estimated share of yes among all pictures, 0 to 1.
+        """The estimated share of yes among all pictures: the mean of the strata's shares of yes, weighted by size.
 
-        It is the mean of the shares of yes of the strata, weighted by size. For a stratum without any answer, the share
-        of the judge (`guess`) is taken.
+        A stratum without any answer has the share of the judge (`guess`).
         """
         return self._mean(np.where(self.seen > 0, self.yes / np.maximum(self.seen, 1), self.guess) * self.size)
 
@@ -87,24 +80,24 @@ class Strata:
         return float(yes.sum() / self.size.sum())
 
     def next(self, open: npt.NDArray[np.bool_]) -> int:
-        """Return the index of the stratum from which to draw the next picture, so that the interval shrinks most.
+        """Stratum from which to draw the next picture, so that the interval shrinks most, by Neyman's allocation.
 
-        By Neyman's rule, the number of pictures drawn from a stratum is in proportion to its size times the standard
-        deviation of its answers. The standard deviation is estimated with one more yes and one more no.
+        The pictures drawn from a stratum are in proportion to its size times the standard deviation of its answers,
+        which is estimated with one more yes and one more no.
 
         Args:
-            open: whether each stratum has pictures that were not drawn yet, (strata,) bool; true for at least one.
+            open: whether each stratum has pictures that were not drawn yet, (strata,); true for at least one.
         """
         share = (self.yes + 1) / (self.seen + 2)
         gain = self.size * np.sqrt(share * (1 - share) / ((self.seen + 1) * (self.seen + 2)))
         return int(np.argmax(np.where(open, gain, -1.0)))
 
     def estimate(self, *, anytime: bool) -> Estimate:
-        """Return the estimated share of yes among all pictures, with its 95 % interval.
+        """The estimated share of yes among all pictures, with its 95 % interval.
 
         Args:
             anytime: whether the interval must be valid at every moment, even if somebody stops because of the answers.
-                If false, the interval is shorter, but only valid if the number of pictures was fixed in advance.
+                If false, it is shorter, but only valid if the number of pictures was fixed in advance.
         """
         if not self.size.sum():
             return Estimate(0.5, 0.0, 1.0)
@@ -113,16 +106,9 @@ class Strata:
         return Estimate(min(max(self.share, low), high), low, high)
 
     def _limit(self, sign: float, refused: Callable[[Numbers, float], bool]) -> float:
-        """Return the lower limit (`sign` -1) or the upper limit (`sign` 1) of the interval of the share.
+        """Lower (`sign` -1) or upper (1) limit of the interval: the last share that `refused` accepts, by bisection.
 
-        The true number of yes in each stratum is unknown. The limit is the last share, on the way from the likeliest
-        true counts to fewer (or more) yes, that a test does not reject. Of all counts with the same share, only the
-        likeliest are tested (`_path`). The search halves the way again and again.
-
-        Args:
-            sign: -1 or 1.
-            refused: the test: a function that takes true counts (strata,) and `sign`, and returns whether the answers
-                contradict these counts.
+        Of all true counts with the same share, only the likeliest (`_path`) are tested.
         """
         accepted, beyond, inner, outer = 0.0, 1.0, self._path(0.0), self._path(sign)
         if not refused(outer, sign):
@@ -139,16 +125,12 @@ class Strata:
         return self._mean(outer)
 
     def _path(self, position: float) -> Numbers:
-        """Return likely true counts of yes in the strata, (strata,); `position` sets how large their sum is.
+        """Likely true counts of yes, (strata,); `position`, from -1 (fewest) to 1 (most), sets how large their sum is.
 
-        The counts maximise the log-likelihood of the answers plus a Lagrange multiplier times the sum of the counts.
-        Pictures are drawn without replacement, so the log-likelihood of the true count K in a stratum of N pictures is
-        concave in K. From K to K + 1 it changes by `log((K + 1) (N - K - no) / ((K + 1 - yes) (N - K)))`. The best K is
-        the first one at which this change plus the multiplier is not above 0.
-
-        Args:
-            position: the multiplier divided by `_STEEPEST`, from -1 (the smallest possible counts) to 1 (the largest
-                possible counts); 0 gives the likeliest counts.
+        They maximise the log-likelihood plus a Lagrange multiplier, `position` times `_STEEPEST`, times their sum; so 0
+        gives the likeliest. Draws are without replacement: the log-likelihood of the true count K in a stratum of N
+        pictures is concave, and from K to K + 1 it changes by `log((K + 1) (N - K - no) / ((K + 1 - yes) (N - K)))`.
+        The best K is the first at which this plus the multiplier is not above 0.
         """
         yes, no, size, factor = self.yes, self.seen - self.yes, self.size + 1, math.exp(-_STEEPEST * position)
         square, linear, constant = factor - 1, size - no - factor * (size + yes), factor * yes * size
@@ -162,17 +144,11 @@ class Strata:
         return np.clip(np.floor(counts), yes, self.size - no)
 
     def _refused(self, counts: Numbers, sign: float) -> bool:
-        """Return whether the answers contradict true counts of yes, by Blaker's test for a fixed number of pictures.
+        """Whether the answers contradict true counts (strata,), by Blaker's test (2000) for a fixed number of pictures.
 
-        If the counts were true, the estimate `share` would have a known distribution. The test adds two probabilities.
-        One is the probability of the values that are at least as extreme as `share`, on one side. The other is that of
-        the most extreme values on the other side, as many of them as together are not more probable than the first
-        side. The counts are rejected if the sum is below 5 %, or below 4.5 % with several strata.
-
-        Args:
-            counts: true counts of yes that are tested, (strata,).
-            sign: -1 if the counts are those of a lower limit, so that values above `share` are extreme; 1 for an upper
-                limit.
+        If the counts were true, the values of the estimate that are at least as extreme as `share`, and those of the
+        other tail as far as it is not more probable, would together have a probability below 5 % (4.5 % with several
+        strata). At a lower limit (`sign` -1) large values are extreme.
         """
         values, chances = self._distribution(counts)
         towards = -sign * (values - self.share)
@@ -184,11 +160,7 @@ class Strata:
         return bool(tail + (other[most - 1] if most else 0.0) < (_UNPROVEN if several else 1 - LEVEL))
 
     def _distribution(self, counts: Numbers) -> tuple[Numbers, Numbers]:
-        """Return the distribution of the estimate `share` if `counts`, (strata,), are the true counts of yes.
-
-        The distribution is two arrays of the same length: the possible values, and their probabilities. Values with
-        tiny probabilities are left out, and values close to one another may be joined.
-        """
+        """Values of the estimate, and their probabilities, if `counts`, (strata,), are the true counts of yes."""
         unseen = self.seen == 0
         values, chances = np.array([self._mean((self.guess * self.size)[unseen])]), np.ones(1)
         for stratum in np.flatnonzero(~unseen):
@@ -210,14 +182,11 @@ class Strata:
         return values, chances
 
     def _refused_any_time(self) -> Callable[[Numbers, float], bool]:
-        """Return a test of true counts of yes that is valid at any time, even if the answers decide when to stop.
+        """Make a test like `_refused` that is valid whenever one stops (martingales of Waudby-Smith and Ramdas 2020).
 
-        The test is a function that takes counts (strata,) and a sign, which it ignores, and returns whether the answers
-        contradict the counts. The test computes a ratio: the likelihood of the answers under a mixture of all possible
-        counts, divided by their likelihood under the counts that are tested. If these counts are the true ones, the
-        ratio is a martingale, whatever stratum each picture was drawn from. So by Ville's inequality the ratio ever
-        exceeds 20 with a probability of at most 5 %. The counts are rejected if the ratio is above 20. The mixture
-        gives the verdicts of the judge the weight of one and a half answers.
+        It divides the likelihood of the answers under a beta-binomial mixture of all counts, in which the verdicts of
+        the judge weigh one and a half answers, by that under the tested counts. If these are true, the ratio ever
+        exceeds 20 with a probability of at most 5 % (Ville's inequality), whatever stratum each picture was drawn from.
         """
         more, less, no = self.guess + 0.25, 1.25 - self.guess, self.seen - self.yes
         mixture = _log_beta(self.yes + more, no + less) - _log_beta(more, less)
@@ -235,5 +204,5 @@ def _log_beta(one: Numbers, other: Numbers) -> Numbers:
 
 
 def _falling(number: Numbers, steps: Numbers) -> Numbers:
-    """Return log(number * (number - 1) * ...), a product of `steps` factors, for each stratum; all arrays (strata,)."""
+    """Log of number * (number - 1) * ..., a product of `steps` factors, for each stratum; all arrays (strata,)."""
     return np.asarray(_log_gamma(number + 1) - _log_gamma(number - steps + 1))

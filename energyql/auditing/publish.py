@@ -1,7 +1,4 @@
-"""Writing the result of an audit to the places where people see it.
-
-The places are a file `audit.json`, and the grid of a saved result, the page of a gallery, or the card of a data set.
-"""
+"""Writing the result of an audit to the places where people see it."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from energyql.render.markup import element
 _MARK = re.compile(r'<p class="audited">.*?</p>\n?', re.DOTALL)
 _LINE = re.compile(r"^Audited: .*\n\n", re.MULTILINE)
 _TABLE = "| class | number |"
-"""Beginning of the table on the card of a data set; the line about the audit is written above it."""
+"""Beginning of the table on the card of a data set, above which the line about the audit is written."""
 
 
 def publish(subject: Subject, audit: Audit) -> None:
@@ -31,10 +28,6 @@ def publish(subject: Subject, audit: Audit) -> None:
 
     A line about the audit is added to the page of a gallery, to the card of a data set, or to the grid of a result. It
     replaces the line of an earlier audit.
-
-    Args:
-        subject: the audited pictures, which must be in a folder.
-        audit: the result.
 
     Raises:
         ArgumentError: a file cannot be written, or another process writes into the folder of the result.
@@ -60,14 +53,7 @@ def publish(subject: Subject, audit: Audit) -> None:
 
 
 def _write_card(folder: Path, audit: Audit) -> None:
-    """Write a line about an audit on the card of a data set (`README.md`), and the card's new checksum to the manifest.
-
-    An interruption leaves both files changed or neither.
-
-    Args:
-        folder: folder of the data set.
-        audit: the result of the audit.
-    """
+    """Write a line on a data set's card, and the card's checksum to the manifest: both, or neither if interrupted."""
     with saving(folder, lambda _: ()) as staged:
         old = _LINE.sub("", (folder / CARD).read_text(encoding="utf-8"))
         looked = f"by {audit.decided:,} pictures that people looked at"

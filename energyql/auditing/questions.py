@@ -22,15 +22,11 @@ Answers = Mapping[str, Answer]
 """Question -> answer. The question is `QUERY`, or the text of a condition such as "hair = red"."""
 QUERY = "query"
 _MOST_OPEN = 10
-"""Largest number of conditions without an answer for which all combinations of true and false are tried."""
+"""Most conditions without an answer for which all combinations of true and false are tried."""
 
 
 def read_answer(value: object) -> Answer:
-    """Return an answer in a file, which may also be 1 or 0, "yes" or "no", as true or false; `None` for null.
-
-    Raises:
-        ValueError: the value is no answer.
-    """
+    """Return an answer in a file, which may also be 1 or 0, "yes" or "no"; `None` for null, else a `ValueError`."""
     number = as_yes_no(value)
     if number is None and value is not None:
         raise ValueError(f"{value!r:.40} is none of true, false and null")
@@ -42,8 +38,7 @@ class Question:
 
     Args:
         text: the query, in canonical form.
-        model: name or path of the model; "" if unknown. Its vocabulary is read only if a condition such as `age = 30`
-            has no tolerance in the text.
+        model: name or path of the model, "" if unknown; read only if a condition such as `age = 30` has no tolerance.
 
     Attributes:
         conditions: text of a condition, such as "hair = red" -> the condition as an expression.
@@ -70,14 +65,9 @@ class Question:
             raise DataError(f"the query {text} names no attribute, so there is nothing to ask", hint=hint)
 
     def holds(self, answers: Answers) -> Answer:
-        """Return whether a picture satisfies the query, according to answers of a person.
+        """Whether a picture satisfies the query, according to answers to the query itself or to its conditions.
 
-        Args:
-            answers: the answer to the query itself (`QUERY`), which is then returned; or answers to its conditions.
-
-        Returns:
-            True or false if the answers decide it, so that the result is the same for any answers to the other
-            conditions; else `None`. With more than 10 conditions without an answer, always `None`.
+        `None` if the answers do not decide it, or more than 10 conditions have no answer.
         """
         if QUERY in answers:
             return answers[QUERY]
@@ -87,11 +77,7 @@ class Question:
         return self._results[given]
 
     def _evaluate(self, answers: Answers) -> Answer:
-        """Return whether the query holds, from the answers to its conditions; `None` if the answers do not decide it.
-
-        Args:
-            answers: text of a condition -> yes (true), no (false), or `None` if the person cannot tell.
-        """
+        """Value of the query for all combinations of the answers that are open; `None` if it is not always the same."""
         open_conditions = [name for name, answer in answers.items() if answer is None]
         if len(open_conditions) > _MOST_OPEN:
             return None
@@ -102,15 +88,11 @@ class Question:
         return bool(possible[0]) if len(possible) == 1 else None
 
     def read(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Answer]]:
-        """Return whether several pictures satisfy each condition, from attribute values such as those of a judge.
+        """Whether several pictures satisfy each condition, from attribute values such as those of a judge.
 
         Args:
             columns: attribute -> its value for each picture, such as True, "red" or 31.0; missing values are `None`,
-                NaN or "".
-
-        Returns:
-            Text of a condition -> for each picture true, false, or `None` where the value is missing. Conditions on
-            attributes that `columns` lacks are left out.
+                NaN or "". Conditions on other attributes are left out.
 
         Raises:
             DataError: a value is no possible value of its attribute.
@@ -122,7 +104,7 @@ class Question:
         }
 
     def ask(self, labeller: Any, image: Any) -> Answers:
-        """Return the answers of a labeller about one picture, in place of those of a person: condition -> answer.
+        """Answers of a labeller to each condition about one picture, in place of those of a person.
 
         Args:
             labeller: function from pictures in [-1, 1], (batch, channels, height, width), to values by attribute.

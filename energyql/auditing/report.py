@@ -15,8 +15,7 @@ class Frequency:
 
     Attributes:
         share: estimated share of the pictures for which the condition holds.
-        judged: share of the pictures for which the condition holds according to the judge alone, 0 to 1; `None` if the
-            judge does not read the attribute.
+        judged: the same share by the judge alone, 0 to 1; `None` if the judge does not read the attribute.
         pictures: number of pictures whose query has the condition; other pictures do not count.
     """
 
@@ -30,11 +29,10 @@ class Agreement:
     """How well two people agree on the pictures for which both said yes or no.
 
     Attributes:
-        people: names of the two people.
-        pictures: number of pictures for which both said yes or no.
+        pictures: number of these pictures.
         share: share of these pictures for which the two answers are equal, 0 to 1.
-        kappa: Cohen's kappa: 1 if all answers are equal, 0 if they agree no more often than by chance. `None` if both
-            people gave the same answer for all pictures, because it is then not defined.
+        kappa: Cohen's kappa: 1 if all answers are equal, 0 if they agree no more often than by chance; `None`, as it is
+            not defined, if both people gave the same answer for all pictures.
     """
 
     people: tuple[str, str]
@@ -44,12 +42,7 @@ class Agreement:
 
     @classmethod
     def of(cls, one: tuple[str, Mapping[int, bool]], other: tuple[str, Mapping[int, bool]]) -> Agreement | None:
-        """Return the agreement of two people; `None` if there is no picture for which both said yes or no.
-
-        Args:
-            one: name of the first person, and a dict: number of a picture -> answer.
-            other: name of the second person, and a dict: number of a picture -> answer.
-        """
+        """Agreement of two people, each a name and a dict from pictures to answers; `None` without a common picture."""
         shared = one[1].keys() & other[1].keys()
         if not shared:
             return None
@@ -73,16 +66,14 @@ class Audit:
         looked: number of pictures that people looked at.
         decided: number of pictures for which somebody said yes or no.
         share: estimated share of all pictures that satisfy their query, with its 95 % interval.
-        anytime: whether the intervals are of the kind that is valid at whatever moment the audit ends. If false, they
-            are shorter, and valid because the number of pictures was fixed in advance.
+        anytime: whether the intervals are valid at whatever moment the audit ends. If false, they are shorter, and
+            valid because the number of pictures was fixed in advance.
         accepted: number of pictures that satisfy their query according to the judge; `None` without a judge.
         judged: number of pictures with a verdict of the judge.
         false_yes: of the pictures that the judge accepts, the estimated share that does not satisfy the query; `None`
             if people decided about no such picture.
-        false_no: of the pictures that the judge rejects, the estimated share that satisfies the query; `None` if people
-            decided about no such picture.
-        frequencies: text of a condition, such as "smile" -> how often it holds; empty if people were asked only about
-            the query as a whole.
+        false_no: of the pictures that the judge rejects, the estimated share that satisfies the query, or `None`.
+        frequencies: text of a condition -> how often it holds; empty if people were asked only about the whole query.
         people: names of the people who answered.
         agreements: agreement of each pair of people.
     """
@@ -105,7 +96,7 @@ class Audit:
         return str(self.share)
 
     def summary(self) -> str:
-        """Return a text of several lines: the share, the errors of the judge, frequencies, and agreement."""
+        """Text of several lines: the share, the errors of the judge, frequencies, and agreement."""
         many = f"{self.decided:,} of {self.pictures:,} pictures"
         lines = [f"audited: {self} satisfy the query; {many} were looked at"]
         if self.anytime:
@@ -136,5 +127,5 @@ class Audit:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes of the audit as a dict of JSON values; the entry `text` is `str` of the audit."""
+        """Attributes as a dict of JSON values; the entry `text` is `str` of the audit."""
         return {"text": str(self), **asdict(self)}

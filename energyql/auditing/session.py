@@ -20,22 +20,12 @@ from energyql.errors import DataError
 
 _GUESS = {True: 1.0, False: 0.0, None: 0.5}
 Labels = Mapping[int, tuple[bool, bool]]
-"""Position of a picture -> the least and the largest answer of all people (false < true). The two differ where people
-disagree."""
+"""Position of a picture -> the least and the largest answer of all people (false < true); two where they disagree."""
 
 
 @dataclass(eq=False)
 class Session:
-    """An audit that one person continues.
-
-    Attributes:
-        subject: the pictures of the audit.
-        book: the plan, and the answers of all people.
-        by: name of the person who answers now.
-
-    Raises:
-        ArgumentError: the name is too long, or has invisible characters.
-    """
+    """An audit that one person, named `by`, continues; an `ArgumentError` for a name that `check_name` refuses."""
 
     subject: Subject
     book: AnswerBook
@@ -46,10 +36,10 @@ class Session:
 
     @cached_property
     def _orders(self) -> list[list[int]]:
-        """For each stratum (set of similar pictures) the positions of its pictures, in a random order.
+        """For each stratum, the positions of its pictures in a random order, the same in every session.
 
-        Pictures are in the same stratum if the judge has the same verdict on them, and the heads agree whether P(query)
-        is at least 0.5. The order is the same in every session, because its seed is the digest of the subject.
+        Its pictures have the same verdict of the judge, and the same answer of the heads whether P(query) is at least
+        0.5.
         """
         strata: dict[tuple[Answer, Answer], list[int]] = {}
         for number in np.random.default_rng(int(self.subject.digest[:16], 16)).permutation(len(self.subject.pictures)):
@@ -63,14 +53,11 @@ class Session:
         return self.book.people.setdefault(self.by, {})
 
     def asked(self, picture: AuditedPicture) -> list[str]:
-        """Return the questions about a picture: the text of each condition of its query, or only `QUERY`.
-
-        Conditions are asked if the setting `attributes` of the plan is true.
-        """
+        """Questions about a picture: the conditions of its query if the plan has `attributes`, else only `QUERY`."""
         return list(self.subject.questions[picture.query].conditions) if self.book.plan.attributes else [QUERY]
 
     def next(self, count: int) -> list[AuditedPicture]:
-        """Return the next pictures that this person is asked about, at most `count`; [] at the end of the audit.
+        """Next pictures that this person is asked about, at most `count`; [] at the end of the audit.
 
         Pictures that other people have answered, and this person has not, come first, so that agreement can be
         measured. Then pictures are drawn from the strata where a further answer makes the interval shortest.
@@ -99,10 +86,9 @@ class Session:
 
     @property
     def left(self) -> int | None:
-        """Number of pictures that this person is still asked about; `None` if the width of the interval decides.
+        """Estimated number of pictures that this person is still asked about; `None` if the width decides the end.
 
-        The number is an estimate. It grows when the person cannot tell, because another picture is then asked; and
-        the audit ends earlier if there are no further pictures.
+        It grows when the person cannot tell, because another picture is then asked.
         """
         if self.book.plan.width is not None:
             return None
@@ -112,8 +98,7 @@ class Session:
     def anytime(self) -> bool:
         """Whether intervals must be valid at whatever moment the audit ends, which makes them wider.
 
-        It is false only if the plan was never changed, and the audit ended after the planned number of pictures, or
-        after all pictures.
+        False only if the plan was never changed, and the planned number of pictures, or all of them, were answered.
         """
         return self.book.plan.width is not None or not self.book.planned or self.fraction != 1
 
@@ -124,9 +109,9 @@ class Session:
 
     @property
     def fraction(self) -> float | None:
-        """Number of pictures with an answer of yes or no, divided by the planned number; 1 is the end of the audit.
+        """Pictures with an answer of yes or no, divided by the planned number; `None` if the width decides the end.
 
-        It is also 1 if people have looked at all pictures. `None` if the width of the interval decides when to end.
+        It is also 1, the end of the audit, if people have looked at all pictures.
         """
         if self.book.plan.width is not None:
             return None
@@ -137,8 +122,7 @@ class Session:
         """Store the answers of this person about the current picture, which is the first that `next` returns.
 
         Args:
-            key: key (name) of the picture.
-            answers: question -> answer. For a question that is left out, `None` is stored: the person cannot tell.
+            answers: question -> answer; a question that is left out gets `None`, the person cannot tell.
 
         Raises:
             DataError: `key` is not the current picture, or an answer is to something that is not asked about it.
@@ -155,11 +139,7 @@ class Session:
         self.book.add(self.subject, key, self.by, {name: answers.get(name) for name in asked})
 
     def undo(self) -> None:
-        """Remove the last answers of this person, so that the same picture is asked again.
-
-        Raises:
-            DataError: this person has given no answers.
-        """
+        """Remove the last answers of this person, so that the picture comes again; a `DataError` if there are none."""
         if not self.answers:
             raise DataError("there is no answer to take back")
         self.book.undo(next(reversed(self.answers)), self.by)
@@ -169,7 +149,7 @@ class Session:
 
         Args:
             labeller: function from pictures in [-1, 1], (batch, channels, height, width), to values by attribute.
-            report: function that is called with the fraction of the audit that is done, 0 to 1.
+            report: called with the fraction of the audit that is done, 0 to 1.
         """
         while pictures := self.next(1):
             question = self.subject.questions[pictures[0].query]
@@ -179,14 +159,7 @@ class Session:
             report(self.fraction or 0.0)
 
     def _decisions(self, question: str) -> list[dict[int, bool]]:
-        """Return for each person a dict: position of a picture -> the answer yes or no to a question.
-
-        Pictures for which the person gave no such answer, or cannot tell, are left out.
-
-        Args:
-            question: text of a condition; or `QUERY`. If the person was asked about conditions, the answer to `QUERY`
-                is computed from the answers to the conditions.
-        """
+        """For each person: position of a picture -> the answer to a question, if it is yes or no."""
         people = []
         for answers in self.book.people.values():
             decisions = {}
@@ -210,16 +183,10 @@ class Session:
     def _strata(
         self, groups: Sequence[Sequence[int]], labels: Labels, which: int, guess: Sequence[Answer] = ()
     ) -> Strata:
-        """Count the pictures and the answers in each stratum, from which a share of yes is then estimated.
+        """Count pictures and answers in each stratum; `groups` are the positions of its pictures.
 
-        A stratum is a set of pictures for which the judge gave the same answer.
-
-        Args:
-            groups: for each stratum the positions of its pictures.
-            labels: position of a picture -> the least and the largest answer that people gave for it (no < yes).
-            which: which of the two answers counts, if people disagree: 0 for the least (no), 1 for the largest (yes).
-            guess: for each stratum the answer that is expected for its pictures before people are asked. By default it
-                is the verdict of the judge: whether the pictures satisfy the query.
+        If people disagree, answer `which` counts: 0 the least, 1 the largest. `guess` is by default the judge's
+        verdict.
         """
         seen = [[labels[number][which] for number in labels if number in members] for members in map(set, groups)]
         says = guess or [self.subject.pictures[group[0]].verdict for group in groups]
@@ -227,10 +194,9 @@ class Session:
         return Strata(*(np.array(list(column), float) for column in columns))
 
     def _estimate(self, groups: Sequence[Sequence[int]], labels: Labels, guess: Sequence[Answer] = ()) -> Estimate:
-        """Return the estimated share of yes among the pictures of all strata, with its interval.
+        """Estimated share of yes among the pictures of all strata.
 
-        A picture about which people disagree counts as half a yes, and the interval covers the cases that it is a no
-        and that it is a yes. For the arguments see `_strata`.
+        A picture about which people disagree counts as half a yes, and the interval covers both answers.
         """
         low = self._strata(groups, labels, 0, guess).estimate(anytime=self.anytime)
         if all(least == most for least, most in labels.values()):
@@ -239,7 +205,7 @@ class Session:
         return Estimate((low.share + high.share) / 2, low.low, high.high)
 
     def report(self) -> Audit:
-        """Return the result of the audit: estimates for all pictures, computed from the answers so far.
+        """Result of the audit: estimates for all pictures, computed from the answers so far.
 
         Raises:
             DataError: there is no picture for which somebody said yes or no.
@@ -267,11 +233,7 @@ class Session:
         )  # fmt: skip
 
     def _frequencies(self) -> dict[str, Frequency]:
-        """Return condition -> how often it holds among the pictures whose query has this condition.
-
-        Conditions without any answer of yes or no are left out; so the dict is empty if people were asked about whole
-        queries.
-        """
+        """Condition -> how often it holds where a query has it; conditions without any answer are left out."""
         frequencies, count = {}, len(self.subject.pictures)
         conditions = {name for question in self.subject.questions.values() for name in question.conditions}
         for name in sorted(conditions):

@@ -1,7 +1,4 @@
-"""The pictures of an audit, read from a saved result, edit, gallery or data set, or taken from a `Result` in memory.
-
-In an audit, people say whether some of the pictures satisfy their query.
-"""
+"""The pictures of an audit, read from a saved result, edit, gallery or data set, or taken from a `Result` in memory."""
 
 from __future__ import annotations
 
@@ -52,11 +49,9 @@ class AuditedPicture:
     Args:
         key: unique name of the picture, such as "00012.png", "2/00000.png" or "000001-00017".
         query: the query that the picture should satisfy, in canonical form.
-        verdict: whether the picture satisfies the query according to the judge; `None` if it was not judged.
-        sure: whether the heads give the query a probability of at least 0.5; `None` if the energy is no probability, or
-            is not recorded.
-        data: function that returns the bytes of the picture's file, such as those of a PNG. It raises a `DataError` if
-            the file cannot be read.
+        verdict: whether it does according to the judge; `None` if it was not judged.
+        sure: whether the heads give the query a probability of at least 0.5; `None` if the energy is no probability.
+        data: returns the bytes of the picture's file, or raises a `DataError`.
         readings: attribute -> value that the judge read off the picture, such as True, "red" or 31.0.
     """
 
@@ -68,15 +63,11 @@ class AuditedPicture:
     readings: Mapping[str, Any] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of `data()`, in hexadecimal digits."""
+        """SHA-256 of `data()`, in hexadecimal digits."""
         return sha256(self.data()).hexdigest()
 
     def open(self) -> Image.Image:
-        """Decode the picture, and return it in RGB.
-
-        Raises:
-            DataError: the file cannot be read, or is no PNG, WebP or JPEG.
-        """
+        """Decode the picture in RGB; a `DataError` if the file cannot be read, or is no PNG, WebP or JPEG."""
         try:
             with Image.open(io.BytesIO(self.data()), formats=["PNG", "WEBP", "JPEG"]) as picture:
                 return picture.convert("RGB")
@@ -90,9 +81,9 @@ class Subject:
 
     Args:
         name: path of the audited folder or page, for messages.
-        folder: folder in which the audit keeps its own files, such as the answers; `None` for a `Result` in memory.
-        kind: what is audited: "result", "edit", "data set", "gallery", or "memory" for a `Result` in memory.
-        pictures: the pictures, at least one.
+        folder: folder of the audit's own files, such as the answers; `None` for a `Result` in memory.
+        kind: "result", "edit", "data set", "gallery", or "memory" for a `Result` in memory.
+        pictures: at least one.
         model: name or path of the model that drew the pictures; "" if unknown.
     """
 
@@ -104,11 +95,7 @@ class Subject:
 
     @cached_property
     def questions(self) -> dict[str, Question]:
-        """Text of each different query of the pictures -> the query split into its conditions.
-
-        Raises:
-            DataError: a query names no attribute.
-        """
+        """Text of each query -> the query split into its conditions; a `DataError` if one names no attribute."""
         texts = dict.fromkeys(picture.query for picture in self.pictures)
         return {text: Question(text, self.model) for text in texts}
 
@@ -119,18 +106,14 @@ class Subject:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the names, queries and verdicts of all pictures, without the pictures themselves.
-
-        If it has changed, answers of an earlier session do not belong to these pictures.
-        """
+        """Digest of names, queries and verdicts, not of pixels; if it changes, earlier answers do not belong here."""
         return json_digest([[one.key, one.query, one.verdict, one.sure] for one in self.pictures])
 
     @cached_property
     def readings(self) -> dict[str, list[Answer]]:
-        """Text of each condition -> for each picture whether the condition holds according to the judge.
+        """Text of each condition -> for each picture whether it holds according to the judge.
 
-        The entry of a picture is `None` if the query of the picture does not have this condition, or if the judge does
-        not read the attribute.
+        `None` for a picture whose query does not have the condition, or where the judge does not read the attribute.
         """
         table: dict[str, list[Answer]] = {}
         for text, question in self.questions.items():
@@ -145,15 +128,14 @@ class Subject:
 
 
 def open_subject(result: Path | Result) -> Subject:
-    """Return the pictures to audit of a saved result, edit, gallery or data set, or of a `Result` in memory.
+    """Pictures to audit of a saved result, edit, gallery or data set, or of a `Result` in memory.
 
     Args:
         result: a folder that `generate`, `edit` or `write_dataset` wrote; the page of a gallery, or its folder; or a
             `Result`.
 
     Raises:
-        DataError: there is no such folder or page, or it has no pictures with a query, or it is damaged or not
-            finished.
+        DataError: there is no such folder or page; or it has no pictures with a query, or is damaged or not finished.
     """
     if isinstance(result, Result):
         return Subject("the result", None, "memory", list(_in_memory(result)), str(result.provenance["model"]))
@@ -180,7 +162,7 @@ def open_subject(result: Path | Result) -> Subject:
 
 
 def gallery_page(path: Path) -> Path:
-    """Return the file of a gallery's page: `path` itself, or `index.html` in the folder `path`."""
+    """File of a gallery's page: `path` itself, or `index.html` in the folder `path`."""
     return path if path.is_file() else path / _PAGE
 
 
@@ -200,15 +182,7 @@ def _in_memory(result: Result) -> Iterator[AuditedPicture]:
 
 
 def _of_results(folder: Path, parts: Sequence[tuple[str, Path]]) -> tuple[list[AuditedPicture], str]:
-    """Return the pictures of saved results, and the name of the model that drew them.
-
-    Args:
-        folder: the folder that the user named.
-        parts: for each result a pair: the beginning of the keys of its pictures, such as "01024/", and its folder.
-
-    Raises:
-        KeyError, TypeError, ValueError, AttributeError, ModelError: a result is missing or damaged.
-    """
+    """Pictures of saved results, and their model; `parts` are pairs of a beginning of keys ("01024/") and a folder."""
     pictures: list[AuditedPicture] = []
     for prefix, part in parts:
         if not (part / RESULT).is_file():
@@ -235,12 +209,7 @@ def _read_part(path: Path, start: int, size: int) -> bytes:
 
 
 def _of_dataset(folder: Path) -> tuple[list[AuditedPicture], str]:
-    """Return the pictures of a finished data set, and the name of the model of its first class.
-
-    Raises:
-        DataError: the data set is not finished, or a shard is damaged.
-        KeyError, TypeError, ValueError, AttributeError: the plan or a record of a picture is damaged.
-    """
+    """Pictures of a finished data set, and the model of its first class."""
     if missing := [name for name in (MANIFEST, CARD) if not (folder / name).is_file()]:
         hint = "run energyql dataset again, which continues it"
         raise DataError(f"the data set {folder} is not finished: it has no {missing[0]}", hint=hint)
@@ -267,11 +236,7 @@ def _of_dataset(folder: Path) -> tuple[list[AuditedPicture], str]:
 
 
 class _Tiles(HTMLParser):
-    """Parser of the HTML page of a gallery.
-
-    When the page was fed to it, the attribute `pictures` has each picture that belongs to one query. Pictures of
-    traversals, which belong to two queries, are left out.
-    """
+    """Parser of a gallery's page, which collects the pictures that belong to one query, and so none of traversals."""
 
     def __init__(self) -> None:
         super().__init__()

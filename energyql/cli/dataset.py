@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from energyql.progress import Report
 
 _MOST_BARS = 12
-"""Largest number of classes that have a bar each; with more classes, one bar shows the sum."""
+"""Most classes that have a bar each; with more classes, one bar shows the sum."""
 
 
 @options.with_options()
@@ -85,17 +85,10 @@ def dataset(
 
 @contextmanager
 def _bars(plan: DatasetPlan, held: dict[str, int], show: bool) -> Iterator[bool | Report]:
-    """Yield a function that shows the progress in bars, with number of pictures, rate and time left.
+    """Yield a progress function that shows a bar for all pictures, and one for each of 2 to `_MOST_BARS` classes.
 
-    There is one bar for all pictures. If the plan has 2 to `_MOST_BARS` classes, there is also a bar for each class.
-    The function is called with the name of a class, and the fraction of its pictures that is done. If standard error is
-    no terminal, `True` is yielded in place of the function, for lines (see `energyql.progress`).
-
-    Args:
-        plan: the plan, with the names and sizes of the classes.
-        held: name of a class -> number of pictures that earlier runs drew; they are shown as done, but count for
-            neither the rate nor the time left.
-        show: whether to show bars. If not, `False` is yielded in place of the function.
+    Pictures in `held` are shown as done, but count for neither rate nor time left. Without a terminal, `show` is
+    yielded.
     """
     if not show or not err.is_terminal:
         yield show

@@ -152,19 +152,7 @@ def animate(
 
 @contextmanager
 def _writing(save_to: Path, work: str, suffixes: Sequence[str]) -> Iterator[bool]:
-    """Check that a result can be saved to a file or folder. During the block, no other process can write to the folder.
-
-    Args:
-        save_to: path of the file, or of the folder.
-        work: what is being written, such as "an edit".
-        suffixes: possible ends of the file's name.
-
-    Yields:
-        Whether `save_to` is a folder.
-
-    Raises:
-        ArgumentError: the file or folder cannot be written, or the folder holds something else.
-    """
+    """Check that a result can be saved; lock `save_to` if it is a folder, and yield whether it is one."""
     from energyql.editing.folder import check_place
 
     check_destination(save_to, suffixes)
@@ -176,12 +164,9 @@ def _writing(save_to: Path, work: str, suffixes: Sequence[str]) -> Iterator[bool
 
 
 def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
-    """Return what an edit starts from: a seed, several seeds, a folder of saved results, or paths of pictures.
+    """What an edit starts from: a seed, several seeds, a folder of saved results, or paths of pictures.
 
     A text is a seed if it is a whole number. A single text that is the path of a folder is a folder of results.
-
-    Args:
-        texts: the values of the option --start, such as ["7"], ["results"] or ["a.png", "b.png"].
 
     Raises:
         ArgumentError: seeds and pictures are mixed, or a number is no seed.
@@ -202,13 +187,7 @@ def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
 
 
 def read_preset(name: str, weights: list[str]) -> Preset:
-    """Return a preset, the settings of edits, with some of its weights replaced.
-
-    The weights of a preset decide how much an edit may change. Most of them multiply a term of the energy of the edit.
-
-    Args:
-        name: name of the preset, such as "lace".
-        weights: texts such as "near_z=0.01", with the name and the new value of a weight.
+    """Preset (settings of edits) called `name`, with the weights in texts such as "near_z=0.01" replaced.
 
     Raises:
         ArgumentError: there is no such preset or weight, or a weight is not a number or is out of range.
@@ -230,11 +209,9 @@ def read_preset(name: str, weights: list[str]) -> Preset:
 
 
 def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
-    """Return the numbers of the layers of the generator that edits may change; `None` if `texts` is empty.
+    """Layers of the generator that edits may change, from values of --layers; `None` if there are none.
 
-    Args:
-        texts: the values of the option --layers. One text such as "4-9" or "0,1,7" gives a list, for all attributes.
-            Texts such as "hair=6-8" give a dict: attribute -> list of layers.
+    One text such as "4-9" or "0,1,7" is for all attributes; texts such as "hair=6-8" give a dict, attribute -> layers.
 
     Raises:
         ArgumentError: a text has neither form, or there are texts of both forms.
@@ -248,11 +225,7 @@ def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
 
 
 def read_rows(text: str) -> list[int]:
-    """Return the numbers of layers in a text such as "4-9" (both included) or "0,1,7".
-
-    Raises:
-        ArgumentError: the text has another form.
-    """
+    """Numbers of layers in a text such as "4-9" (both included) or "0,1,7"; an `ArgumentError` for another form."""
     numbers: list[int] = []
     try:
         for part in text.split(","):

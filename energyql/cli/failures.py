@@ -24,16 +24,15 @@ from energyql.vocabulary import closest
 _NO_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "annot allocate memory", "failed to map segment")
 """Parts of the messages of torch and of the system about a lack of memory."""
 _NUMBERS = {int: "a whole number", float: "a number"}
-"""Type of an option on the command line -> words for its value in an error message."""
+"""Type of an option -> words for its value in an error message."""
 _USAGE: Any = typer.BadParameter.__base__
-"""Class of all errors of typer about the arguments of a command; its module differs between versions."""
+"""Class of all errors of typer about arguments; its module differs between versions."""
 
 
 def open_closed() -> None:
     """Open the null device in place of standard input, output or error, where the caller has closed the stream.
 
-    Without the null device, `sys.stdout` would be `None`, and the next file that is opened would get the number of the
-    closed stream, so that output is written into that file.
+    Else the next file that is opened would get the number of the closed stream, and output would go into that file.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -45,7 +44,7 @@ def reporting_failures() -> Iterator[None]:
     """End the process with a message and an exit code if the block fails for a reason that is no bug of energyql.
 
     Such failures are an `EnergyQLError`, an error in a plugin, an `OSError`, wrong arguments of the command, and a lack
-    of memory. Any other error is raised again. The message goes to standard error.
+    of memory.
     """
     try:
         try:
@@ -65,10 +64,7 @@ def reporting_failures() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> EnergyQLError | None:
-    """Convert an error that is no bug of energyql to an `EnergyQLError`, whose message is for users.
-
-    Such errors are listed in the docstring of `reporting_failures`. Return `None` for any other error.
-    """
+    """Convert the failures of `reporting_failures` to an `EnergyQLError`; `None` for any other error."""
     if isinstance(error, EnergyQLError):
         return error
     if isinstance(error, _USAGE):
@@ -85,12 +81,9 @@ def _explain(error: Exception) -> EnergyQLError | None:
 
 
 def explain_usage(error: Any) -> ArgumentError:
-    """Return an `ArgumentError` for an error of typer about the arguments of a command.
+    """Convert an error of typer about the arguments of a command to an `ArgumentError`.
 
-    The possible values of an option are read from its declaration, because the messages of typer differ by version.
-
-    Args:
-        error: the error of typer.
+    Possible values are read from the declaration of the option, because the messages of typer differ by version.
     """
     message, _, hint = error.format_message().rstrip(".").partition(". ")
     parameter, ctx = getattr(error, "param", None), error.ctx
@@ -121,15 +114,9 @@ def explain_usage(error: Any) -> ArgumentError:
 
 
 def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """Print a warning on standard error. The function replaces `warnings.showwarning`.
+    """Print a warning, of at most 2000 characters, on standard error; replaces `warnings.showwarning`.
 
-    A message that is longer than 2000 characters is cut.
-
-    Args:
-        message: the warning, or its text.
-        category: class of the warning; warnings about queries and labels are printed as "note".
-        place: file name and line of the code that gave the warning; not printed.
-        more: further arguments of `warnings.showwarning`; not used.
+    Warnings about queries and labels are printed as "note".
     """
     kind = "note" if issubclass(category, QueryWarning | LabelWarning) else category.__name__
     err.print(f"[yellow]{kind}[/]: {escape(abridge(str(message), 2000))}")

@@ -127,13 +127,7 @@ def evaluate(
 
 
 def _print_tables(tables: list[Table], width: int) -> None:
-    """Print tables on a terminal.
-
-    Args:
-        tables: the tables.
-        width: least width of the output, in characters, even if the terminal is narrower. A table in which a number
-            would be cut is printed wider.
-    """
+    """Print tables at least `width` characters wide, and wider where a number would be cut."""
     wide = Terminal(highlight=False, emoji=False)
     wide.width = max(wide.width, width)
     for table in tables:

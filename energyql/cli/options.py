@@ -40,18 +40,10 @@ _CONTROLS |= {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}  #
 
 
 class Terminal(Console):
-    """A console that prints control characters as codes, so that no text can move the cursor.
-
-    Such a text may be the name of a file or of an attribute.
-    """
+    """Console that prints control characters, as in names of files, as codes, so that no text moves the cursor."""
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """Return `text` as a `Text` of rich, with codes in place of control characters.
-
-        Args:
-            text: the text, with or without markup of rich.
-            settings: further arguments of `Console.render_str`, which this method extends.
-        """
+        """Put codes in place of control characters."""
         return super().render_str(text.translate(_CONTROLS), **settings)
 
 
@@ -66,10 +58,7 @@ def _read_query(text: str) -> str:
 
 
 def refuse_files(texts: list[str]) -> list[str]:
-    """Return queries unchanged, after a check that no query is the path of an existing file.
-
-    Only a text with a suffix, such as `queries.txt`, is checked. So the query `smile` is allowed although there is a
-    file called `smile`.
+    """Return queries, after a check that none with a suffix, such as `queries.txt`, is an existing file.
 
     Raises:
         ArgumentError: a text is the path of an existing file.
@@ -130,7 +119,7 @@ class SharedHelp:
 
 @dataclass(frozen=True)
 class Source:
-    """The values of the options --model, --generator, --judge, --reader and --allow-plugins of a command."""
+    """Values of the options --model, --generator, --judge, --reader and --allow-plugins of a command."""
 
     model: Model = DEFAULT_MODEL
     generator: Name = None
@@ -141,12 +130,7 @@ class Source:
     def open(self, device: str) -> str | Loaded:
         """Return the model that the options name, for the argument `model` of functions such as `energyql.generate`.
 
-        Args:
-            device: device of the model, such as "cpu", or "auto".
-
-        Returns:
-            The loaded model if a generator, judge or reader is named, or plugins are allowed. Else the name of the
-            model or the path of its folder, and nothing is loaded.
+        It is loaded only if a generator, judge or reader is named, or plugins are allowed; else it is a name or a path.
 
         Raises:
             EnergyQLError: the model cannot be loaded.
@@ -161,7 +145,7 @@ class Source:
 
 @dataclass(frozen=True)
 class LabelSource:
-    """The values of the options that say where labels of pictures come from: a table, a function, or the model CLIP."""
+    """Values of the options that say where labels of pictures come from: a table, a function, or the model CLIP."""
 
     labels: Path | None = None
     labeller: str | None = None
@@ -172,10 +156,7 @@ class LabelSource:
     reader: Name = None
 
     def check(self, **others: object) -> None:
-        """Check that exactly one of --labels, --labeller, --prompts and further options for sources of labels is set.
-
-        Args:
-            others: name of a further option without dashes -> its value, `None` if the option is not set.
+        """Check that exactly one of --labels, --labeller, --prompts and `others` (name -> value) is set.
 
         Raises:
             ArgumentError: none of the options is set, or several are.
@@ -193,9 +174,8 @@ class LabelSource:
 
         Args:
             device: device on which the model CLIP is computed.
-            latents: with --labels, file with the latents of the rows of the table; `None` if there is no such file.
-            model: the model that is trained. With --reader, the calibrations of the reader are read from the folder of
-                this model.
+            latents: with --labels, file with the latents of the rows of the table.
+            model: with --reader, the model folder with the calibrations of the reader.
 
         Raises:
             EnergyQLError: the table cannot be read, or the labeller cannot be loaded.
@@ -223,7 +203,7 @@ class LabelSource:
 
 @dataclass(frozen=True)
 class Page:
-    """The values of the options of a command that serves a web page."""
+    """Values of the options of a command that serves a web page."""
 
     host: str = "127.0.0.1"
     allow_host: list[str] | None = None
@@ -231,14 +211,13 @@ class Page:
     open_page: Annotated[bool, typer.Option("--open")] = False
 
     def serving(self, port: int, before: str, after: str) -> dict[str, Any]:
-        """Return keyword arguments of `energyql.studio.web.serve_app`, which serves the page.
+        """Keyword arguments of `energyql.studio.web.serve_app`, which serves the page.
 
-        When the page is ready, its addresses are printed, and a warning if other machines can reach the page.
+        When it is ready, its addresses are printed, and a warning if other machines can reach it.
 
         Args:
-            port: number of the port.
-            before: plain text before the address for this machine.
-            after: plain text after all addresses.
+            before: text before the address for this machine.
+            after: text after all addresses.
         """
 
         def ready(listening: Listening) -> None:
@@ -260,11 +239,11 @@ class Page:
 
 
 def out_option(*, standard: bool = False, suffix: str = "") -> Any:
-    """Return the declaration of the option --out.
+    """Declaration of the option --out.
 
     Args:
         standard: whether the value may be `-`, which means standard output.
-        suffix: the only suffix, such as ".csv", that a path may have; a path may also have none. "" if all are allowed.
+        suffix: the only suffix, such as ".csv", that a path may have; "" if all are allowed.
     """
 
     def check(path: Any) -> Any:
@@ -281,11 +260,7 @@ def out_option(*, standard: bool = False, suffix: str = "") -> Any:
 
 
 def print_json(data: Any) -> None:
-    """Print JSON values as one indented document on standard output.
-
-    Raises:
-        ValueError: a number is NaN or infinite.
-    """
+    """Print JSON values as one indented document; a `ValueError` if a number is NaN or infinite."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write(text.encode(errors="backslashreplace").decode() + "\n")  # a path may hold bytes that are no text
 
@@ -305,31 +280,20 @@ def ending_interrupted(message: str = "interrupted") -> Iterator[None]:
 
 
 def resumable() -> AbstractContextManager[None]:
-    """Return the context manager `ending_interrupted`, with a message that the same command resumes the work.
-
-    If the block is interrupted by Ctrl-C, it prints the message and ends the command with exit code 130.
-    """
+    """`ending_interrupted`, with a message that the same command resumes the work."""
     return ending_interrupted("interrupted; run the same command again to resume")
 
 
 def check_studio(what: str) -> None:
-    """Check that the libraries of the studio are installed.
-
-    Args:
-        what: what needs the libraries, such as "the studio", for the message.
-
-    Raises:
-        ArgumentError: fastapi or uvicorn is not installed.
-    """
+    """Raise an `ArgumentError` if fastapi or uvicorn, which `what` needs, is not installed."""
     for library in ("fastapi", "uvicorn"):
         import_optional(library, f"{what} needs {library}", 'pip install "fastapi>=0.115" "uvicorn>=0.30"')
 
 
 def read_condition(text: str | None) -> Any:
-    """Return the condition that a text gives for a generator.
+    """Condition of a generator in a text: 3 for "3" (a class), [0.5, 0.5] for "0.5,0.5", a list of prompts in JSON.
 
-    It is 3 for "3" (a class), [0.5, 0.5] for "0.5,0.5", a list of prompts for such a list in JSON, and any other text
-    itself, as a prompt. For `None` (the option is not given), it is `None`.
+    Any other text is a prompt. `None` (the option is not given) stays `None`.
     """
     if text is None:
         return None
@@ -343,16 +307,15 @@ def read_condition(text: str | None) -> Any:
 
 
 def read_names(text: str) -> tuple[str, ...]:
-    """Return the names in a text such as "smile, hat", without blanks around them; empty names are left out."""
+    """Names in a text such as "smile, hat"; blanks around them and empty names are left out."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def read_pairs(option: str, texts: list[str] | None, form: str, example: str) -> dict[str, str]:
-    """Return a dict for texts such as "sigma=80", the values of an option: {"sigma": "80"}.
+    """Return {"sigma": "80"} for texts such as "sigma=80", the values of an option, which may be `None`.
 
     Args:
         option: the option, such as "--fixed", for messages.
-        texts: the texts; `None` if the option is not given.
         form: form of the texts for messages, such as "INPUT=NUMBER".
         example: a text of this form, such as "sigma=80".
 
@@ -371,13 +334,11 @@ def read_pairs(option: str, texts: list[str] | None, form: str, example: str) ->
 
 
 def read_range(option: str, text: str, between: str = "..", *, single: bool = False) -> tuple[float, float]:
-    """Return the least and the largest number in a text such as "-1..1".
+    """The least and the largest number in a text such as "-1..1"; with `single`, of one number such as "1" too.
 
     Args:
         option: the option, such as "--range", for messages.
-        text: the text.
         between: the sign between the numbers.
-        single: whether the text may be a single number, which is both.
 
     Raises:
         ArgumentError: the text has another form.
@@ -461,10 +422,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
 
 
 def _read_docstring(function: object) -> tuple[str, dict[str, str]]:
-    """Return the docstring of a function or class without the section "Args", and the texts of this section.
-
-    The texts are a dict: name of an argument -> its text.
-    """
+    """Docstring without its section "Args", and the texts of this section by name of an argument."""
     text, _, section = (inspect.getdoc(function) or "").partition("\n\nArgs:\n")
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     return text, {name: " ".join(words.split()) for name, words in entries}

@@ -58,14 +58,7 @@ def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:
 
 
 def print_reports(reports: Mapping[str, HeadReport]) -> None:
-    """Print the quality of the head of each attribute, with the 95 % interval of the quality.
-
-    For a weak head, which queries refuse, the reason is printed too: for example, its AUC is not clearly above 0.55, or
-    its quality is unknown.
-
-    Args:
-        reports: attribute -> quality of its head.
-    """
+    """Print the quality of each head, with its 95 % interval, and why queries refuse weak ones."""
     for name, each in reports.items():
         _print_quality(name, each, "")
         if teacher := each.details.get("teacher"):
@@ -81,14 +74,7 @@ def print_reports(reports: Mapping[str, HeadReport]) -> None:
 
 
 def print_judge(title: str, reports: Mapping[str, HeadReport]) -> None:
-    """Print the quality of a judge for each attribute, with the 95 % interval of the quality.
-
-    For an attribute that the judge reads badly, see `HeadReport.judges`, "weak" is printed too.
-
-    Args:
-        title: heading, such as "The new judge".
-        reports: attribute -> quality of the judge.
-    """
+    """Print the quality of a judge for each attribute, with its 95 % interval, and "weak" where it reads badly."""
     out.print(f"[bold]{escape(title)}[/], on labels of pictures that it did not learn from:")
     for name, each in reports.items():
         _print_quality(name, each, "  ")
@@ -118,10 +104,8 @@ def print_trained_judge(
 
     Args:
         judge: the option --judge: "train", or the name of the judge that the user named.
-        reports: attribute -> quality of the judge.
         unmeasured: why a judge that the user named was not measured; "" if it was measured.
-        verifier: attribute -> quality of the verifier (networks that decide which pictures are kept), which was trained
-            beside the judge.
+        verifier: attribute -> quality of the verifier (networks that decide which pictures are kept).
     """
     from energyql.training.judge import TRAIN
 
@@ -137,14 +121,7 @@ def print_trained_judge(
 
 
 def _print_learnt(title: str, reports: Mapping[str, HeadReport], left: Sequence[str], without: str) -> None:
-    """Print the quality of a network for the attributes that it learnt, and the names of the others.
-
-    Args:
-        title: heading above the qualities.
-        reports: attribute -> quality of the network.
-        left: the attributes that the network did not learn.
-        without: text before the names of these attributes, such as "Not judged".
-    """
+    """Print the quality of a network for what it learnt; then, after the text `without`, what it did not."""
     if read := {name: each for name, each in reports.items() if name not in left}:
         print_judge(title, read)
     if left:
@@ -153,14 +130,13 @@ def _print_learnt(title: str, reports: Mapping[str, HeadReport], left: Sequence[
 
 
 def describe_teacher(teacher: Mapping[str, Any], measure: str) -> str:
-    """Return a line that tells whether a head was trained only on labels by hand, or also on labels of a teacher.
+    """Line that tells whether a head was trained only on labels by hand, or also on labels of a teacher.
 
     A teacher is a network that is trained on the pictures labelled by hand, and labels further pictures.
 
     Args:
-        teacher: a dict of three values. "pictures" is the number of pictures that the teacher labelled for the head (0
-            if the teacher was not clearly better than chance). "score" is the quality of the teacher, and "samples" is
-            the number of labels on which the quality was measured.
+        teacher: "pictures" that it labelled (0 if it was not clearly better than chance), its quality "score", and the
+            number "samples" of labels on which that was measured.
         measure: name of the measure of quality, such as "balanced accuracy".
     """
     if not teacher["pictures"]:

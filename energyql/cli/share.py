@@ -112,11 +112,7 @@ def convert(
 
 
 def read_fixed(text: str) -> float | list[float]:
-    """Return what a value of --fixed means: a number for a text such as "80", a list for one such as "0,0,1".
-
-    Raises:
-        ArgumentError: the text has another form.
-    """
+    """Value of --fixed: a number for a text such as "80", a list for one such as "0,0,1"; else an `ArgumentError`."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
@@ -125,11 +121,7 @@ def read_fixed(text: str) -> float | list[float]:
 
 
 def read_shape(text: str) -> tuple[int, ...]:
-    """Return the sizes in a value of --shape such as "1x128x128".
-
-    Raises:
-        ArgumentError: the text has another form.
-    """
+    """Sizes in a value of --shape such as "1x128x128"; else an `ArgumentError`."""
     sizes = [read_whole(part) for part in text.split("x")]
     if not all(sizes):
         raise ArgumentError(f"--shape: {text!r} is no shape", hint="such as 1x128x128")
@@ -137,7 +129,7 @@ def read_shape(text: str) -> tuple[int, ...]:
 
 
 def read_value(text: str) -> Any:
-    """Return the value of a text in JSON, such as "4", "true" or "[1, 2]". Any other text is returned unchanged."""
+    """Value of a text in JSON, such as "4", "true" or "[1, 2]"; any other text is returned unchanged."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -215,22 +215,12 @@ def calibrate(
 
 
 def _truncation(text: str | None) -> tuple[float, float] | None:
-    """Return the range (low, high) of the truncation psi in a text: (0.5, 1) for "0.5:1", (0.7, 0.7) for "0.7".
-
-    For `None` (the option is not given), return `None`.
-
-    Raises:
-        ArgumentError: the text has another form.
-    """
+    """Range (low, high) of psi: (0.5, 1) for "0.5:1", (0.7, 0.7) for "0.7"; `None` if the option is not given."""
     return None if text is None else read_range("--truncation", text, ":", single=True)
 
 
 def _kinds(texts: list[str] | None) -> dict[str, Kind]:
-    """Return a dict, attribute -> kind, for texts such as "age=continuous"; an empty dict for `None`.
-
-    Raises:
-        ArgumentError: a text has another form, or there is no such kind.
-    """
+    """Attribute -> kind, for texts such as "age=continuous"; {} for `None`."""
     kinds: dict[str, Kind] = {}
     for text in texts or []:
         name, _, kind = text.rpartition("=")
@@ -242,11 +232,7 @@ def _kinds(texts: list[str] | None) -> dict[str, Kind]:
 
 
 def _attribute(text: str) -> AttributeSpec:
-    """Return the attribute that a text describes.
-
-    The text is a name for a yes/no attribute ("smile"), a name and a kind ("age=continuous"), or a name and the values
-    of a categorical attribute ("hair=black,brown").
-    """
+    """Attribute of a text: yes/no ("smile"), with a kind ("age=continuous") or with values ("hair=black,brown")."""
     name, equals, what = text.partition("=")
     if not equals or what in KINDS:
         return AttributeSpec(name, cast(Kind, what or "yes/no"))

@@ -45,16 +45,19 @@ _LIBRARIES = {
 }
 """Protocol of an address -> command that installs the library for it."""
 _REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ParamValidationError")
-"""Names of classes of errors with which the library of a store refuses a call for good; the call is not repeated."""
+"""Classes of errors by which the library of a store refuses a call for good, so that the call is not repeated."""
 _LASTING = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EROFS)
-"""Numbers of system errors, such as a full disk, that would occur again; after them, a call is not repeated."""
+"""System errors, such as a full disk, that would occur again: after them, a call is not repeated."""
 _FORBIDDEN = "Forbidden: "
 """Start of the message with which gcsfs refuses a call for good, by an error without a number."""
 Value = TypeVar("Value")
 
 
 class Destination(Protocol):
-    """A folder or a store to which a data set is written, as files with names such as `shards/000001.tar`.
+    """A folder or an object store that holds a data set, as files with names such as `shards/000001.tar`.
+
+    A file that is missing or cannot be read is a `DataError` in a folder and an `ArgumentError` in a store. All calls
+    of a store, and all writing, may raise an `ArgumentError`.
 
     Attributes:
         name: path of the folder or address of the store, for messages.
@@ -63,86 +66,46 @@ class Destination(Protocol):
     name: str
 
     def check(self) -> None:
-        """Check that files can be written, without writing one, before any work is done.
-
-        Raises:
-            ArgumentError: files cannot be written.
-        """
+        """Raise an `ArgumentError` if files cannot be written; no file is written to find out."""
 
     def alone(self) -> AbstractContextManager[Any]:
-        """Return a context manager during which no other process can write a data set to this destination.
+        """Lock a folder against other processes that write a data set; an `ArgumentError` if one is writing.
 
-        For a store, which has no locks, the context manager does nothing. Several processes that write the same plan do
-        no harm, because they write the same bytes.
-
-        Raises:
-            ArgumentError: on entry, if another process is writing to a folder.
+        A store has no locks, so it stays open. Processes that write one plan do no harm there: they write the same
+        bytes.
         """
         return nullcontext()
 
     def sizes(self) -> dict[str, int]:
-        """Return the files as a dict, name -> size in bytes; temporary and hidden files are left out.
+        """Name -> size in bytes, without temporary and hidden files.
 
         Raises:
             DataError: in a folder, a sub-folder or a special file (such as a socket) is where a file should be.
-            ArgumentError: a store refuses or does not respond.
         """
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield pairs (name, content) of files, in the order of `names`.
-
-        Raises:
-            DataError: a file of a folder is missing or cannot be read.
-            ArgumentError: a file of a store is missing or cannot be read.
-        """
+        """Yield pairs (name, content) of files, in the order of `names`."""
         for name in names:
             yield name, self.reading(name, lambda file: file.read())
 
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
-        """Open a file for reading, and return `use(file)`.
+        """Open a file, and return `use(file)`.
 
-        If a store fails for a reason that may pass, such as a broken connection, the file is opened and `use` is called
-        again. So `use` may be called several times.
-
-        Args:
-            name: name of the file.
-            use: function that reads the open file.
-
-        Raises:
-            DataError: the file of a folder is missing or cannot be read.
-            ArgumentError: the file of a store is missing or cannot be read.
+        After a failure that may pass, such as a broken connection, a store opens the file and calls `use` again.
         """
 
     def writing(self, name: str) -> AbstractContextManager[Path]:
-        """Return a context manager that yields a temporary path, to which the block writes the content of file `name`.
-
-        File `name` gets the content at the end of the block, as a whole. If the block fails, file `name` is unchanged.
-
-        Raises:
-            ArgumentError: the file cannot be written.
-        """
+        """Context manager with a temporary path. At its end, the content becomes file `name`, whole or not at all."""
 
     def mark(self, name: str) -> str:
-        """Return the ETag of a file, a text with which a store identifies the content; "" if there is none.
-
-        With the ETag the content can be compared without reading the file. Folders have no ETags.
-
-        Raises:
-            ArgumentError: the file of a store is missing, or the store does not respond.
-        """
+        """ETag of a file, by which a store identifies its content without reading it; "" if there is none."""
         return ""
 
     def holds(self, file: FileRecord) -> bool:
-        """Return whether a file still has the content that its record describes; `False` if a folder lacks the file.
+        """Whether a file still has the content that its record describes; `False` if a folder lacks the file.
 
-        If the file still has the ETag that is in the record, it is not read. Otherwise it is read, and its SHA-256 is
-        compared, because the same content has another ETag after it was copied or encrypted with another key.
-
-        Args:
-            file: the record of the file, which was made when the file was written.
-
-        Raises:
-            ArgumentError: a store lacks the file, or does not respond.
+        A file whose ETag is that of the record is not read. Any other file is read, and its SHA-256 decides, because
+        the same content has another ETag after it was copied or encrypted with another key.
         """
         if file.mark and self.mark(file.file) == file.mark:
             return True
@@ -151,49 +114,28 @@ class Destination(Protocol):
         return False
 
     def remove(self, names: Collection[str]) -> None:
-        """Remove the files called `names`; names of missing files are skipped."""
+        """Remove files; names of missing files are skipped."""
 
 
 class Folder(Destination):
-    """A folder of this machine, or of a file system that several machines share.
-
-    Args:
-        path: path of the folder.
-    """
+    """A folder of this machine, or of a file system that several machines share."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
 
     def check(self) -> None:
-        """Check that files can be written in the folder, without writing one.
-
-        Raises:
-            ArgumentError: files cannot be written.
-        """
+        """Raise an `ArgumentError` if files cannot be written in the folder."""
         check_writable(self.path, self.path)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Return a context manager during which no other process can write a data set to this folder.
-
-        An audit writes its result on the card of the data set (`README.md`), and then the checksum of the new card to
-        the manifest. If the process of an audit was killed between these two steps, the second step is done on entry.
-
-        Raises:
-            ArgumentError: on entry, if another process is writing to the folder, or files cannot be moved.
-            DataError: on entry, if files that the killed process left are damaged.
-        """
+        """Lock the folder, and finish an audit that was killed between writing the card and the manifest."""
         with sole_writer(self.path, "a data set"):
             finish_saving(self.path)
             yield
 
     def sizes(self) -> dict[str, int]:
-        """Return the files as a dict, name -> size in bytes; temporary and hidden files are left out.
-
-        Raises:
-            DataError: there is a special file (such as a socket), or a sub-folder whose name ends in .tar, .json or
-                another suffix in `_SUFFIXES`.
-        """
+        """Name -> size in bytes; a `DataError` for a special file, or a sub-folder with a suffix in `_SUFFIXES`."""
         by_name = {}
         with naming_source(self.path, DataError):
             for root, folders, names in os.walk(self.path):
@@ -209,36 +151,20 @@ class Folder(Destination):
         return by_name
 
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
-        """Open a file for reading, and return `use(file)`.
-
-        Args:
-            name: name of the file.
-            use: function that reads the open file.
-
-        Raises:
-            DataError: the file is missing or cannot be read.
-        """
+        """Return `use(file)` for the open file."""
         with naming_source(self.path / name, DataError), (self.path / name).open("rb") as file:
             return use(file)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Yield a temporary path in the folder. At the end of the block, the temporary file becomes file `name`.
-
-        Raises:
-            ArgumentError: the file cannot be written.
-        """
+        """Yield a temporary path in the folder; at the end of the block, it becomes file `name`."""
         with replacing(self.path / name) as path:
             yield path
             with path.open("rb") as file:
                 os.fsync(file.fileno())  # so that no manifest without its shards is left after a power failure
 
     def remove(self, names: Collection[str]) -> None:
-        """Remove the files called `names`, and then their sub-folders if they are empty; missing files are skipped.
-
-        Raises:
-            ArgumentError: a file cannot be removed.
-        """
+        """Remove files, and then their sub-folders if they are empty; missing files are skipped."""
         with naming_target(self.path):
             for name in names:
                 (self.path / name).unlink(missing_ok=True)
@@ -249,12 +175,10 @@ class Folder(Destination):
 
 
 class Store(Destination):
-    """A store that fsspec can open: `s3://bucket/folder`, `gs://bucket/folder` and others.
-
-    A failed call of the store is repeated for `PATIENCE` seconds, with growing pauses.
+    """An object store that fsspec can open. A failed call is repeated for `PATIENCE` seconds, with growing pauses.
 
     Args:
-        url: the address.
+        url: the address, such as `s3://bucket/folder` or `gs://bucket/folder`.
 
     Raises:
         ArgumentError: there is no such protocol, or its library is not installed.
@@ -278,11 +202,7 @@ class Store(Destination):
         """Do nothing: whether a store can be written shows only when it is written."""
 
     def sizes(self) -> dict[str, int]:
-        """Return the objects at the address as a dict, name -> size in bytes. Hidden objects are left out.
-
-        Raises:
-            ArgumentError: the store refuses or does not respond.
-        """
+        """Name -> size in bytes of the objects at the address, without hidden objects."""
 
         def find() -> Mapping[str, Any]:
             with suppress(FileNotFoundError):
@@ -294,13 +214,7 @@ class Store(Destination):
         return {name: size for name, size in names.items() if name and not name.startswith(".")}
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield pairs (name, content) of objects, in the order of `names`.
-
-        One call of the store reads up to `_AT_ONCE` objects.
-
-        Raises:
-            ArgumentError: an object is missing, or the store refuses or does not respond.
-        """
+        """Yield pairs (name, content) of objects; one call of the store reads up to `_AT_ONCE` of them."""
         ordered = list(names)
         for start in range(0, len(ordered), _AT_ONCE):
             some = ordered[start : start + _AT_ONCE]
@@ -308,18 +222,7 @@ class Store(Destination):
             yield from ((name, contents[self._path(name)]) for name in some)
 
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
-        """Open an object for reading, and return `use(file)`.
-
-        After a failure that may pass, such as a broken connection, the object is opened and `use` is called again. So
-        `use` may be called several times.
-
-        Args:
-            name: name of the object.
-            use: function that reads the open file.
-
-        Raises:
-            ArgumentError: the object is missing, or the store refuses or does not respond.
-        """
+        """Open an object, and return `use(file)`; both are repeated after a failure that may pass."""
 
         def call() -> Value:
             with self._system.open(self._path(name), "rb") as file:
@@ -329,17 +232,13 @@ class Store(Destination):
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Yield the path of a temporary file of this machine. After the block, the file is uploaded as object `name`.
-
-        Raises:
-            ArgumentError: the temporary file or the object cannot be written.
-        """
+        """Yield the path of a temporary file of this machine; after the block, it is uploaded as object `name`."""
         with naming_target(Path(gettempdir())), NamedTemporaryFile(prefix="energyql-") as file:
             yield Path(file.name)
             self._call(partial(self._put, Path(file.name), name))
 
     def _put(self, file: Path, name: str) -> None:
-        """Upload a file, and check that the store has the whole of it, because some stores notice no cut connection."""
+        """Upload a file, and compare the size of the object, because some stores do not notice a cut connection."""
         self._system.put_file(str(file), self._path(name))
         with suppress(FileNotFoundError):
             if self._system.info(self._path(name))["size"] == file.stat().st_size:
@@ -347,20 +246,12 @@ class Store(Destination):
         raise OSError(f"{name} has not arrived as a whole")  # so that it is uploaded again
 
     def mark(self, name: str) -> str:
-        """Return the ETag of an object; "" if the store has none.
-
-        Raises:
-            ArgumentError: the object is missing, or the store refuses or does not respond.
-        """
+        """ETag of an object; "" if the store has none."""
         facts = self._call(lambda: self._system.info(self._path(name)))
         return str(facts.get("ETag") or facts.get("etag") or "")
 
     def remove(self, names: Collection[str]) -> None:
-        """Remove the objects called `names`; names of missing objects are skipped.
-
-        Raises:
-            ArgumentError: the store refuses or does not respond.
-        """
+        """Remove objects; names of missing objects are skipped."""
         paths = [self._path(name) for name in names]
 
         def remove() -> None:
@@ -377,16 +268,7 @@ class Store(Destination):
         return f"{self._root}/{name}"
 
     def _call(self, call: Callable[[], Value]) -> Value:
-        """Return the result of `call`, a function that is called again after errors that may pass.
-
-        Args:
-            call: function that calls the store. It is called again for up to `PATIENCE` seconds.
-
-        Raises:
-            ArgumentError: the object or the bucket does not exist, the store refuses the call, or the store fails for
-                longer than `PATIENCE` seconds.
-            EnergyQLError: `call` raised it.
-        """
+        """Return `call()`; repeat it after errors that may pass. After `PATIENCE` seconds, raise an `ArgumentError`."""
         end, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
         while True:
             try:
@@ -411,9 +293,6 @@ class Store(Destination):
 
 def open_destination(out: str | Path) -> Destination:
     """Return a `Folder` for a path or an address `file://...`, and a `Store` for any other address.
-
-    Args:
-        out: the path or address.
 
     Raises:
         ArgumentError: there is no such kind of store, or its library is not installed.

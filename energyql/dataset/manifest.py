@@ -1,17 +1,6 @@
-"""The files of a data set beside its shards: plan, records of finished shards, index and card.
+"""The files of a data set beside its shards: plan, records of shards, index, card and manifest, all with checksums.
 
-plan.json            everything on which the bytes of the shards depend; written first
-shards/000000.tar    a shard
-parts/000000.json    the record of a shard: size, checksum and counts; removed when all shards are finished
-parts/000000.parquet the rows of the index for a shard; removed when all shards are finished
-manifest.jsonl       the records of all shards and of the other files, one record in each line
-index.parquet        a row for each sample, a row group for each shard
-README.md            the data card
-
-The plan, every record and every line of the manifest has a checksum of itself. The manifest also lists the SHA-256 of
-every other file. When `energyql dataset` runs again, a shard is drawn again if the shard or its record is damaged. A
-damaged plan is written again if the checksum of a record shows that the data set has the same plan. If the index or the
-card is damaged, or a shard was drawn again, both are made again from the shards.
+docs/datasets.md lists them, and docs/decisions/datasets.md says what is checked and made again.
 """
 
 from __future__ import annotations
@@ -53,18 +42,14 @@ _FACTS = {
     "model": "string", "seed": "uint64", "index": "int64", "energy": "double", "satisfied": "bool", "judge": "string",
     "doubtful": "bool", "status": "string",
 }  # fmt: skip
-"""Column of the index -> its type, for the columns that exist for every model. Values are from the JSON of a sample."""
+"""Column of the index -> its type, for the columns of every model, whose values are from the JSON of a sample."""
 _CARD = page_templates("energyql.dataset")
 _CARD.filters |= {"number": "{:,}".format, "code": lambda text: f"`{' '.join(text.split())}`".replace("|", "\\|")}
 Value = TypeVar("Value")
 
 
 def arrow() -> tuple[Any, Any]:
-    """Return the modules `pyarrow` and `pyarrow.parquet`.
-
-    Raises:
-        ArgumentError: pyarrow is not installed.
-    """
+    """Return the modules `pyarrow` and `pyarrow.parquet`; an `ArgumentError` if pyarrow is not installed."""
     need, hint = "the index of a data set needs pyarrow", 'pip install "pyarrow>=14"'
     return import_optional("pyarrow", need, hint), import_optional("pyarrow.parquet", need, hint)
 
@@ -72,20 +57,10 @@ def arrow() -> tuple[Any, Any]:
 class Index:
     """The index of a data set, or of one shard: a table with one row for each sample.
 
-    Some columns exist for every model, such as `key` and `query`. If a class has a list of prompts, `prompt` is that of
-    each sample. Further columns are for the predictions of attribute
-    heads, such as `heads.smile`, `heads.hair=red`, `heads.age.mean` and `heads.age.std`, and for the values that the
-    judge reads off pictures, such as `judged.smile` and `judged.hair`. If the model of a sample lacks an attribute, the
-    columns of the attribute are null for the sample.
-
-    Args:
-        prepared: the plan, whose models have the attributes.
-
-    Attributes:
-        schema: the columns, a schema of pyarrow.
-
-    Raises:
-        ArgumentError: pyarrow is not installed.
+    Some columns exist for every model, such as `key` and `query`; `prompt` exists if a class has a list of prompts.
+    Others have the predictions of attribute heads, such as `heads.smile`, `heads.hair=red` and `heads.age.std`, and the
+    values that the judge reads off pictures, such as `judged.hair`. They are null where the model of a sample lacks the
+    attribute.
     """
 
     def __init__(self, prepared: PreparedPlan) -> None:
@@ -103,27 +78,21 @@ class Index:
         self.schema = self._arrow.schema([(name, self._arrow.type_for_alias(kind)) for name, kind in types.items()])
 
     def table(self, shard: str, samples: Sequence[Mapping[str, Any]]) -> Any:
-        """Return the rows of one shard as a table of pyarrow.
+        """Rows of one shard as a table of pyarrow, from the JSON objects of its samples with their `key`.
 
         Args:
-            shard: name of the file of the shard.
-            samples: the JSON object of each sample, with one more value, `key`: the name of the sample in the shard.
+            shard: name of the shard's file.
         """
         return self._arrow.Table.from_pylist([self._row(shard, sample) for sample in samples], schema=self.schema)
 
     def write(self, path: Path, tables: Iterable[Any]) -> None:
-        """Write tables to one Parquet file, each table as one row group (a block that can be read alone).
-
-        Args:
-            path: name of the file.
-            tables: the rows of each shard, as `table` returns them.
-        """
+        """Write tables to one Parquet file, each table as one row group (a block that can be read alone)."""
         with self._parquet.ParquetWriter(path, self.schema, compression="zstd") as writer:
             for table in tables:
                 writer.write_table(table, row_group_size=max(1, len(table)))
 
     def read(self, data: bytes) -> Any:
-        """Return the rows in `data`, the content of a Parquet file that `write` wrote, as a table of pyarrow."""
+        """Rows in the content of a Parquet file that `write` wrote, as a table of pyarrow."""
         return self._parquet.ParquetFile(io.BytesIO(data)).read()
 
     def _row(self, shard: str, sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,14 +107,7 @@ class Index:
 
 
 def data_card(prepared: PreparedPlan, records: Sequence[ShardRecord]) -> str:
-    """Return the data card, `README.md`, as Markdown.
-
-    The header names the files with samples, so that Hugging Face `datasets` can load them.
-
-    Args:
-        prepared: the plan.
-        records: the records of all shards.
-    """
+    """The data card, `README.md`, whose header lets Hugging Face `datasets` load the samples."""
     names, facts = [one.name for one in prepared.plan.classes], [query.provenance for query in prepared.queries]
     totals = [sum_records(name, records) for name in names]
     return _CARD.get_template("card.md").render(
@@ -158,24 +120,23 @@ def data_card(prepared: PreparedPlan, records: Sequence[ShardRecord]) -> str:
 
 PLAN, MANIFEST, INDEX, CARD = "plan.json", "manifest.jsonl", "index.parquet", "README.md"
 _PARTS = "parts/"
+"""Folder of temporary files with the record and the index rows of each shard; removed when all shards are finished."""
 
 
 def shard_name(shard: int) -> str:
-    """Return the name of the file of the shard with number `shard`, such as `shards/000001.tar`."""
+    """File of a shard, such as `shards/000001.tar`."""
     return f"shards/{shard:06d}.tar"
 
 
 def _part(shard: int, kind: str) -> str:
-    """Return the name of a temporary file for one shard: its record (kind "json") or index rows (kind "parquet")."""
+    """Temporary file of a shard, for its record (kind "json") or its rows of the index (kind "parquet")."""
     return f"{_PARTS}{shard:06d}.{kind}"
 
 
 def begin(destination: Destination, prepared: PreparedPlan, *, write: bool = True) -> None:
-    """Check that a destination is empty, or has a data set of the same plan and models; and write its `plan.json`.
+    """Check that a destination is empty, or has a data set of the same plan and models.
 
     Args:
-        destination: the destination.
-        prepared: the plan.
         write: whether to write `plan.json` if it is missing, damaged or of an earlier version.
 
     Raises:
@@ -194,21 +155,7 @@ def _plan_text(prepared: PreparedPlan, version: Any) -> str:
 
 
 def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collection[str]) -> bool:
-    """Check that a destination that is not empty has a data set of the same plan and models.
-
-    Args:
-        destination: the destination.
-        prepared: the plan.
-        names: names of the files at the destination.
-
-    Returns:
-        Whether `plan.json` at the destination is undamaged and in the form of this version. If not, the caller must
-        write `plan.json` again.
-
-    Raises:
-        DataError: the destination has another data set or other files; or its `plan.json` is damaged, and none of its
-            records has a checksum for this plan.
-    """
+    """Whether `plan.json` is there as this version writes it; a `DataError` if the files are not of this plan."""
     hint = "name another place, or remove what is there"
     there: Any = None
     if PLAN in names:
@@ -235,15 +182,10 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
 
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Return the first difference between two plans, such as "seed 1, not 2".
-
-    Args:
-        theirs: `PreparedPlan.identity` of the plan at the destination.
-        ours: `PreparedPlan.identity` of the plan to write.
+    """First difference between two identities of plans (`PreparedPlan.identity`), such as "seed 1, not 2".
 
     Raises:
-        LookupError, TypeError, AttributeError, StopIteration: `theirs` has not the form of an identity, or the plans
-            do not differ.
+        LookupError, TypeError, AttributeError, StopIteration: `theirs` is no identity, or the plans do not differ.
     """
     for name, value in ours.items():
         if name != "classes" and theirs.get(name) != value:
@@ -263,19 +205,7 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 def write_shard(
     destination: Destination, prepared: PreparedPlan, shard: int, on_drawn: OnDrawn = lambda name, count: None
 ) -> ShardRecord:
-    """Draw a shard, write three files, and return the record of the shard.
-
-    The files are the shard, then its rows of the index in `parts/`, and at last its record in `parts/`.
-
-    Args:
-        destination: the destination.
-        prepared: the plan.
-        shard: number of the shard, from 0.
-        on_drawn: called after each batch, with the name of the class and the number of pictures of the batch.
-
-    Raises:
-        EnergyQLError: the shard cannot be drawn or written.
-    """
+    """Draw a shard; write it, then its rows of the index to `parts/`, and at last its record to `parts/`."""
     index, name = Index(prepared), shard_name(shard)
     archive, (classes, samples) = _write(destination, name, lambda path: prepared.write_shard(shard, path, on_drawn))
     table = index.table(name, samples)
@@ -287,13 +217,7 @@ def write_shard(
 
 
 def _write(destination: Destination, name: str, write: Callable[[Path], Value]) -> tuple[FileRecord, Value]:
-    """Write a file, and return two values: the record of the file, and the result of `write`.
-
-    Args:
-        destination: the destination.
-        name: name of the file at the destination.
-        write: function that writes the content to the temporary path that it gets.
-    """
+    """Write a file by `write(temporary path)`; return the record of the file, and the result of `write`."""
     with destination.writing(name) as path:
         value = write(path)
         return FileRecord(file=name, size=path.stat().st_size, sha256=fingerprint(path)), value
@@ -304,15 +228,7 @@ def _write_text(destination: Destination, name: str, text: str) -> FileRecord:
 
 
 def _listed(destination: Destination, prepared: PreparedPlan, names: Collection[str]) -> Iterator[FileRecord]:
-    """Yield the records of shards and other files, from the manifest and from the files in `parts/`.
-
-    Records with a wrong checksum are left out: they are damaged, or belong to another plan.
-
-    Args:
-        destination: the destination.
-        prepared: the plan.
-        names: names of the files to read; files that hold no records are skipped.
-    """
+    """Yield the records in the manifest and in `parts/`, without those that are damaged or of another plan."""
     read = [name for name in names if name == MANIFEST or (name.startswith(_PARTS) and name.endswith(".json"))]
     for _, text in destination.read(read):
         for line in text.splitlines():
@@ -321,15 +237,7 @@ def _listed(destination: Destination, prepared: PreparedPlan, names: Collection[
 
 
 def read_records(destination: Destination, prepared: PreparedPlan) -> dict[int, ShardRecord]:
-    """Return number of a shard -> its record, for all finished shards.
-
-    A shard is finished if its record fits the plan, and its file has the size that is in the record. The content of the
-    file is not compared with the record.
-
-    Args:
-        destination: where the data set is.
-        prepared: the plan.
-    """
+    """Number -> record of each finished shard, whose record fits the plan, and whose file has the recorded size."""
     sizes, plan = destination.sizes(), prepared.plan
     records = {}
     for record in _listed(destination, prepared, sizes):
@@ -345,12 +253,10 @@ def read_records(destination: Destination, prepared: PreparedPlan) -> dict[int, 
 def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord]) -> None:
     """Write the index, the data card and the manifest of a data set, and remove the files in `parts/`.
 
-    The index and the card that an earlier run wrote stay, if both match the manifest of that run, and no shard was
-    drawn again since then. The manifest is not written again if its content would be the same.
+    Index and card stay if both match the manifest of an earlier run, and no shard was drawn again since then. A
+    manifest that would be the same is not written.
 
     Args:
-        destination: the destination.
-        prepared: the plan.
         records: the records of all shards, in order.
 
     Raises:
@@ -375,16 +281,7 @@ def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[S
 
 
 def _tables(destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord]) -> Iterator[Any]:
-    """Yield the rows of the index for each shard that has samples, as a table of pyarrow.
-
-    The rows of a shard are read from its Parquet file in `parts/`. If that file is missing or damaged, they are read
-    from the shard itself.
-
-    Args:
-        destination: the destination.
-        prepared: the plan.
-        records: the records of all shards, in order.
-    """
+    """Yield the index rows of each shard with samples, from its file in `parts/`, or else from the shard itself."""
     index, names = Index(prepared), destination.sizes().keys()
     filled = {_part(record.shard, "parquet"): record for record in records if record.rows}
     parts = destination.read([name for name in filled if name in names])

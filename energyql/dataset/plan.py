@@ -44,12 +44,10 @@ class DatasetClass:
     """One class of a data set: pictures that satisfy one query.
 
     Args:
-        name: name of the class.
-        query: the query, as text or as an expression.
+        query: text, or an expression such as `E.smile`.
         count: number of pictures, 1 to 2**40.
         model: name of a packaged model, a model folder, or a `Model` in memory.
-        seed: seed of the samples of the class, 0 to 2**64 - 1; by default it is computed from the seed of the plan and
-            the name of the class.
+        seed: 0 to 2**64 - 1; by default it is computed from the seed of the plan and the name of the class.
         settings: further arguments of `energyql.generate`, such as {"truncation": 0.7}; `SETTINGS` lists the possible
             names.
 
@@ -74,11 +72,7 @@ class DatasetClass:
         self.draw_settings(0 if self.seed is None else self.seed)
 
     def draw_settings(self, seed: int) -> DrawSettings:
-        """Return the settings with which samples of the class are drawn, with `seed` as their seed.
-
-        Raises:
-            ArgumentError: a setting has the wrong type or is out of range.
-        """
+        """Settings with which samples of the class are drawn from `seed`."""
         return DrawSettings(**self.settings, seed=seed)
 
 
@@ -87,15 +81,15 @@ class DatasetPlan:
     """The classes and the format of a data set that `energyql.write_dataset` writes.
 
     Args:
-        classes: the classes, at least one, with different names.
-        seed: 0 to 2**64 - 1. If a class has no seed, its seed is computed from this seed. The random numbers of sample
-            i of a class depend only on the seed of the class and on i.
-        format: format of the pictures: "png", "webp" or "jpg".
+        classes: at least one, with different names.
+        seed: 0 to 2**64 - 1; the seed of each class that has none follows from it. The random numbers of sample i of a
+            class depend only on the seed of the class and on i.
+        format: file format of the pictures.
         quality: quality of "webp" and "jpg", 1 to 100.
-        shard_size: largest number of pictures in a shard, approximately. Every class is divided evenly among all
-            shards, so a shard may have a few pictures more.
+        shard_size: most pictures in a shard, 1 to 100,000. Every class is divided evenly among all shards, so a shard
+            may have a few pictures more.
         only_satisfied: whether to keep only pictures that satisfy their query, according to the judge of the model.
-        budget: with `only_satisfied`, largest number of samples that are drawn for each picture, on average over the
+        budget: with `only_satisfied`, most samples that are drawn for each picture, 1 to 100,000, on average over the
             pictures of one class in one shard.
 
     Raises:
@@ -134,9 +128,8 @@ class DatasetPlan:
         return -(-self.count // self.shard_size)
 
     def seed_of(self, one: DatasetClass) -> int:
-        """Return the seed of a class.
+        """Return the seed of a class: its own, or a number below 2**48 from the plan's seed and the class's name.
 
-        If the class has no seed, a number below 2**48 is computed from the seed of the plan and the name of the class.
         So two classes do not share random numbers, and adding a class changes no other class.
         """
         if one.seed is not None:
@@ -144,27 +137,17 @@ class DatasetPlan:
         return int.from_bytes(hashlib.sha256(f"{self.seed}\n{one.name}".encode()).digest()[:6], "big")
 
     def positions(self, one: DatasetClass, shard: int) -> range:
-        """Return the numbers of the pictures of a class that belong to a shard.
+        """Return the numbers of the pictures of a class that belong to a shard, out of 0 to `one.count` - 1.
 
-        The pictures of the class are numbered from 0 to `one.count` - 1, and each shard gets consecutive numbers. The
-        counts of two shards differ by at most one.
-
-        Args:
-            one: the class.
-            shard: number of the shard, from 0.
+        Each shard (numbered from 0) gets consecutive numbers, and the counts of two shards differ by at most one.
         """
         start, end = (number * one.count // self.shards for number in (shard, shard + 1))
         return range(start, end)
 
     def candidates(self, one: DatasetClass, shard: int) -> range:
-        """Return the numbers of the samples of a class that may be drawn for one shard.
+        """Return the numbers of the samples of a class that may be drawn for a shard (numbered from 0).
 
-        With `only_satisfied` there are `budget` samples for each picture of the class in the shard, else one. No sample
-        belongs to two shards.
-
-        Args:
-            one: the class.
-            shard: number of the shard, from 0.
+        There are `budget` for each picture with `only_satisfied`, else one. No sample belongs to two shards.
         """
         positions, each = self.positions(one, shard), self.budget if self.only_satisfied else 1
         return range(positions.start * each, positions.stop * each)
@@ -172,23 +155,10 @@ class DatasetPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The arguments of `energyql.write_dataset`: what to write, where, and with which processes and devices.
-
-    Args:
-        plan: the classes and the format of the data set.
-        out: a folder, or the address of an object store, such as `s3://bucket/folder`.
-        workers: number of processes that draw.
-        address: address of a Ray cluster; `None` for this machine.
-        gpus: number of GPUs of each Ray worker; with a fraction, such as 0.5, workers share a GPU.
-        device: device of each worker, such as "cpu" or "cuda"; "auto" is a GPU if there is one.
-        generator: for model folders without a generator: the generator, or the name of its code.
-        judge: the judge to use in place of the judge of every model, or its name.
-        reader: reader of texts in quotes for every model, see `load_model`.
-        allow_plugins: whether code that a model folder names may be imported.
+    """The arguments of `energyql.write_dataset`; see there.
 
     Raises:
-        ArgumentError: a number is out of range; or `gpus` is not 0, with one worker and without `address`, because Ray
-            is not used then.
+        ArgumentError: a number is out of range, or `gpus` is not 0 although Ray is not used.
     """
 
     plan: DatasetPlan
@@ -210,16 +180,14 @@ class Job:
 
     @property
     def on_ray(self) -> bool:
-        """Whether Ray workers draw the shards, instead of this process: with several workers, or with an address."""
+        """Whether Ray workers draw the shards, in place of this process: with several workers, or with an address."""
         return self.workers > 1 or self.address is not None
 
 
 def unknown(name: object, vocabulary: Sequence[str], what: str) -> ArgumentError:
-    """Return the error for an unknown name; its hint is the most similar possible name, else all possible names.
+    """Error for an unknown name; its hint is the most similar possible name, else all possible names.
 
     Args:
-        name: the wrong name.
-        vocabulary: the possible names.
         what: the kind of thing that is named, such as "entry of a class".
     """
     guess = closest(str(name), vocabulary)
@@ -232,22 +200,22 @@ MOST_BYTES = 1 << 24
 """Size of the largest plan that is read, in bytes."""
 CLASS = "class"
 _DEFAULTS = ("model", *SETTINGS)
-"""Keys that may be in a class, or before all classes in the file: there, they are the defaults of every class."""
+"""Keys that may be in a class, or above all classes, as the defaults of every class."""
 _OWN = ("name", "query", "count", "seed", *_DEFAULTS)
 """All keys that a class may have."""
 WHOLE = tuple(each.name for each in fields(DatasetPlan) if each.name != "classes")
-"""Keys of the whole plan: they are allowed before all classes in the file, but not in a class."""
+"""Keys of the whole plan, which stand above all classes."""
 _TEXT = (
     r"""\"{3}(?:[^"\\]+|\\.|"{1,2}(?!"))*"{3,5}(?!")|'{3}.*?'{3,5}(?!')"""
     r"""|(?!"{3})"(?:[^"\\\n]|\\.)*"|(?!'{3})'[^'\n]*'"""
 )
 _PIECE = re.compile(rf"""{_TEXT}|[][{{}}\n]|\#[^\n]*|[^][{{}}\#"'\n]+""", re.DOTALL)
-"""Pattern for a part of a value: a text, a bracket, a comment, the end of a line, or anything between these."""
+"""Part of a value: a text, a bracket, a comment, the end of a line, or anything between these."""
 _NAME = r"""(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
 _KEY = rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*"
 _HEADER = rf"\[[ \t]*{_KEY}[ \t]*\]|\[\[[ \t]*{_KEY}[ \t]*\]\]"
 _LINE = re.compile(rf"[ \t]*(?:({_HEADER})|({_KEY})[ \t]*=[ \t]*)")
-"""Pattern for the header of a table, or for the key of an entry up to its value."""
+"""Header of a table, or key of an entry up to its value."""
 _DECODE_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 Path_ = tuple[str | int, ...]
 """Keys and positions that lead to a value in a plan: ("seed",), or ("class", 2, "query") in the third class."""
@@ -255,13 +223,10 @@ Path_ = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake in a plan.
+    """One mistake in a plan, at the entry or table `path`.
 
     Args:
-        path: keys and positions that lead to the mistake, such as ("class", 2, "query") for the query of the third
-            class.
-        error: the error that the mistake caused.
-        at_key: whether the last key of `path` is wrong, instead of its value.
+        at_key: whether the last key of `path` is wrong, and not its value.
     """
 
     path: Path_
@@ -271,10 +236,9 @@ class Mistake:
 
 @dataclass(frozen=True)
 class PlanSource:
-    """Name and content of the file of a plan, so that error messages can show the wrong lines.
+    """Name and content of the file of a plan, so that messages can show the wrong lines.
 
     Args:
-        name: name of the file, for messages.
         text: content of the file; `None` for a plan that was made in Python.
     """
 
@@ -283,18 +247,13 @@ class PlanSource:
 
     @cached_property
     def places(self) -> Mapping[Path_, tuple[Span, Span]]:
-        """Path of each table and entry, such as ("class", 2, "query") -> where its key and its value are in the text.
-
-        The places of key and value are spans of character offsets. The mapping is empty without a text.
-        """
+        """Path of each table and entry -> spans of its key and of its value in the text, as character offsets."""
         return {} if self.text is None else _locate(self.text)
 
     def show(self, mistake: Mistake) -> str:
-        """Return the message about a mistake in the plan.
+        """Message about a mistake, with the wrong lines of the file and carets under the wrong part.
 
-        For a plan from a file, the message shows the wrong lines of the file, with carets under the wrong part. A plan
-        that was made in Python has no lines: the message begins with the place of the mistake in words, such as
-        "class 3, query".
+        For a plan that was made in Python, it begins with the place in words, such as "class 3, query".
         """
         path, error = mistake.path, copy.copy(mistake.error)
         place = ", ".join([f"class {int(path[1]) + 1}", *map(str, path[2:])]) if path[1:] else ""
@@ -317,17 +276,7 @@ class PlanSource:
 
 
 def refuse(mistakes: Sequence[Mistake], source: PlanSource) -> None:
-    """Raise one error for all mistakes of a plan; do nothing if there are none.
-
-    The error shows as many mistakes as there is room for, and how many others there are.
-
-    Args:
-        mistakes: the mistakes.
-        source: name and content of the file of the plan.
-
-    Raises:
-        DataError: there is a mistake.
-    """
+    """Raise one `DataError` that shows the mistakes of a plan, as many as there is room for, if there are any."""
     if mistakes:
         count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         first = f"{source.name} has {count}, and nothing was written"
@@ -335,13 +284,7 @@ def refuse(mistakes: Sequence[Mistake], source: PlanSource) -> None:
 
 
 def blamed(error: EnergyQLError, keys: Sequence[str], otherwise: str) -> str:
-    """Return the key of a plan that an error is about, so that the mistake can be shown at the entry of the key.
-
-    Args:
-        error: the error. The result is the one of `keys` that comes first in the message of the error.
-        keys: the possible keys.
-        otherwise: the result if the message has none of `keys`.
-    """
+    """Key of a plan that an error is about: the first of `keys` in the error's message, else `otherwise`."""
     match = re.search(rf"\b(?:{'|'.join(keys)})\b", error.message)
     return (match and match[0]) or otherwise
 
@@ -387,14 +330,7 @@ def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
 def _read_class(
     number: int, entry: dict[str, Any], before: dict[str, Any], mistakes: list[Mistake]
 ) -> DatasetClass | None:
-    """Return one class of a plan, and add its mistakes to `mistakes`. Return `None` if the class cannot be made.
-
-    Args:
-        number: position of the class in the plan, from 0.
-        entry: the TOML table of the class.
-        before: entries before all classes; `model` and settings among them are the defaults of every class.
-        mistakes: list to which mistakes are added.
-    """
+    """Make a class from its table and the defaults in `before`; if that fails, add to `mistakes` and return `None`."""
     place: Path_ = (CLASS, number)
     entry = _entries(place, entry, _OWN, "entry of a class", mistakes)
     absent = [name for name in ("name", "query", "count") if name not in entry]
@@ -416,15 +352,7 @@ def _read_class(
 def _entries(
     place: Path_, table: dict[str, Any], vocabulary: Sequence[str], what: str, mistakes: list[Mistake]
 ) -> dict[str, Any]:
-    """Return a table of a plan with older names of its keys replaced, and add its unknown keys to `mistakes`.
-
-    Args:
-        place: keys and positions that lead to the table in the plan, such as ("class", 2).
-        table: the TOML table.
-        vocabulary: the possible keys.
-        what: name of an entry of such a table in messages, such as "entry of a class".
-        mistakes: list to which mistakes are added.
-    """
+    """Return a table of the plan with older names of its keys replaced; add unknown keys to `mistakes`."""
     try:
         table = renamed(table)
     except ArgumentError as error:
@@ -436,13 +364,7 @@ def _entries(
 
 
 def _not_toml(path: Path, text: str, error: Exception) -> DataError:
-    """Return the error for a plan that is not TOML; its message has a caret at the place that the parser names.
-
-    Args:
-        path: the file, for the message.
-        text: content of the file.
-        error: the error of the parser; line and column are read from its message.
-    """
+    """Error for a plan that is not TOML, with a caret at the place that the message of the parser names."""
     message, hint = str(error), "see https://toml.io; a text stands in quotes, and each class begins with [[class]]"
     match = _DECODE_PLACE.search(message)
     if match is None:
@@ -456,10 +378,9 @@ def _not_toml(path: Path, text: str, error: Exception) -> DataError:
 
 
 def _locate(text: str) -> dict[Path_, tuple[Span, Span]]:
-    """Return where tables and entries are in a valid TOML text: path -> (span of the key, span of the value).
+    """Spans of key and value of the tables and entries in a valid TOML text; for a table, both are its header.
 
-    A path consists of keys and positions, such as ("class", 2, "query"). A span is a pair of character offsets. For a
-    table, both spans are its header, such as [[class]]. Entries inside a value, such as {a = 1}, are left out.
+    Entries inside a value, such as {a = 1}, are left out.
     """
     places: dict[Path_, tuple[Span, Span]] = {}
     lengths = Counter[Path_]()  # number of tables so far, by the path of their list
@@ -488,7 +409,7 @@ def _locate(text: str) -> dict[Path_, tuple[Span, Span]]:
 
 
 def _end_of_value(text: str, start: int) -> int:
-    """Return where the value ends that begins at `start` in a valid TOML text; it may have several lines."""
+    """Offset of the end of the value, possibly of several lines, that begins at `start` in a valid TOML text."""
     depth, end, at = 0, start, start
     while (piece := _PIECE.match(text, at)) and (depth or piece[0][0] not in "#\n"):
         depth += (piece[0] in "[{") - (piece[0] in "]}")

@@ -35,26 +35,22 @@ from energyql.plugins import import_optional
 from energyql.progress import Report, reporting
 
 IN_FLIGHT = 2
-"""Number of shards that are assigned to a worker at a time: the shard that it draws, and the next shard."""
+"""Number of shards that a worker is given at a time: the shard that it draws, and the next one."""
 ATTEMPTS = 10
 """Number of further attempts at a shard whose worker ended early, for example for lack of memory."""
 Task = tuple[int, ShardRecord | None]
-"""The number of a shard, and the record of the shard if an earlier run has written it."""
+"""Number of a shard, and the record of the shard if an earlier run has written it."""
 Done = tuple[ShardRecord, bool]
-"""The record of a shard, and whether an earlier run has written the shard."""
+"""Record of a shard, and whether an earlier run has written the shard."""
 
 
 class Worker:
     """A worker that draws and writes shards, in this process or in a process of Ray.
 
-    Unless `prepared` is passed, the worker loads the models when it draws its first shard.
-
     Args:
-        job: the plan and its destination.
-        fingerprint: `PreparedPlan.fingerprint` in the process that started the worker. If the worker loads models and
-            its own fingerprint differs, it has other models and would draw other pictures; `shard` then raises a
-            `ModelError`.
-        prepared: the prepared plan; `None` if the worker must load the models and prepare the plan.
+        fingerprint: `PreparedPlan.fingerprint` in the process that started the worker. A worker that loads other
+            models, whose fingerprint differs, would draw other pictures.
+        prepared: `None` if the worker must load the models, which it does for its first shard.
     """
 
     def __init__(self, job: Job, fingerprint: str, prepared: PreparedPlan | None = None) -> None:
@@ -62,17 +58,10 @@ class Worker:
         self._destination = open_destination(job.out)
 
     def shard(self, task: Task, on_drawn: OnDrawn = lambda name, count: None) -> Done:
-        """Draw and write a shard, unless an earlier run has written the shard and it is undamaged.
-
-        Args:
-            task: the number of the shard, and its record if an earlier run has written the shard, else `None`.
-            on_drawn: called after each batch, with the name of the class and the number of pictures of the batch.
-
-        Returns:
-            The record of the shard, and whether the shard of the earlier run was kept.
+        """Draw and write a shard, unless an earlier run has written it and it is undamaged.
 
         Raises:
-            ModelError: the models of the worker differ from the models of the process that started it.
+            ModelError: the worker has other models than the process that started it.
             EnergyQLError: the shard cannot be drawn or written.
         """
         number, record = task
@@ -87,11 +76,7 @@ class Worker:
 
 
 def check_ray() -> Any:
-    """Return the module `ray`.
-
-    Raises:
-        ArgumentError: Ray is not installed, or is older than 2.56.
-    """
+    """Return the module `ray`; an `ArgumentError` if it is not installed, or older than 2.56."""
     hint = 'pip install "ray>=2.56"'  # earlier versions run code in the archives that they read, CVE-2026-57516
     ray = import_optional("ray", "several workers, and workers of a cluster, need Ray", hint)
     if tuple(int(part) for part in ray.__version__.split(".")[:2]) < (2, 56):
@@ -100,17 +85,11 @@ def check_ray() -> Any:
 
 
 def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Done]:
-    """Draw and write shards by Ray workers. Yield a pair for each shard when the shard is finished.
+    """Draw and write shards by Ray workers; yield the record of each shard when it is finished.
 
-    The pair is the record of the shard, and whether the shard of an earlier run was kept. A worker that ends early is
-    started again, and its shard is drawn again. If this process has not connected to Ray yet, it connects to the
-    cluster at `job.address`, or starts Ray on this machine if `job.address` is `None`. It disconnects after the last
+    A worker that ends early is started again, and its shard is drawn again. If this process has not connected to Ray
+    yet, it connects to the cluster at `job.address`, or starts Ray on this machine, and disconnects after the last
     shard.
-
-    Args:
-        job: the plan, its destination and the workers.
-        fingerprint: `PreparedPlan.fingerprint` of this process. A worker with another fingerprint raises an error.
-        tasks: for each shard, its number, and its record if an earlier run has written the shard, else `None`.
 
     Raises:
         ArgumentError: Ray cannot be started or reached, or no machine has the GPUs of one worker.
@@ -136,7 +115,6 @@ def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Do
         left = iter(tasks)
 
         def give(actor: Any) -> None:
-            """Assign the next shard to a worker; do nothing if no shard is left."""
             for task in islice(left, 1):
                 running[actor.shard.remote(task)] = actor, task[0]
 
@@ -157,10 +135,9 @@ def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Do
 
 
 def _portable(job: Job) -> Job:
-    """Return a copy of the job for workers that may have another working directory.
+    """Copy of the job, with absolute paths, for workers that may have another working directory.
 
-    Paths of model folders and of the destination are absolute in the copy. A judge that is code gets its name as its
-    attribute `identity`, because a worker may not have the program or notebook with its source.
+    A judge that is code gets its name as its attribute `identity`, because a worker may not have its source.
     """
     if callable(job.judge):
         with suppress(AttributeError, TypeError):  # of a bound method, or an object without attributes
@@ -176,18 +153,7 @@ def _portable(job: Job) -> Job:
 
 
 def _result(ray: Any, ready: Any, shard: int) -> Done:
-    """Return the result of a call of `Worker.shard` in a process of Ray: a record, and whether its shard was kept.
-
-    Args:
-        ray: the module `ray`.
-        ready: Ray's reference to the result.
-        shard: number of the shard, for messages.
-
-    Raises:
-        EnergyQLError: the worker raised the error, had not enough memory, could not be started, or ended early
-            `ATTEMPTS` + 1 times.
-        RayTaskError: the worker raised an error of another class.
-    """
+    """Result of `Worker.shard` in a process of Ray; an `EnergyQLError` if the worker ended or lacked memory."""
     hint = "is there enough memory? The same command continues, with fewer workers if there is not"
     try:
         return cast(Done, ray.get(ready))
@@ -209,7 +175,7 @@ def _result(ray: Any, ready: Any, shard: int) -> Done:
 PILOT = 16
 """Largest number of pictures of a class that are drawn to estimate the cost of the data set."""
 PILOT_CLASSES = 8
-"""Largest number of classes that are drawn for the estimate; the cost of the others is assumed to be the same."""
+"""Largest number of classes that are drawn for the estimate; the other classes are assumed to cost the same."""
 _HEADERS = 3 * 512
 """Size in bytes of the headers of the three files of a sample in a tar archive."""
 Value = TypeVar("Value")
@@ -218,16 +184,13 @@ Value = TypeVar("Value")
 def open_plan(
     plan: str | Path | DatasetPlan, *, only_satisfied: bool | None = None, budget: int | None = None
 ) -> tuple[DatasetPlan, PlanSource]:
-    """Return two values: a plan, and name and content of its file, so that messages can show the wrong lines.
+    """Return a plan, which is read if `plan` is a path, and its file, for messages.
 
-    Args:
-        plan: a plan, or the path of a TOML file, from which the plan is read.
-        only_satisfied: replaces `only_satisfied` of the plan, unless it is `None`.
-        budget: replaces `budget` of the plan, unless it is `None`.
+    `only_satisfied` and `budget` replace those of the plan, unless they are `None`.
 
     Raises:
         DataError: the file cannot be read, or is no plan.
-        ArgumentError: `budget` is out of range; or it is not `None`, and `only_satisfied` of the plan is False.
+        ArgumentError: `budget` is out of range, or given although `only_satisfied` of the plan is False.
     """
     source = PlanSource()
     if not isinstance(plan, DatasetPlan):
@@ -241,10 +204,6 @@ def open_plan(
 
 class DatasetRun:
     """A plan that was checked together with its models and its destination. Only the method `write` writes files.
-
-    Args:
-        job: the plan, the destination and the workers.
-        source: name and content of the file of the plan, so that messages show its lines.
 
     Attributes:
         prepared: the plan with its models loaded and its queries compiled.
@@ -263,40 +222,23 @@ class DatasetRun:
         self._look(write=False)
 
     def _look(self, *, write: bool) -> None:
-        """Read from the destination which shards are finished.
-
-        Args:
-            write: whether to write `plan.json` first, if it is missing, damaged or of an earlier version.
-
-        Raises:
-            DataError: the destination has another data set, or other files.
-        """
+        """Read which shards are finished; with `write`, first write `plan.json` if it is missing, damaged or older."""
         begin(self._destination, self.prepared, write=write)
         records = _undisturbed(self._destination, partial(read_records, self._destination, self.prepared))
         self._tasks: list[Task] = [(shard, records.get(shard)) for shard in range(self._job.plan.shards)]
 
     def alone(self) -> AbstractContextManager[Any]:
-        """Return a context manager during which no other process can write to the destination, if it is a folder.
-
-        A store is not locked.
-
-        Raises:
-            ArgumentError: on entry, if another process is writing to the folder.
-        """
+        """Lock the destination against other processes, if it is a folder: see `Destination.alone`."""
         return self._destination.alone()
 
     @property
     def held(self) -> dict[str, int]:
-        """For each class, by name, the number of pictures that the finished shards have according to the plan."""
+        """Number of pictures of each class that the finished shards have according to the plan."""
         records = [record for _, record in self._tasks if record is not None]
         return {one.name: sum(record.classes[one.name].wanted for record in records) for one in self._job.plan.classes}
 
     def estimate(self, progress: bool | Report = False) -> Estimate:
-        """Return the estimated cost of the missing shards. A few pictures of some classes are drawn to measure it.
-
-        Args:
-            progress: whether to show a bar; or a function that is called with "pilot" and the fraction that is done.
-        """
+        """Estimated cost of the missing shards; a few pictures of some classes are drawn to measure it."""
         plan, missing = self._job.plan, [shard for shard, record in self._tasks if record is None]
         pairs = list(zip(plan.classes, self.prepared.queries, strict=True))
         pairs = pairs[:: -(-len(pairs) // PILOT_CLASSES)] if missing else []
@@ -321,14 +263,10 @@ class DatasetRun:
         return Estimate(total, len(missing), round(size * scale), round(samples * scale), seconds * scale, workers)
 
     def write(self, progress: bool | Report = True) -> WrittenDataset:
-        """Draw the missing shards, write the index, the card and the manifest, and return counts of the contents.
-
-        Args:
-            progress: whether to show bars; or a function that is called with the name of a class and the fraction of
-                the pictures of this class that is done.
+        """Draw the missing shards; then write the index, the card and the manifest. For `progress` see `write_dataset`.
 
         Raises:
-            EnergyQLError: a shard, the index, the card or the manifest cannot be written, or a worker ended too often.
+            EnergyQLError: a file cannot be drawn or written, or a worker ended too often.
         """
         with self.alone():
             self._look(write=True)  # another run may have written shards meanwhile
@@ -340,19 +278,11 @@ class DatasetRun:
         return WrittenDataset(str(self._job.out), records, classes, old)
 
     def _draw(self, report: Report) -> tuple[list[ShardRecord], int]:
-        """Draw and write the shards that are missing or damaged, with progress for each class.
-
-        Args:
-            report: function that gets the name of a class, and the fraction of its pictures that is done.
-
-        Returns:
-            The records of all shards, in order of their numbers, and how many shards of an earlier run were kept.
-        """
+        """Draw the missing and damaged shards; return all records in order, and the number of shards that were kept."""
         counts = {one.name: one.count for one in self._job.plan.classes}
         finished, begun = Counter[str](), Counter[str]()
 
         def on_drawn(name: str, count: int) -> None:
-            """Add `count` to the pictures of class `name` in the unfinished shard, and report the fraction done."""
             begun[name] += count
             report(name, (finished[name] + begun[name]) / counts[name])
 
@@ -373,16 +303,7 @@ class DatasetRun:
 
 
 def _undisturbed(destination: Destination, call: Callable[[], Value]) -> Value:
-    """Return the result of `call`, repeating it where it fails because another process changed the files meanwhile.
-
-    A store has no locks: while `call` runs, another run of the plan may finish the data set and remove temporary files.
-    So if `call` raises an `EnergyQLError`, and the names of the files have changed since the start of the call, it is
-    called again. Other errors, and all where no name has changed, are raised.
-
-    Args:
-        destination: where the files of the data set are.
-        call: function that reads files of the data set.
-    """
+    """Return `call()`; repeat it where it fails while another process changes the files, for stores have no locks."""
     while True:
         before = destination.sizes().keys()
         try:
@@ -401,8 +322,8 @@ def write_dataset(
 ) -> WrittenDataset:  # fmt: skip
     """Write a labelled data set: classes of pictures that satisfy their queries, in shards of WebDataset.
 
-    The whole plan is checked before anything is written. A shard depends only on the plan, the models and the number
-    of the shard, and is written completely or not at all. So the same call continues after any interruption: undamaged
+    The whole plan is checked before anything is written. A shard depends only on the plan, the models and the number of
+    the shard, and is written completely or not at all. So the same call continues after any interruption: undamaged
     shards of an earlier call are kept. The function needs pyarrow; a store needs its library (s3fs, gcsfs), and several
     workers need Ray.
 
@@ -415,9 +336,9 @@ def write_dataset(
         workers: number of processes that draw; more than 1 need Ray.
         address: address of a Ray cluster; `None` for this machine.
         gpus: number of GPUs of each Ray worker; with a fraction, such as 0.5, workers share a GPU.
-        device: device of each worker, such as "cpu" or "cuda"; "auto" is a GPU if there is one.
-        generator: for model folders without a generator: the generator, or the name of its code, see `load_model`.
-        judge: the judge to use in place of the judge of every model, or its name, see `load_model`.
+        device: device of each worker, see `generate`.
+        generator: generator for model folders without one, see `load_model`.
+        judge: judge in place of that of every model, see `load_model`.
         reader: reader of texts in quotes for every model, see `load_model`.
         allow_plugins: whether code that a model folder names may be imported.
         progress: whether to show bars; or a function that is called with the name of a class and the fraction of the

@@ -47,12 +47,12 @@ class ClassRecord:
     """Counts of the pictures of one class, in one shard or summed over several.
 
     Args:
-        wanted: number of pictures that the plan asks for.
-        rows: number of pictures that are in the shards.
-        drawn: number of samples that were drawn, including samples that the judge rejected.
-        satisfied: number of pictures in the shards that satisfy the query according to the judge; `None` if no picture
-            was judged. A sample of which the verifier (networks that decide which pictures are kept) accepted no
-            picture does not count as satisfied.
+        wanted: pictures that the plan asks for.
+        rows: pictures that are in the shards.
+        drawn: samples that were drawn, including samples that the judge rejected.
+        satisfied: pictures in the shards that satisfy the query according to the judge; `None` if none was judged. A
+            sample of which the verifier (networks that decide which pictures are kept) accepted no picture does not
+            count.
     """
 
     wanted: int
@@ -71,8 +71,6 @@ class FileRecord:
     """A file of a data set, as a line of `manifest.jsonl` describes it.
 
     Args:
-        file: name of the file in the data set, such as `shards/000001.tar`.
-        size: size of the file in bytes.
         sha256: SHA-256 of the content, hexadecimal.
         mark: ETag of the file, a text with which an object store identifies the content; "" in a folder.
     """
@@ -83,27 +81,20 @@ class FileRecord:
     mark: str = ""
 
     def to_json(self, plan: str) -> str:
-        """Return the record as a line of the manifest: a JSON object of the fields, without fields that are "".
-
-        One more value, `check`, is a checksum of the fields and the plan.
-
-        Args:
-            plan: fingerprint of the plan.
-        """
+        """Line of the manifest: a JSON object of the fields that are not "", with a checksum as in `sealed`."""
         data = {name: value for name, value in asdict(self).items() if value != ""}
         return json.dumps(sealed(data, plan), ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRecord(FileRecord):
-    """A finished shard: the fields of `FileRecord` for the archive, and counts of the samples in the archive.
+    """A finished shard: the record of its archive, and counts of its samples.
 
     Args:
         shard: number of the shard, from 0.
-        rows: number of samples in the shard.
-        classes: name of a class -> counts of the pictures of this class in the shard.
-        part: SHA-256 of the temporary file with the rows of the index for this shard; "" in the manifest, which is
-            written when these rows are in `index.parquet` and the temporary file is no longer needed.
+        classes: counts of each class, by name.
+        part: SHA-256 of the temporary file with the shard's rows of the index; "" in the manifest, which is written
+            when these rows are in `index.parquet`.
     """
 
     shard: int
@@ -113,12 +104,9 @@ class ShardRecord(FileRecord):
 
 
 def sealed(data: Mapping[str, Any], plan: str) -> dict[str, Any]:
-    """Return `data` with one more value, `check`: a checksum of the data and of the plan.
-
-    The checksum shows later whether the data is damaged or belongs to another plan.
+    """Return `data` with a checksum, `check`, which shows later whether it is damaged or belongs to another plan.
 
     Args:
-        data: name -> JSON value.
         plan: fingerprint of the plan.
     """
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
@@ -129,7 +117,6 @@ def read_record(line: bytes, plan: str) -> FileRecord:
     """Read a record from a line of the manifest, or from the temporary file with the record of one shard.
 
     Args:
-        line: the line, a JSON object.
         plan: fingerprint of the plan.
 
     Raises:
@@ -146,7 +133,7 @@ def read_record(line: bytes, plan: str) -> FileRecord:
 
 
 def sum_records(name: str, records: Sequence[ShardRecord]) -> ClassRecord:
-    """Return the counts of the class called `name`, summed over the shards of `records`."""
+    """Counts of the class called `name`, summed over shards."""
     return sum((record.classes[name] for record in records), ClassRecord(0))
 
 
@@ -155,12 +142,10 @@ class Estimate:
     """The estimated cost of the shards that are still missing; a few pictures of some classes were drawn to measure it.
 
     Args:
-        pictures: number of missing pictures.
-        shards: number of missing shards.
-        bytes: size of all missing shards together, in bytes.
-        drawn: number of samples to draw, including samples that the judge will reject.
+        bytes: size of all missing shards together.
+        drawn: samples to draw, including samples that the judge will reject.
         seconds: time in which one worker would draw all missing shards.
-        workers: number of workers. With several, `str` of the estimate also has the time that they all need together.
+        workers: with several, `str` of the estimate also has the time that they all need together.
     """
 
     pictures: int
@@ -186,9 +171,9 @@ class WrittenDataset:
     """Counts of what is in a data set, after it was written.
 
     Attributes:
-        out: the folder or address of the data set.
-        shards: the record of each shard, in the order of their numbers.
-        classes: name of a class -> counts of the pictures of this class in all shards.
+        out: folder or address of the data set.
+        shards: record of each shard, in the order of their numbers.
+        classes: name of a class -> counts of its pictures in all shards.
         kept: number of shards that an earlier run had written, and that were not drawn again.
     """
 
@@ -206,8 +191,7 @@ class WrittenDataset:
         """Check that no class lacks pictures.
 
         Raises:
-            IncompleteError: a class lacks pictures, because the judge rejected too many of the samples that
-                `DatasetPlan.budget` allows.
+            IncompleteError: the judge rejected too many of the samples that `DatasetPlan.budget` allows.
         """
         parts = [f"{name!r} lacks {count:,} of {self.classes[name].wanted:,}" for name, count in self.missing.items()]
         if parts:
@@ -215,11 +199,7 @@ class WrittenDataset:
             raise IncompleteError(f"{self.out} is incomplete: {'; '.join(parts)}", hint=hint)
 
     def summary(self) -> str:
-        """Return one line: numbers of pictures and shards, size, and percentage of pictures that satisfy their query.
-
-        The percentage is left out if no picture was judged. If shards of an earlier run were kept, the line ends with
-        their number.
-        """
+        """One line: pictures, shards, size, and the percentage of judged pictures that satisfy their query."""
         total = sum(self.classes.values(), ClassRecord(0))
         judged = sum(one.rows for one in self.classes.values() if one.satisfied is not None)
         pictures, shards = plural(total.rows, "picture"), plural(len(self.shards), "shard")
@@ -229,10 +209,7 @@ class WrittenDataset:
         return f"{line}, {self.kept:,} of the shards from an earlier run" if self.kept else line
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dict of JSON values: "out", "shards", "kept", "classes", "bytes" and "missing".
-
-        "classes" has the counts of each class, and "missing" the number of pictures that each incomplete class lacks.
-        """
+        """JSON values: "out", "shards", "kept" and "bytes"; by class "classes" (counts) and "missing" (pictures)."""
         classes, size = {name: vars(one) for name, one in self.classes.items()}, sum(each.size for each in self.shards)
         counts = {"out": self.out, "shards": len(self.shards), "kept": self.kept, "classes": classes, "bytes": size}
         return counts | {"missing": self.missing}
@@ -245,20 +222,19 @@ def _duration(seconds: float) -> str:
 _LONGEST = 10**12
 """Largest number of seconds that an estimate states, about 30,000 years; `timedelta` has a limit."""
 FORMAT = 1
-"""Version number of the files of a data set. It is raised by a change after which the same plan gives other bytes."""
+"""Version number of the files of a data set, raised when the same plan gives other bytes."""
 _ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"))
-"""Names of entries of the provenance (record of how samples are drawn) on which the pictures of a class depend."""
+"""Entries of the provenance (record of how samples are drawn) on which the pictures of a class depend."""
 _ENCODERS = {"png": ("PNG", ()), "webp": ("WEBP", ("quality",)), "jpg": ("JPEG", ("quality",))}
-"""Format of pictures -> its name in Pillow, and the settings of a plan that are arguments of its encoder."""
+"""Format of pictures -> its name in Pillow, and the settings of a plan that its encoder takes."""
 _SHARED = {"query": "canonical", "model": "model", "seed": "seed", "judge": "judge"}
-"""Values in the JSON of a sample that are equal for all samples of a class: name in the JSON -> name in the provenance
-(record of how samples are drawn)."""
+"""Values in the JSON of a sample that all samples of a class share: name in the JSON -> name in the provenance."""
 _IN_MEMORY = 1 << 28
-"""Size in bytes up to which the compressed pictures of a shard are collected in memory; beyond it, on the disk."""
+"""Bytes of compressed pictures of a shard that are collected in memory; beyond it, on the disk."""
 _THREADS = 8
 """Number of threads that compress pictures while a GPU draws."""
 OnDrawn = Callable[[str, int], None]
-"""Function that is called with the name of a class and the number of its pictures that were just drawn."""
+"""Called with the name of a class and the number of its pictures that were just drawn."""
 
 
 @dataclass(frozen=True)
@@ -266,10 +242,8 @@ class PreparedPlan:
     """A plan with its compiled queries, each of which holds its loaded model.
 
     Args:
-        plan: the plan.
         queries: the compiled query of each class, in the order of `plan.classes`.
-        warnings: pairs of the name of a class, and a sentence about a part of its query that is never or always true. A
-            class may have several such pairs.
+        warnings: pairs (class, sentence about a part of its query that is never or always true).
     """
 
     plan: DatasetPlan
@@ -278,11 +252,9 @@ class PreparedPlan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Everything on which the bytes of the shards depend, as a dict of JSON values.
+        """Everything on which the bytes of the shards depend, as JSON values: format, plan, and what draws each class.
 
-        The values are the version of the format, the settings of the plan, and for each class its name, count, query,
-        model, judge and settings. Two runs with equal identities write equal shards, on a CPU or if `batch_size` is a
-        number.
+        Two runs with equal identities write equal shards, on a CPU or if `batch_size` is a number.
         """
         plan = self.plan
         whole: dict[str, Any] = {"format_of_folder": FORMAT} | {name: getattr(plan, name) for name in WHOLE}
@@ -304,25 +276,14 @@ class PreparedPlan:
     def write_shard(
         self, shard: int, path: Path, on_drawn: OnDrawn = lambda name, count: None
     ) -> tuple[dict[str, ClassRecord], list[dict[str, Any]]]:
-        """Draw a shard and write it as a tar archive in the format of WebDataset.
+        """Draw a shard (numbered from 0) and write it as a tar archive in the format of WebDataset.
 
         Each sample is three files: the picture, a JSON object with all that is recorded about the sample (`.json`), and
-        the number of the class (`.cls`). Samples of all classes are mixed: their order comes from a hash of the name of
-        the class, the seed of the class and the index of the sample.
-
-        Args:
-            shard: number of the shard, from 0.
-            path: the file to write.
-            on_drawn: called after each batch, with the name of the class and the number of pictures of the batch.
+        the number of the class (`.cls`). The order of samples, by a hash of class, seed and index, mixes the classes.
 
         Returns:
-            Two values. The first is a dict: name of a class -> counts of its pictures in this shard. The second is a
-            list of the JSON objects of the samples, in the order of the archive, each with one more value, `key`: the
-            name of the sample in the archive, without a suffix.
-
-        Raises:
-            EnergyQLError: samples cannot be drawn.
-            OSError: the file cannot be written.
+            Counts of each class in this shard, by name; and the JSON object of each sample in the order of the archive,
+            with one more value, `key`, the name of the sample in the archive.
         """
         records: dict[str, ClassRecord] = {}
         samples: list[tuple[bytes, int, int, dict[str, Any]]] = []
@@ -357,24 +318,14 @@ class PreparedPlan:
         return records, [{"key": f"{shard:06d}-{row:05d}"} | sample[-1] for row, sample in enumerate(samples)]
 
     def compress(self, picture: Image.Image) -> bytes:
-        """Return the bytes of a file that holds a picture in the format of the plan, such as PNG."""
+        """Content of a file with a picture in the format of the plan, such as PNG."""
         name, settings = _ENCODERS[self.plan.format]
         buffer = io.BytesIO()
         picture.save(buffer, name, **{setting: getattr(self.plan, setting) for setting in settings})
         return buffer.getvalue()
 
     def _draw(self, one: DatasetClass, query: PreparedQuery, shard: int) -> Iterator[tuple[Result, int]]:
-        """Draw pictures of a class for a shard; yield pairs (result of a batch, number of samples drawn for the batch).
-
-        With `only_satisfied` of the plan, samples that the judge rejects are left out, and so are samples of which the
-        verifier (networks that decide which pictures are kept) accepted no picture. There may then be too few samples,
-        because drawing also ends when `budget` samples for each picture are drawn.
-
-        Args:
-            one: the class.
-            query: the compiled query of the class.
-            shard: number of the shard, from 0.
-        """
+        """Yield results of a class for a shard, each with the number of samples drawn for it, refused ones included."""
         count, candidates = len(self.plan.positions(one, shard)), self.plan.candidates(one, shard)
         if not self.plan.only_satisfied:
             for result in query.stream(count, first=candidates.start, progress=False) if count else ():
@@ -392,14 +343,7 @@ class PreparedPlan:
     def _compressed(
         self, batches: Iterable[tuple[Result, int]], query: PreparedQuery
     ) -> Iterator[tuple[Result, int, Iterable[bytes]]]:
-        """Yield (samples, number of samples drawn, compressed pictures) for each batch of samples.
-
-        On a GPU, threads compress the pictures of a batch while the next batch is drawn.
-
-        Args:
-            batches: pairs (samples of a batch, number of samples drawn for it).
-            query: the compiled query of the samples; its attribute `device` is the device on which they are drawn.
-        """
+        """Add the compressed pictures to each batch; on a GPU, threads compress them while the next batch is drawn."""
         if query.device.type == "cpu":  # no core is free for threads
             yield from ((*batch, map(self.compress, batch[0].images)) for batch in batches)
             return
@@ -409,12 +353,7 @@ class PreparedPlan:
 
 
 def read_samples(shard: IO[bytes]) -> list[dict[str, Any]]:
-    """Return the JSON object of each sample in a shard, with one more value, `key`: the name of the sample.
-
-    The list equals the second result of the `PreparedPlan.write_shard` that wrote the shard.
-
-    Args:
-        shard: the archive, open for reading; the pictures are skipped.
+    """JSON object of each sample in an open shard, as `PreparedPlan.write_shard` returned them; pictures are skipped.
 
     Raises:
         DataError: the file is no shard, or damaged.
@@ -434,10 +373,6 @@ def read_samples(shard: IO[bytes]) -> list[dict[str, Any]]:
 def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
     """Load the models of a plan and compile its queries.
 
-    Args:
-        job: the plan, the device, and a generator and a judge for its models.
-        source: name and content of the file of the plan, so that messages show its lines.
-
     Raises:
         ArgumentError: this machine has no such device.
         DataError: a model, a query or a setting is wrong; the message shows as many mistakes as there is room for.
@@ -454,21 +389,10 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
 
     @contextmanager
     def noting(number: int, key: str, settings: Sequence[str] = ()) -> Iterator[None]:
-        """Catch an error of the block, and add it to `mistakes` together with the entry of the plan that is wrong.
+        """Add an error of the block to `mistakes`, with the entry of the plan that is wrong, unless the entry has one.
 
-        An entry is a line of the plan such as `query = "smile"`. The entry with the error is, in this order:
-
-        1. `query`, if the error is about a part of the query's text;
-        2. the first of `settings` that the message of the error names;
-        3. `key`.
-
-        The entry is looked for in this class. If this class has no such entry, and there is one before all classes of
-        the plan, that entry is taken. For each entry only the first error is added; later errors are dropped.
-
-        Args:
-            number: position of the class in the plan, from 0.
-            key: name of the entry, if neither the query nor one of `settings` is wrong.
-            settings: names of the settings of the class.
+        The entry is `query` if the error marks a part of its text, else the first of `settings` in its message, else
+        `key`. If the class lacks it, the entry of that name above all classes is taken.
         """
         try:
             yield
@@ -508,10 +432,7 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Add a file called `name` with content `data` to an archive.
-
-    Time and owner of the file are left out, so that equal shards have equal bytes.
-    """
+    """Add a file to an archive, without time and owner, so that equal shards have equal bytes."""
     member = tarfile.TarInfo(name)
     member.size = len(data)
     archive.addfile(member, io.BytesIO(data))

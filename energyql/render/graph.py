@@ -1,9 +1,7 @@
 """A directed acyclic graph of labelled boxes as SVG, readable on light and on dark backgrounds.
 
 The layout is that of Sugiyama, Tagawa and Toda, "Methods for visual understanding of hierarchical system structures",
-1981. The layer of a box is the length of the longest path to it. The order in a layer follows the mean positions of
-neighbours, and coordinates are computed by least squares. Text and lines have the colour of the text around the graph.
-A box has a light colour that shows its role, such as "and".
+1981: layers by the longest path, an order with few crossings, then coordinates by least squares.
 """
 
 from __future__ import annotations
@@ -22,10 +20,9 @@ from energyql.render.markup import Markup, element
 MOST_BOXES = 120
 """Largest number of boxes in a graph that is drawn; a larger graph would not be readable."""
 MOST_CHARACTERS = 44
-"""Largest number of characters of a label in a box. A longer label is cut, and a tooltip shows the whole label."""
+"""Largest number of characters of a label; a longer label is cut, and a tooltip shows all of it."""
 SWEEPS = 8
-"""Number of passes over the layers that search for an order of boxes with fewer crossings of lines. After that, 2 *
-SWEEPS + 1 passes compute the vertical positions of the boxes."""
+"""Passes over the layers that search for an order with fewer crossings; 2 * SWEEPS + 1 then place the boxes."""
 
 Role = Literal["leaf", "and", "or", "not", "weight", "other", "root"]
 Point = tuple[float, float]
@@ -45,7 +42,7 @@ class Box:
     """One box of a graph.
 
     Args:
-        label: first line of text in the box. In a box without children (a leaf) it is a piece of a query.
+        label: first line of text; in a box without children (a leaf) a piece of a query.
         note: second line of text, in smaller letters; "" for none.
         role: what the box means in a query, such as "and"; it decides on shape and colour.
     """
@@ -63,11 +60,11 @@ class Box:
 
 
 def draw_graph(boxes: Sequence[Box], edges: Sequence[Edge], *, title: str, standalone: bool = False) -> Markup:
-    """Return an SVG drawing of boxes and the lines between them, with parents at the left of their children.
+    """SVG drawing of boxes and the lines between them, with parents at the left of their children.
 
     Args:
-        boxes: at least one box. If there are more than `MOST_BOXES`, a single box is drawn instead, which says that the
-            graph is too large.
+        boxes: at least one. More than `MOST_BOXES` are replaced by a single box, which says that the graph is too
+            large.
         edges: pairs (parent, child) of positions in `boxes`, without cycles.
         title: text for screen readers.
         standalone: whether the drawing becomes a file, with a background and fixed colours. Otherwise it is part of a
@@ -92,7 +89,7 @@ def draw_graph(boxes: Sequence[Box], edges: Sequence[Edge], *, title: str, stand
 
 
 def graph_width(drawing: Markup) -> float:
-    """Return the width in pixels of a drawing that `draw_graph` returned."""
+    """Width in pixels of a drawing that `draw_graph` returned."""
     match = re.search(r' width="(\d+)" height=', drawing)
     return float(match[1]) if match else 0.0
 
@@ -103,7 +100,7 @@ def cut_label(text: str) -> str:
 
 
 def _draw_box(box: Box, corner: Point) -> Markup:
-    """Return SVG of `box`; `corner` is the position of its upper left corner, in pixels."""
+    """SVG of a box with the upper left corner at `corner`, in pixels."""
     (x, y), (width, height), leaf, root = corner, box.size, box.role == "leaf", box.role == "root"
     tint = _TINTS.get(box.role)
     shape = element(
@@ -124,7 +121,7 @@ def _draw_box(box: Box, corner: Point) -> Markup:
 
 
 def _curve(points: Sequence[Point]) -> str:
-    """Return a smooth line through points, horizontal at each point, as a text for the attribute `d` of an SVG path."""
+    """Smooth line through points, horizontal at each of them, for the attribute `d` of an SVG path."""
     parts = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
     for (x0, y0), (x1, y1) in pairwise(dict.fromkeys(points)):
         middle = (x0 + x1) / 2
@@ -133,17 +130,15 @@ def _curve(points: Sequence[Point]) -> str:
 
 
 def arrange(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> tuple[list[Point], list[list[Point]]]:
-    """Return where to draw the boxes and lines of a graph, in pixels, with parents at the left of their children.
+    """Layout of a graph: upper left corner of each box, and points of each line, in pixels; the least x and y are 0.
+
+    A line goes from the right side of the parent, through gaps between boxes of other layers, to the left side of the
+    child.
 
     Args:
         sizes: width and height of each box, in pixels.
         edges: pairs (parent, child) of positions in `sizes`, without cycles. Children of a box are drawn from top to
             bottom in the order of the edges, unless more lines would then cross.
-
-    Returns:
-        Two lists. The first has the upper left corner of each box; the smallest x and y are 0. The second has for each
-        edge the points of its line. The line begins at the right side of the parent, goes through gaps between boxes of
-        other layers, and ends at the left side of the child.
     """
     heights = [height for _, height in sizes]
     depths = _depths(len(sizes), edges)
@@ -173,12 +168,7 @@ def arrange(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> tupl
 
 
 def _depths(count: int, edges: Sequence[Edge]) -> list[int]:
-    """Return the layer of each box: the number of edges on the longest path to the box from a box without parents.
-
-    Args:
-        count: number of boxes.
-        edges: pairs (parent, child) of numbers of boxes, from 0.
-    """
+    """Layer of each box: the number of edges on the longest path to it from a box without parents."""
     parents: dict[int, list[int]] = {box: [] for box in range(count)}
     for parent, child in edges:
         parents[child].append(parent)
@@ -189,15 +179,9 @@ def _depths(count: int, edges: Sequence[Edge]) -> list[int]:
 
 
 def _order(depths: Sequence[int], below: Sequence[Sequence[int]], above: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the boxes of each layer from top to bottom, in an order in which few lines cross.
+    """Boxes of each layer from top to bottom, in an order in which few lines cross, by mean positions of neighbours.
 
-    The first order is that of a depth-first search, in which no lines of a tree cross. Passes over the layers then sort
-    boxes by the mean position of their neighbours. The order with the fewest crossings of all passes is returned.
-
-    Args:
-        depths: layer of each box.
-        below: children of each box.
-        above: parents of each box.
+    It starts from a depth-first search, in which no lines of a tree cross; the best order of all passes is kept.
     """
     layers: list[list[int]] = [[] for _ in range(max(depths) + 1)]
     stack = [box for box in reversed(range(len(depths))) if not above[box]]
@@ -221,12 +205,7 @@ def _order(depths: Sequence[int], below: Sequence[Sequence[int]], above: Sequenc
 
 
 def _crossings(layers: Lists, below: Lists) -> int:
-    """Return how many pairs of lines between neighbouring layers cross.
-
-    Args:
-        layers: boxes of each layer from top to bottom.
-        below: children of each box.
-    """
+    """Number of pairs of lines between neighbouring layers that cross."""
     place = {box: index for layer in layers for index, box in enumerate(layer)}
     total = 0
     for layer in layers:
@@ -236,17 +215,7 @@ def _crossings(layers: Lists, below: Lists) -> int:
 
 
 def _centres(layers: Lists, below: Lists, above: Lists, heights: Sequence[float]) -> list[float]:
-    """Return the vertical centre of each box, in pixels, as near as possible to the mean centre of its children.
-
-    Passes over the layers move boxes near to their parents and to their children in turn; the last pass moves them near
-    to their children. The upper side of the highest box is at 0.
-
-    Args:
-        layers: boxes of each layer from top to bottom.
-        below: children of each box.
-        above: parents of each box.
-        heights: height of each box, in pixels.
-    """
+    """Vertical centre of each box, in pixels, near the mean centre of its children; the highest box begins at 0."""
     centres = [0.0] * len(heights)
     for layer in layers:
         _place(layer, [0.0] * len(layer), centres, heights)
@@ -261,17 +230,9 @@ def _centres(layers: Lists, below: Lists, above: Lists, heights: Sequence[float]
 
 
 def _place(layer: Sequence[int], targets: Sequence[float], centres: list[float], heights: Sequence[float]) -> None:
-    """Set the vertical centres of a layer's boxes as near to wanted centres as possible, by least squares.
+    """Set the vertical centres of a layer's boxes, without overlap, as near to `targets` as possible by least squares.
 
-    The boxes keep their order and do not overlap. The method is isotonic regression: from each wanted centre, the
-    height that the boxes above it need is subtracted. The differences must then increase from box to box or stay
-    equal. Neighbours that violate this order are moved together (pool adjacent violators).
-
-    Args:
-        layer: numbers of the layer's boxes from top to bottom.
-        targets: wanted centre of each of these boxes.
-        centres: centre of each box of the graph; the entries of the layer's boxes are changed.
-        heights: height of each box of the graph.
+    Isotonic regression (pool adjacent violators) of the targets minus the height that the boxes above need.
     """
     offsets = [0.0]
     for upper, lower in pairwise(layer):
@@ -289,5 +250,4 @@ def _place(layer: Sequence[int], targets: Sequence[float], centres: list[float],
 
 
 def _mean(values: Sequence[float], otherwise: float) -> float:
-    """Return the mean of values, or `otherwise` if there are none."""
     return sum(values) / len(values) if values else otherwise

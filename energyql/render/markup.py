@@ -18,22 +18,17 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\ufff
 
 
 def clean(value: object) -> object:
-    """Return a text with U+FFFD, the replacement character, in place of characters that HTML forbids, such as U+0000.
-
-    A value of type `Markup`, or of another type than `str`, is returned unchanged.
-    """
+    """Replace characters that HTML forbids, such as U+0000, in a text by U+FFFD; `Markup` stays as it is."""
     return _FORBIDDEN.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def element(name: str, *children: str | None, **attributes: str | float | None) -> Markup:
-    """Return one element, such as `<rect width="4"></rect>`, well-formed as HTML and as XML.
+    """One element, such as `<rect width="4"></rect>`, well-formed as HTML and as XML.
 
     Args:
-        name: name of the element, such as "rect".
-        children: contents of the element: `Markup`, or text, which is escaped. `None` is left out.
-        attributes: attributes of the element, name -> value. A value `None` leaves the attribute out, and a float is
-            written with at most 10 digits. In names, `_` becomes `-`. A `_` at the end is removed, so that `class_` can
-            be written for `class`.
+        children: contents: `Markup`, or text, which is escaped. `None` is left out.
+        attributes: name -> value; `None` leaves the attribute out. In names, `_` becomes `-`, and a last `_` is
+            removed, so that `class_` stands for `class`.
     """
     pairs = ""
     for key, value in attributes.items():
@@ -47,16 +42,10 @@ def element(name: str, *children: str | None, **attributes: str | float | None) 
 
 
 def _escape(text: str) -> str:
-    """Return `Markup` unchanged, and any other text escaped, with U+FFFD in place of characters that HTML forbids."""
     return text if isinstance(text, Markup) else html.escape(str(clean(text)))
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table. The first column is aligned left, and the others, for numbers, right.
-
-    Args:
-        header: titles of the columns.
-        rows: cells of each row, as many as there are titles.
-    """
+    """Lines of a Markdown table; the first column is aligned left, and the others, for numbers, right."""
     head = [f"| {' | '.join(header)} |", f"|---|{'---:|' * (len(header) - 1)}"]
     return head + [f"| {' | '.join(row)} |" for row in rows]

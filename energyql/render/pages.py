@@ -6,14 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def page_templates(package: str, folder: str = "") -> Environment:
-    """Return an environment of jinja2, from which templates of Markdown pages can be taken and filled.
-
-    If a template is filled without a value for one of its names, jinja2 raises an error.
-
-    Args:
-        package: name of the package that contains the templates, such as "energyql.dataset".
-        folder: folder of the templates in the package; by default the folder of the package.
-    """
+    """Environment of jinja2 for the Markdown templates in a package; a name without a value raises an error."""
     loader = PackageLoader(package, folder)
     return Environment(
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True

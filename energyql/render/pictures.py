@@ -27,11 +27,9 @@ CAPTION = 20
 TICK = 18
 """Width of the tick or cross before a caption, in pixels."""
 PIXEL_ART = 64
-"""Pictures whose longest side has at most this many pixels are stored in pages without loss, because their pixels are
-visible."""
+"""Pictures up to this longest side, in pixels, are stored in pages without loss, because their pixels are visible."""
 MOST_IN_GRID = 1024
-"""Largest number of pictures in a grid that is saved as one file. With pictures of side `MOST_SIDE`, the sides of the
-grid are then below 16,383 pixels, the most that a WebP file can have."""
+"""Most pictures in a saved grid; with pictures of side `MOST_SIDE`, it fits in the 16,383 pixels of a WebP file."""
 LEAST_SIDE = 128
 """Pictures in a grid are enlarged by a whole factor until their longer side has at least this many pixels."""
 MOST_SIDE = 256
@@ -41,15 +39,12 @@ _SPELLED = str.maketrans(
 )
 """Letters that Unicode does not decompose into a letter and an accent -> letters to write instead."""
 FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
-"""Names of font files that may have letters that the font of Pillow lacks. Pillow looks for them in the font folders of
-the operating system."""
+"""Font files, in the font folders of the operating system, that may have letters that the font of Pillow lacks."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
-    """Return a tensor of pictures as a list of PIL pictures (RGB).
-
-    `images` is (batch, 1 or 3, height, width) with values in [-1, 1]; values outside are clipped.
+    """PIL pictures (RGB) of a tensor (batch, 1 or 3, height, width) in [-1, 1]; values outside are clipped.
 
     Raises:
         ArgumentError: the images have another shape.
@@ -66,17 +61,14 @@ def label_grid(
     verdicts: Sequence[bool] | None = None, marks: Sequence[str] | None = None, footer: str = "",
     columns: int | None = None,
 ) -> Image.Image:  # fmt: skip
-    """Return one picture that shows several pictures in rows, with texts below each of them.
-
-    Below a picture are a tick or cross, a caption and a short warning, as far as the arguments contain them.
+    """One picture that shows several pictures in rows, with a tick or cross, a caption and a warning below each.
 
     Args:
-        pictures: at least one picture; all are drawn in the size of the first.
+        pictures: at least one; all are drawn in the size of the first.
         title: text above the grid; "" for none.
-        captions: a text for each picture, cut to the width of the picture; `None` for no captions.
-        verdicts: for each picture, true for a tick or false for a cross; `None` for no ticks and crosses.
-        marks: for each picture a short warning, such as "doubtful", which is never cut; "" for a picture without a
-            warning. `None` for no warnings at all.
+        captions: a text for each picture, cut to the width of the picture.
+        verdicts: for each picture, true for a tick or false for a cross.
+        marks: for each picture a short warning, such as "doubtful", which is never cut; "" for none.
         footer: text below the grid; "" for none.
         columns: number of pictures in a row; by default the grid is about twice as wide as high.
 
@@ -119,38 +111,29 @@ def label_grid(
 
 
 def png_bytes(picture: Image.Image) -> bytes:
-    """Return a picture as the contents of a PNG file."""
+    """Contents of a PNG file."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def tile_size(picture: Image.Image) -> tuple[int, int]:
-    """Return the width and height, in pixels, that a picture has in a grid.
-
-    A picture whose longer side is below 128 pixels is enlarged by a whole factor, until this side has at least 128
-    pixels. A picture whose longer side is above 256 pixels is reduced, until this side has 256 pixels.
-    """
+    """Width and height, in pixels, of a picture in a grid, with a longer side from `LEAST_SIDE` to `MOST_SIDE`."""
     side = max(picture.size)
     scale = math.ceil(LEAST_SIDE / side) if side < LEAST_SIDE else min(1.0, MOST_SIDE / side)
     return round(picture.width * scale), round(picture.height * scale)
 
 
 def font_for(text: str, size: int) -> Font:
-    """Return the first font that has all letters of a text; if there is none, the font that has most of the letters.
+    """First font, `size` pixels high, that has all letters of a text, else the one that has most of them.
 
-    The font of Pillow is tried first, then the file that the environment variable ENERGYQL_FONT names, then fonts that
-    operating systems have.
-
-    Args:
-        text: the text.
-        size: height of the letters, in pixels.
+    The font of Pillow is tried first, then the file that the environment variable ENERGYQL_FONT names, then `FONTS`.
 
     Raises:
         ArgumentError: the file that ENERGYQL_FONT names is no font.
 
     Warns:
-        UserWarning: no font has all letters. The text of the warning is always the same, so that Python shows it once.
+        UserWarning: no font has all letters. The text is always the same, so that Python shows it once.
     """
     named = os.environ.get("ENERGYQL_FONT", "")
     if _font(named, size) is None:
@@ -171,7 +154,7 @@ def font_for(text: str, size: int) -> Font:
 
 @lru_cache
 def _font(name: str, size: int) -> Font | None:
-    """Return the font in the file `name` ("" for Pillow's font), `size` pixels high; `None` if no font can be read."""
+    """Font in the file `name` ("" for Pillow's font), `size` pixels high; `None` if it cannot be read."""
     try:
         return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
     except OSError:
@@ -180,12 +163,7 @@ def _font(name: str, size: int) -> Font | None:
 
 @lru_cache(4096)
 def _has(name: str, letter: str) -> bool:
-    """Return whether a font has a letter. If not, the font draws a box in place of the letter.
-
-    Args:
-        name: name of the font's file; "" for Pillow's font.
-        letter: one character.
-    """
+    """Whether the font in the file `name` ("" for Pillow's font) has a letter, and draws no box in its place."""
     # The last code point of Unicode is no letter, so every font draws its box for it.
     font = _font(name, 12)
     if not isinstance(font, ImageFont.FreeTypeFont):
@@ -194,10 +172,7 @@ def _has(name: str, letter: str) -> bool:
 
 
 def legible(text: str) -> str:
-    """Return a text without accents on Latin letters, such as "grosse" for "größe", for drawing with Pillow's font.
-
-    That font draws boxes in place of letters with accents. Letters of other scripts keep their accents.
-    """
+    """Text without accents on Latin letters ("grosse" for "größe"), for which Pillow's font draws boxes."""
     plain = ""
     for part in unicodedata.normalize("NFD", text.translate(_SPELLED)):
         plain += "" if unicodedata.combining(part) and plain[-1:].isascii() and plain else part
@@ -207,12 +182,7 @@ def legible(text: str) -> str:
 def cut(text: str, font: Font, width: int) -> str:
     """Return a text if it fits into `width` pixels, otherwise its longest start that fits with "..." after it.
 
-    Line breaks become blanks, and Latin letters lose their accents, because Pillow's font has none.
-
-    Args:
-        text: the text, of which at most 200 characters are used.
-        font: the font in which the text will be drawn.
-        width: width in pixels.
+    Line breaks become blanks, accents go as in `legible`, and at most 200 characters are used.
     """
     text = " ".join(legible(text[:200]).split())
     ends = [text, *(f"{text[:length]}..." for length in reversed(range(1, len(text))))]
@@ -220,15 +190,7 @@ def cut(text: str, font: Font, width: int) -> str:
 
 
 def wrapped(text: str, font: Font, width: int) -> list[str]:
-    """Break a text into lines of at most `width` pixels, and return the first eight lines.
-
-    Latin letters lose their accents, because Pillow's font has none.
-
-    Args:
-        text: the text.
-        font: the font in which the text will be drawn.
-        width: width in pixels.
-    """
+    """First eight lines of a text, broken to fit into `width` pixels, without accents as in `legible`."""
     text = legible(text)
     per_line = 200
     while True:
@@ -240,27 +202,17 @@ def wrapped(text: str, font: Font, width: int) -> list[str]:
 
 
 def draw_verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> None:
-    """Draw a tick or a cross.
-
-    Args:
-        draw: drawing object of the picture to draw on.
-        x: left side of the tick or cross, in pixels.
-        y: upper side of the tick or cross, in pixels.
-        satisfied: true for a tick, false for a cross.
-    """
+    """Draw a tick or a cross, with its upper left corner at (x, y)."""
     tick, cross = [[(1, 6), (5, 10), (12, 1)]], [[(2, 1), (11, 10)], [(2, 10), (11, 1)]]
     for points in tick if satisfied else cross:
         draw.line([(x + right, y + down) for right, down in points], YES if satisfied else NO, 3, joint="curve")
 
 
 def picture_uri(picture: Image.Image, side: int) -> str:
-    """Return a picture as a data URI, a text that begins with `data:image/` and can be the source of a picture in HTML.
-
-    The format is PNG, without loss, if no side is longer than `PIXEL_ART` (64) pixels; otherwise WebP.
+    """Picture as a data URI, a text that can be the source of a picture in HTML: PNG up to `PIXEL_ART`, else WebP.
 
     Args:
-        picture: the picture.
-        side: most pixels of the longest side; a larger picture is reduced, a smaller picture keeps its size.
+        side: most pixels of the longest side; a larger picture is reduced.
     """
     scale = side / max(picture.size)
     if scale < 1:

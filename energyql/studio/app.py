@@ -32,11 +32,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def _refusals(*kinds: str) -> Responses:
-    """Return HTTP status -> OpenAPI description of the response to a refused request.
-
-    Args:
-        kinds: the kinds of refusals to describe, such as "Busy"; `REFUSALS` has the status and the text of each kind.
-    """
+    """OpenAPI descriptions of refused requests, by HTTP status, for kinds in `REFUSALS` such as "Busy"."""
     return {code: {"model": Problem, "description": text} for code, text in (REFUSALS[kind] for kind in kinds)}
 
 
@@ -47,7 +43,7 @@ UNDRAWN = UNREADY | _refusals("Busy")
 UPLOADS = {"/api/photographs": FORMATS, "/api/provenance": ("image/png",)}
 """Path of requests whose body is a picture -> media types that the picture may have."""
 SOURCED = POSTED | UNREADY
-"""OpenAPI descriptions of the refusals of a request that begins with pictures of a job."""
+"""Refusals of a request that begins with pictures of a job."""
 
 
 def create_app(studio: Studio, access: Access | None = None) -> FastAPI:
@@ -72,10 +68,7 @@ def create_app(studio: Studio, access: Access | None = None) -> FastAPI:
 
 
 def _status(studio: Studio) -> APIRouter:
-    """Return the routes that compute nothing, so that they respond at once.
-
-    These routes describe the studio, return the progress of a job, and cancel a job.
-    """
+    """Routes that compute nothing, so that they respond at once: description of the studio, state and end of a job."""
     api = APIRouter(prefix="/api", tags=["queries"])
 
     @api.get("/info", responses=_refusals("NoToken", "Forbidden"))
@@ -99,10 +92,7 @@ def _status(studio: Studio) -> APIRouter:
 
 
 def _work(studio: Studio) -> APIRouter:
-    """Return the routes that compile queries and queue jobs.
-
-    Only a few requests to these routes run at a time; further requests wait, and too many are refused.
-    """
+    """Routes that compile queries and queue jobs; a limited number of their requests runs at a time."""
     api = APIRouter(prefix="/api", tags=["queries"], route_class=limited_route())
     api.post("/check", responses=POSTED, description="Return the meaning of a query, or its error.")(studio.check)
     for path, queue, refusals, description in (
@@ -129,10 +119,7 @@ def _work(studio: Studio) -> APIRouter:
 
 
 def _files(studio: Studio) -> APIRouter:
-    """Return the routes that send the files of a job: pictures, grid, provenance, gallery page and ZIP.
-
-    Only a few requests to these routes run at a time; further requests wait, and too many are refused.
-    """
+    """Routes that send the files of a job; a limited number of their requests runs at a time."""
     api = APIRouter(prefix="/api/jobs/{id}", tags=["downloads"], route_class=limited_route())
     get = studio.store.get
 
@@ -172,12 +159,12 @@ Body = Annotated[bytes, Depends(_body)]
 
 
 def _file(kind: str) -> Responses:
-    """Return the OpenAPI description of a file of media type `kind`, and of the refusals in place of the file."""
+    """OpenAPI descriptions of a file of media type `kind`, and of the refusals in its place."""
     return {200: {"content": {kind: {}}, "description": "A file."}, **UNDRAWN}
 
 
 def _uploads(*kinds: str) -> dict[str, Any]:
-    """Return the OpenAPI description of a request whose body is a picture of one of the media types `kinds`."""
+    """OpenAPI description of a request whose body is a picture of one of the media types `kinds`."""
     content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
     return {"requestBody": {"required": True, "content": content}}
 

@@ -22,25 +22,14 @@ from energyql.vocabulary import Vocabulary
 
 
 def check_length(query: str, limits: Limits) -> str:
-    """Return `query` unchanged, after a check of its length.
-
-    Raises:
-        LimitError: the query has more than `limits.characters` characters.
-    """
+    """Return the query; a `LimitError` if it is longer than `limits.characters`."""
     if len(query) > limits.characters:
         raise LimitError(f"the query has {len(query):,} characters; this studio takes {limits.characters:,}")
     return query
 
 
 def check_query(request: CheckRequest, pipeline: Pipeline, limits: Limits) -> Check:
-    """Return the meaning of a query. If the query is wrong, return its error, without raising the error.
-
-    Args:
-        request: the query, the semantics, the names of weak attributes that the query may use, and whether pictures are
-            to be verified.
-        pipeline: the model that the query is for.
-        limits: limits of the studio; a longer query than `limits.characters` is wrong.
-    """
+    """Return the meaning of a query. If the query is wrong, return its error, without raising the error."""
     query = request.query
     try:
         checked = check(ListedQuery(check_length(query, limits)), pipeline.model.vocabulary, request.semantics)
@@ -66,10 +55,9 @@ _EXAMPLES = (
 
 
 def examples(vocabulary: Vocabulary) -> list[str]:
-    """Return up to six example queries for a model with the attributes in `vocabulary`.
+    """Up to six example queries for a model with the attributes in `vocabulary`.
 
-    The examples are the queries of a fixed list (`_EXAMPLES`) whose attributes and values the model has. If fewer than
-    three of the list are left, further queries are made from the names in `vocabulary`.
+    They are those of `_EXAMPLES` that fit the model. If fewer than three fit, more are made from names in `vocabulary`.
     """
     queries = []
     for query in _EXAMPLES:
@@ -84,12 +72,7 @@ def examples(vocabulary: Vocabulary) -> list[str]:
 
 
 def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
-    """Return the description of a model in the API: attributes, truncation, judge, fingerprint and example queries.
-
-    Args:
-        name: name of the model in the studio.
-        pipeline: the model, on its device.
-    """
+    """Description of a model in the API: attributes, truncation, judge, fingerprint and example queries."""
     model, reader = pipeline.model, pipeline.model.words
     low, high = model.bank.truncation
     weak = {name: report.weak for name, report in model.report.items()}

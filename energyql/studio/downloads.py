@@ -1,4 +1,7 @@
-"""Contents of the files that can be downloaded from a job. The method `save` of a result writes most of them."""
+"""Contents of the files that can be downloaded from a job.
+
+A job that has not ended, or has no picture, raises a `StudioError`; a single picture can be had before the end.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,10 @@ from energyql.studio.results import JobResult
 
 
 def picture(job: Job, outcome: JobResult, position: int) -> bytes:
-    """Return one picture as PNG in full size.
-
-    The text field "energyql" of the file is the provenance of the picture (query, seed, settings) as JSON.
-
-    Args:
-        job: the job.
-        outcome: the result of the job so far.
-        position: position of the picture in the job, from 0.
+    """One picture as PNG in full size, with its provenance as JSON in the text field "energyql" of the file.
 
     Raises:
-        StudioError: the job has no picture at this position, or the picture is not drawn yet.
+        StudioError: the job has no picture at this position (from 0), or the picture is not drawn yet.
     """
     if len(outcome.pictures) <= position < outcome.total and not job.over:
         raise StudioError("NotReady", f"picture {position} is not drawn yet", hint="ask again when the request is done")
@@ -39,19 +35,10 @@ def picture(job: Job, outcome: JobResult, position: int) -> bytes:
 
 
 def grid(job: Job, outcome: JobResult) -> bytes:
-    """Return one PNG that shows all pictures of a job.
+    """One PNG of all pictures of a job: a filmstrip of an edit, a photograph beside its reconstruction, else a grid.
 
-    A finished edit is shown as a filmstrip, with a column for each step. A photograph is shown beside its
-    reconstruction. Any other job is shown as a grid. If the job has several results, as a table or a gallery has, the
-    caption of a picture is its query. If the job has a single result, the captions are probabilities (or energies) and
-    verdicts, and the PNG also holds the provenance of the result.
-
-    Args:
-        job: the job.
-        outcome: the result of the job.
-
-    Raises:
-        StudioError: the job has not ended, or ended before its first picture.
+    If a job has several results, as a table or a gallery has, the caption of a picture is its query. Else the captions
+    are probabilities (or energies) and verdicts, and the PNG also holds the provenance.
     """
     results = _finished(job, outcome)
     if outcome.photograph is not None:
@@ -66,33 +53,16 @@ def grid(job: Job, outcome: JobResult) -> bytes:
 
 
 def provenance(job: Job, outcome: JobResult) -> list[dict[str, Any]]:
-    """Return the provenance of each result of a job: a dict with the query, the seed and the settings.
-
-    The entry "index" of a dict lists the numbers that the pictures of the result have in their run.
-
-    Args:
-        job: the job.
-        outcome: the result of the job.
-
-    Raises:
-        StudioError: the job has not ended, or ended before its first picture.
-    """
+    """Provenance of each result of a job; the entry "index" lists the numbers that its pictures have in their run."""
     return [result.provenance | {"index": result.index.tolist()} for result in _finished(job, outcome)]
 
 
 def archive(job: Job, outcome: JobResult) -> bytes:
-    """Return a ZIP of everything that a job made: pictures, latents, verdicts and provenance.
+    """ZIP of everything that a job made: pictures, latents, verdicts and provenance.
 
-    For a table, a traversal or a gallery, the ZIP holds the page, `index.html`, and a folder for each result. For any
-    other job, the ZIP holds one folder, which the method `save` of the result, the finished edit or the inverted
-    photograph writes. For an edit that ended early, the folder holds only the pictures that were added last.
-
-    Args:
-        job: the job.
-        outcome: the result of the job.
-
-    Raises:
-        StudioError: the job has not ended, or ended before its first picture.
+    For a table, a traversal or a gallery, it holds the page, `index.html`, and a folder for each result. For any other
+    job, it holds what `save` writes of the result, the finished edit or the photograph; for an edit that ended early,
+    only the pictures that were added last.
     """
     results = _finished(job, outcome)
     with tempfile.TemporaryDirectory() as temporary:
@@ -108,16 +78,10 @@ def archive(job: Job, outcome: JobResult) -> bytes:
 
 
 def gallery(job: Job, outcome: JobResult, title: str = "") -> bytes:
-    """Return the gallery page of a drawing, a table, a traversal or a gallery, as HTML in UTF-8.
+    """Gallery page of a drawing, a table, a traversal or a gallery, as HTML in UTF-8; other kinds are a `StudioError`.
 
     Args:
-        job: the job.
-        outcome: the result of the job.
         title: title of the page; by default it names the model.
-
-    Raises:
-        StudioError: the job is an edit, variations or a photograph; or it has not ended, or ended before its first
-            picture.
     """
     sections, results = list(outcome.sections), _finished(job, outcome)
     if outcome.kind == "draw":
@@ -131,15 +95,7 @@ def gallery(job: Job, outcome: JobResult, title: str = "") -> bytes:
 
 
 def _finished(job: Job, outcome: JobResult) -> list[Result]:
-    """Return the results of a job that has ended, at least one.
-
-    Args:
-        job: the job.
-        outcome: the result of the job.
-
-    Raises:
-        StudioError: the job has not ended, or ended before its first picture.
-    """
+    """Results of a job that has ended, at least one; else a `StudioError`."""
     if not job.over:
         raise StudioError("NotReady", "the request is not done yet", hint="ask again when it is")
     if not outcome.results:

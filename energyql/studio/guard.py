@@ -47,8 +47,7 @@ class Access:
 
     Attributes:
         hosts: host names that a request may have in its header `Host`.
-        numbers: whether a request may also have any IP address in its header `Host`, for an application that other
-            machines can reach.
+        numbers: whether `Host` may also be any IP address, for an application that other machines can reach.
         token: the secret that a visitor must send; `None` if none is needed.
     """
 
@@ -64,7 +63,7 @@ class Bodies:
     Attributes:
         most: most bytes of a request in JSON.
         uploads: path of requests whose body is a picture -> media types that the picture may have.
-        most_upload: most bytes of a picture that is sent as a body.
+        most_upload: most bytes of such a picture.
     """
 
     most: int
@@ -75,21 +74,17 @@ class Bodies:
 class Guard:
     """Middleware that refuses requests that come from other sites, lack the token, or are too large or too slow.
 
-    Such requests are refused before any route is called.
+    Such requests reach no route. A page of another site can reach a server on this machine through the visitor's
+    browser in two ways. The page may use an address of this machine, which the headers `Origin` and `Sec-Fetch-Site`
+    show. Or the host name of the other site is made to resolve to this machine (DNS rebinding), which the header `Host`
+    shows. A request whose `Host` is an IP address cannot come from DNS rebinding.
 
-    A page of another site can reach a server on this machine through the visitor's browser in two ways. The page may
-    use an address of this machine, which the headers `Origin` and `Sec-Fetch-Site` show. Or the host name of the other
-    site is made to resolve to this machine (DNS rebinding), which the header `Host` shows. A request whose `Host` is an
-    IP address cannot come from DNS rebinding.
-
-    A token is accepted from three places: the address of the page (`?token=`), a cookie, and the header `Authorization`
-    as a bearer token. If a browser opens the page with the token in the address, the response sets the cookie and
-    redirects the browser to the address without the token.
+    A token is accepted from the address of the page (`?token=`), a cookie, or the header `Authorization` as a bearer
+    token. If a browser opens the page with the token in the address, the response sets the cookie and redirects the
+    browser to the address without the token.
 
     Args:
         app: the application that gets the requests that are not refused.
-        access: who may use the application.
-        bodies: limits of the bodies of requests.
     """
 
     def __init__(self, app: ASGIApp, access: Access, bodies: Bodies) -> None:
@@ -97,10 +92,7 @@ class Guard:
         self._uploads = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send an error as the response to a refused request, and pass any other request to the application.
-
-        The response gets security headers in both cases. The arguments are those of any ASGI application.
-        """
+        """Pass a request to the application, or respond with an error; any response gets security headers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -123,16 +115,7 @@ class Guard:
         await respond_with(scope, receive, send_with_headers)
 
     def _check_source(self, method: str, headers: Headers) -> None:
-        """Check which host a request names, and from which site it comes.
-
-        Args:
-            method: method of the request, such as "GET".
-            headers: headers of the request.
-
-        Raises:
-            StudioError: the host is not allowed; or the request comes from a page of another site, and is not the
-                opening of a link to this page.
-        """
+        """Refuse requests to a host that is not allowed, and from other sites, except for links that open the page."""
         host = headers.get("host", "")
         name, origin = _name(host), headers.get("origin")
         if name not in self.access.hosts and not (self.access.numbers and _address(name)):
@@ -146,19 +129,7 @@ class Guard:
                 raise StudioError("Forbidden", "the request comes from another site")
 
     def _check_token(self, scope: Scope, request: HTTPConnection) -> Response | None:
-        """Check that a request has the token, if the application needs one.
-
-        Args:
-            scope: the request, as ASGI describes it.
-            request: an object of Starlette for the same request.
-
-        Returns:
-            If the token is in the address of the page: the response, which sets the cookie. Else `None`, because the
-            application makes the response.
-
-        Raises:
-            StudioError: the request has no token, or a wrong one.
-        """
+        """Refuse requests without the token; for one with it in the address, return a response that sets a cookie."""
         token = self.access.token
         if token is None:
             return None
@@ -176,19 +147,7 @@ class Guard:
         return None
 
     async def _checked_body(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
-        """Check the media type of a request, read its body, and return a function that replaces `receive`.
-
-        Args:
-            scope: the request, as ASGI describes it.
-            headers: headers of the request.
-            receive: function of ASGI that returns the parts of the body.
-
-        Returns:
-            Function of ASGI that returns the whole body, for the application.
-
-        Raises:
-            StudioError: the type is wrong, the body too large or too slow, or too many pictures are being sent.
-        """
+        """Check the media type, read the body, and return a `receive` of ASGI that gives the application the body."""
         uploads = self.bodies.uploads.get(scope["path"])
         kind, kinds = headers.get("content-type", "").partition(";")[0].strip().lower(), uploads or JSON
         if kind not in kinds and scope["method"] != "DELETE":
@@ -205,18 +164,9 @@ class Guard:
             self._uploads -= 1
 
     async def _read(self, headers: Headers, receive: Receive, most: int, seconds: float) -> Receive:
-        """Read a whole body, and return a function of ASGI that returns the body again, for the application.
+        """Read a body of at most `most` bytes within `seconds`, and return a `receive` of ASGI that gives it again.
 
-        The bytes are counted here, so that a body without end is refused, whatever length the header names.
-
-        Args:
-            headers: headers of the request.
-            receive: function of ASGI that returns the parts of the body.
-            most: most bytes of the body.
-            seconds: longest time in which the body must arrive.
-
-        Raises:
-            StudioError: the body has more than `most` bytes, or takes more than `seconds`.
+        The bytes are counted, so that a body without end is refused, whatever length the header names.
         """
         size, body, more = read_whole(headers.get("content-length", "")) or 0, bytearray(), True
         with anyio.move_on_after(seconds) as waiting:
@@ -238,7 +188,7 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """Return the name in a `Host` header, without its port and without the brackets of IPv6."""
+    """Name in a `Host` header, without its port and without the brackets of IPv6."""
     return re.sub(":[0-9]+$", "", host).strip("[]").rstrip(".").lower()
 
 
@@ -250,15 +200,13 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def access_to(host: str, extra: Collection[str] = (), token: str | None = None) -> Access:
-    """Return who may use a web application that listens on `host`.
+    """Who may use a web application that listens on `host`.
 
-    If other machines can reach the application, the name of this machine and any IP address are allowed as hosts.
+    If other machines can reach it, the name of this machine and any IP address are allowed as hosts.
 
     Args:
-        host: name or address that the application listens on.
         extra: further host names that are allowed.
-        token: the token that visitors need; empty for none. By default a random one if other machines can reach the
-            application, else none.
+        token: "" for none; by default a random one if other machines can reach the application, else none.
     """
     names, local = LOOPBACK | {host.lower(), *map(_name, extra)}, is_loopback(host)
     chosen = token if local or token is not None else secrets.token_urlsafe(24)
@@ -266,11 +214,11 @@ def access_to(host: str, extra: Collection[str] = (), token: str | None = None) 
 
 
 def _same(one: str, other: str) -> bool:
-    """Return whether two tokens are equal, in a time that does not depend on how many characters agree."""
+    """Compare two tokens in a time that does not depend on how many characters agree."""
     return secrets.compare_digest(one.encode(), other.encode())
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a server that listens on `host` can be reached from this machine only."""
+    """Whether only this machine can reach a server that listens on `host`."""
     address = _address(host)
     return host == "localhost" or (address is not None and address.is_loopback)

@@ -22,11 +22,7 @@ log = logging.getLogger("energyql.studio")
 
 
 class Stopped(Exception):
-    """Exception that ends the work of a job that a client cancelled, or whose status no client requests any more.
-
-    The text of the exception is empty for a cancelled job. Else the text is the reason, such as "nobody asked about it
-    for 30 seconds".
-    """
+    """Ends the work of a job that was cancelled (no text), or abandoned (the text says why)."""
 
 
 class Job:
@@ -36,17 +32,15 @@ class Job:
 
     Attributes:
         id: a random text; a client that has it may read and cancel the job.
-        state: waiting, running, done, cancelled or failed; an abandoned job is cancelled.
-        stage: name of the current stage, such as "sampling".
-        fraction: the fraction of the stage that is done, in [0, 1].
+        state: an abandoned job is cancelled.
+        fraction: fraction of the stage that is done, in [0, 1].
         problem: why the job failed or was abandoned; `None` for any other job.
         seen: time of the last request for the job, in seconds of `time.monotonic`.
         stopped: whether the job was cancelled, so that the next `check` ends its work.
 
     Args:
-        work: function that is called once with the job; the reference to it is dropped when the job ends.
-        limits: the longest running time, and the longest time without a request for the status.
-        contended: function that returns whether other jobs wait; if they do, the job is abandoned earlier.
+        work: called once with the job, which then forgets it.
+        contended: whether other jobs wait; if they do, the job is abandoned earlier.
     """
 
     def __init__(
@@ -69,10 +63,9 @@ class Job:
 
     @property
     def abandonment(self) -> str:
-        """Why the job is to be ended early, such as "nobody asked about it for 30 seconds"; else an empty text.
+        """Why the job is to be abandoned, such as "nobody asked about it for 30 seconds"; "" if it is not.
 
-        The reason is always that no client requests the status of the job any more. The requests of a client end when
-        its page is closed or reloaded.
+        The requests of a client end when its page is closed or reloaded.
         """
         unseen, limits = time.monotonic() - self.seen, self._limits
         if unseen > limits.unwatched:
@@ -85,7 +78,7 @@ class Job:
         """Raise an error if the work of the job is to end; the work calls this often.
 
         Raises:
-            Stopped: a client cancelled the job, or no client requests its status any more.
+            Stopped: the job was cancelled or is abandoned.
             StudioError: the job has run longer than `Limits.seconds`.
         """
         if self.stopped:
@@ -97,19 +90,16 @@ class Job:
             raise StudioError("TimeUp", message, hint="ask for fewer pictures, or choose a quicker sampler")
 
     def report(self, stage: str, fraction: float) -> None:
-        """Record the progress of the work: the current stage, and the fraction of the stage that is done, in [0, 1].
+        """Record the current stage, and the fraction of the stage that is done, in [0, 1].
 
-        Like `check`, raise an error if the work is to end. The method can be the argument `progress` of
+        Raises the errors of `check` if the work is to end. The method can be the argument `progress` of
         `energyql.generate`.
         """
         self.check()
         self.stage, self.fraction = stage, fraction
 
     def run(self) -> None:
-        """Do the work, and set `state`. Do nothing if the job was cancelled before it ran.
-
-        An error of the work is not raised, but recorded: `state` becomes "failed", and `problem` describes the error.
-        """
+        """Do the work, unless the job was cancelled. An error of the work is not raised: `problem` describes it."""
         work, self._work = self._work, None  # so that its memory is freed when it ends
         if work is None:
             return
@@ -127,10 +117,10 @@ class Job:
             self.problem, self.state = describe(INTERNAL), "failed"
 
     def cancel(self, reason: str = "") -> None:
-        """Set the state to cancelled. The work of a running job is ended by `check`, not by this method.
+        """Set the state to cancelled; `check`, not this method, ends the work of a running job.
 
         Args:
-            reason: why the job was abandoned, which `problem` then tells; empty if a client cancelled the job.
+            reason: why the job was abandoned; "" if a client cancelled it.
         """
         self._work = None
         if reason:
@@ -139,11 +129,7 @@ class Job:
 
 
 class Queue:
-    """Jobs in the order of their arrival, of which one runs at a time, in a thread that starts with the queue.
-
-    Args:
-        limits: the limits of each job, and of the number of jobs that wait.
-    """
+    """Jobs in the order of their arrival, of which one runs at a time, in a thread that starts with the queue."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -155,12 +141,7 @@ class Queue:
         self._thread.start()
 
     def submit(self, work: Callable[[Job], None]) -> Job:
-        """Add a job to the queue and return the job.
-
-        Waiting jobs whose status no client requests any more are removed first.
-
-        Args:
-            work: function that is called with the job and does its work.
+        """Add a job to the queue, after abandoned jobs were removed.
 
         Raises:
             StudioError: too many jobs are waiting already, or the studio is closing.
@@ -179,10 +160,7 @@ class Queue:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Cancel a job. If it waits, it is cancelled at once; if it runs, at its next call of `check`.
-
-        A job that has ended keeps its state.
-        """
+        """Cancel a job: at once if it waits, at its next `check` if it runs. One that has ended keeps its state."""
         with self._change:
             job.stopped = True
             if job in self._waiting:
@@ -190,7 +168,7 @@ class Queue:
                 job.cancel()
 
     def place(self, job: Job) -> int:
-        """Return how many jobs end before `job` starts, including the running job; 0 if `job` runs or has ended."""
+        """Number of jobs that end before `job` starts, with the running one; 0 if `job` runs or has ended."""
         with self._change:
             return 0 if job not in self._waiting else self._waiting.index(job) + (self._running is not None)
 

@@ -25,13 +25,12 @@ class Limits:
         steps: most steps of one edit.
         body: most bytes of the body of a request in JSON.
         photograph_bytes: most bytes of a picture that is sent: a photograph, or a PNG with its provenance.
-        photograph_pixels: most pixels of a picture that is sent.
+        photograph_pixels: most pixels of such a picture.
         waiting: most requests in the queue, besides the one that runs.
         seconds: longest running time of one request, in seconds.
-        unwatched: seconds after which a job is ended if no client requests its status.
-        unwatched_contended: while other jobs wait, the seconds after which a job is ended, in place of `unwatched`. A
-            page in the background requests the status every second. The limit is far higher than a second, because a
-            busy machine responds late.
+        unwatched: seconds without a request for its status after which a job is ended.
+        unwatched_contended: the same while other jobs wait. A page in the background asks every second; the limit is
+            far higher, because a busy machine responds late.
         kept_seconds: seconds for which a result is kept after the last request for it.
         kept_bytes: most bytes of all results together; or twice the bytes of the largest result, if that is more.
             Beyond the limit, the results that were not requested for the longest time are dropped first.
@@ -52,15 +51,14 @@ class Limits:
 
 
 RUNNING, WAITING = 2, 16
-"""Number of requests to the routes of one `limited_route()` that run at a time, and number of further requests that may
-wait for their turn."""
+"""Requests to the routes of one `limited_route()` that run at a time, and further ones that may wait."""
 
 
 def limited_route() -> type[APIRoute]:
-    """Return a new class of routes whose requests share one limit: `RUNNING` run at a time, and `WAITING` may wait.
+    """Class of routes whose requests share one limit: `RUNNING` run at a time, and `WAITING` may wait.
 
-    So requests to other routes are handled at once. A request beyond the limit raises a `StudioError` ("Busy"), and so
-    does a request whose client has disconnected before its turn.
+    So requests to other routes are handled at once. A request beyond the limit, or whose client has disconnected before
+    its turn, raises a `StudioError` ("Busy").
     """
     turns, inside = anyio.Semaphore(RUNNING), set[Request]()
 

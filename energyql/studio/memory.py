@@ -23,21 +23,16 @@ _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform =
 
 
 def trim() -> None:
-    """Return freed memory from the C library to the operating system.
+    """Return freed memory to the operating system, where the C library is glibc; others do it by themselves.
 
-    Pictures of many sizes, of which some are kept, leave holes in the heap that the C library does not return
-    otherwise: after a thousand small drawings the heap is a third larger than all results. Only glibc has the function
-    `malloc_trim`; other C libraries return memory by themselves.
+    Pictures of many sizes, of which some are kept, leave holes in the heap that glibc would keep.
     """
     if _malloc_trim is not None:
         _malloc_trim(0)
 
 
 def held_bytes(*values: object) -> int:
-    """Return the memory, in bytes, of `values` and of all objects that `values` refer to; each object is counted once.
-
-    Objects of `SHARED` types (models, networks, functions) are left out, because they live as long as the studio.
-    """
+    """Memory in bytes of `values` and of all objects that they refer to, each counted once, without `SHARED` types."""
     seen: set[int] = set()
     total, left = 0, list[Any](values)
     while left:
@@ -51,7 +46,7 @@ def held_bytes(*values: object) -> int:
 
 
 def _identity(value: Any) -> int:
-    """Return a number by which an object is counted only once; tensors that share memory have the same number."""
+    """Number by which an object is counted once; tensors that share memory have the same number."""
     shares = isinstance(value, Tensor) and not value.is_mkldnn
     return value.untyped_storage().data_ptr() if shares else id(value)
 

@@ -24,17 +24,15 @@ REFUSALS = {
     "InternalError": (500, "Something went wrong inside the studio."),
     "Busy": (503, "Too many requests are waiting, or too many connections are open."),
 }
-"""Kind of a refused request -> HTTP status of the response, and description of the refusal in the API."""
+"""Kind of a refused request -> HTTP status, and description of the refusal in the API."""
 
 
 class StudioError(EnergyQLError):
     """Error for a request that the studio refuses, or for a job that the studio ended.
 
     Args:
-        kind: name of the error in the API: a key of `REFUSALS`; or for a job that was ended "TimeUp" (it took too long)
+        kind: name of the error in the API: a key of `REFUSALS`; for a job that was ended, "TimeUp" (it took too long)
             or "Unwatched" (no client requested its status).
-        message: what is wrong.
-        hint: how to mend it.
     """
 
     def __init__(self, kind: str, message: str, *, hint: str | None = None) -> None:
@@ -43,14 +41,13 @@ class StudioError(EnergyQLError):
 
 
 class Json(JSONResponse):
-    """A response in JSON of ASCII characters.
+    """A response in JSON of ASCII characters, so that halves of characters can be sent.
 
-    So it may have halves of characters, which Python puts in place of bytes of a file name that are not UTF-8, and
-    which requests may contain.
+    Python puts them in place of bytes of a file name that are not UTF-8, and requests may contain them.
     """
 
     def render(self, content: Any) -> bytes:
-        """Return the bytes of the response for JSON values."""
+        """Bytes of the response."""
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
@@ -83,7 +80,7 @@ INTERNAL = StudioError("InternalError", "something went wrong inside the studio"
 
 
 def describe(error: EnergyQLError | QueryWarning) -> Problem:
-    """Return the description of an error or warning in the API."""
+    """Description of an error or warning in the API."""
     kind = error.kind if isinstance(error, StudioError) else type(error).__name__
     suggestions = [Correction(span=span, text=text) for span, text in error.suggestions]
     return Problem(
@@ -93,7 +90,7 @@ def describe(error: EnergyQLError | QueryWarning) -> Problem:
 
 
 def describe_fault(fault: Mapping[str, Any]) -> str:
-    """Return what is wrong with a request: a field, and what its value should be, such as "n: Input should be ...".
+    """What is wrong with a request: a field, and what its value should be, such as "n: Input should be ...".
 
     Args:
         fault: one of the dicts that `errors()` of pydantic's `ValidationError` returns.
@@ -107,12 +104,7 @@ def describe_fault(fault: Mapping[str, Any]) -> str:
 
 
 def respond(error: EnergyQLError, status: int | None = None) -> Json:
-    """Return the response to a request that raised `error`.
-
-    Args:
-        error: the error.
-        status: the HTTP status; by default the status in `REFUSALS` for a `StudioError`, and 422 for any other error.
-    """
+    """Response to a request that raised `error`; by default its status is in `REFUSALS`, or 422 for other errors."""
     status = status or (REFUSALS[error.kind][0] if isinstance(error, StudioError) else 422)
     headers = {"retry-after": "2"} if status == 503 else None
     return Json(describe(error).model_dump(), status_code=status, headers=headers)

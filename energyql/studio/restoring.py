@@ -17,27 +17,24 @@ COMMON = (
     "query",
     *(name for name in settings_of("request") if name in settings_of("provenance") and name != "sampler"),
 )
-"""Fields of a request that have the same name and value in the provenance. The sampler is recorded in another form,
-which `_sampler` translates."""
+"""Fields of a request with the same name and value in the provenance; `_sampler` translates the sampler."""
 NO_ENTRY = {
     "inverted": "it was made from a photograph, which the picture does not hold: send the photograph again",
     "variations": "it is a variation, and cannot be drawn again from what it says",
 }
-"""Key in the provenance of a picture that no request can draw again -> the reason, as text for people."""
+"""Key in the provenance of a picture that no request can draw again -> the reason, for people."""
 
 
 def restore(text: object, fingerprints: Mapping[str, Mapping[str, str]]) -> Restored:
-    """Return the request that draws a picture again.
-
-    The field `path` of the returned `Restored` is `None` if this studio cannot draw the picture again.
+    """Return the request that draws a picture again; its `path` is `None` if this studio cannot draw it again.
 
     Args:
-        text: the provenance as JSON, from the text field "energyql" of a PNG that may come from a stranger; `None` if
-            the PNG has no such field.
+        text: the provenance as JSON, from the field "energyql" of a PNG that may come from a stranger; `None` without
+            one.
         fingerprints: name of a model of this studio -> fingerprint of each of its parts.
 
     Raises:
-        StudioError: there is no text, or it is damaged: no provenance from which a valid request can be made.
+        StudioError: there is no text, or no valid request can be made from it.
     """
     if not text:
         hint = "only PNG files that energyql saved carry it; other programs and many sites remove it"
@@ -64,16 +61,7 @@ def restore(text: object, fingerprints: Mapping[str, Mapping[str, str]]) -> Rest
 
 
 def _request(provenance: dict[str, Any], index: int | None) -> tuple[str, str | None, dict[str, Any]]:
-    """Return the request that draws a picture again.
-
-    Args:
-        provenance: the provenance of the picture.
-        index: number of the picture in its run; `None` for a grid of several pictures.
-
-    Returns:
-        Three values: "", the path of the request in the API, and the body of the request. If no request draws the
-        picture again: the reason, `None`, and an empty dict.
-    """
+    """Return "", and path and body of the request that draws a picture again; else the reason, `None` and {}."""
     edit = provenance.get("edit")
     start = provenance if edit is None else edit["start"]
     for name, reason in NO_ENTRY.items():
@@ -93,25 +81,13 @@ def _request(provenance: dict[str, Any], index: int | None) -> tuple[str, str | 
 
 
 def _sampler(recorded: object) -> dict[str, Any]:
-    """Return the fields `sampler` and `strength` of a request, for a sampler as the provenance records it.
-
-    Return an empty dict if no name and strength make the recorded sampler, for example because its settings were
-    changed. The request then uses the default sampler, which draws another picture.
-
-    Raises:
-        ValueError: `recorded` describes no sampler.
-    """
+    """Fields `sampler` and `strength` of a request for a recorded sampler; {} if no name and strength make it."""
     named = registered(sampler_record(recorded))
     return {} if named is None else {"sampler": named[0], "strength": named[1]}
 
 
 def _notes(provenance: dict[str, Any], fingerprints: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return sentences on what may differ when a picture is drawn again, such as "the model had other weights ...".
-
-    Args:
-        provenance: the provenance of the picture.
-        fingerprints: name of a model of this studio -> fingerprint of each of its parts.
-    """
+    """Sentences on what may differ when a picture is drawn again, such as "the model had other weights ..."."""
     name, versions, notes = provenance["model"], provenance.get("versions"), []
     if audited := provenance.get("audited"):
         notes.append(f"audited: {str(audited)[:40]}")

@@ -44,21 +44,17 @@ class JobResult:
     """The result of one job so far. One thread adds pictures while others read; each reader sees a consistent state.
 
     Attributes:
-        kind: kind of the job, such as "edit".
-        total: number of pictures when the job is done; for a table an upper bound until it is drawn, because
-            combinations without pictures are not known before.
-        vocabulary: attributes of the model.
+        total: number of pictures when the job is done; an upper bound for a table, whose combinations may have no
+            pictures.
         held: memory of the result, in bytes.
-        results: the pictures with their latents and measurements, in the order of their positions. For an edit one
-            result for the start and one for each step; for a table or a gallery one for each row that has pictures; for
-            any other kind a single result.
+        results: the pictures with their latents and measurements, in the order of their positions: for an edit the
+            start and each step, for a table or a gallery each row with pictures, for any other kind a single result.
         pictures: the pictures as the API describes them.
         joined: how the parts of the query of the newest pictures are joined, such as "all must hold".
-        clauses: the parts of the query of the newest pictures, and the probability of each part in each picture.
-        edit: the finished edit; `None` until the edit is finished, and for other kinds of job.
+        clauses: the parts of the query of the newest pictures, with their probabilities.
+        edit: the finished edit; `None` until then, and for other kinds of job.
         sections: the sections of the gallery page of a table, a traversal or a gallery.
         literals: the literals of a table, such as "hair = red".
-        rows: the rows of a table or a gallery.
         photograph: a photograph with the latents that reproduce it.
     """
 
@@ -77,23 +73,13 @@ class JobResult:
     photograph: Inversion | None = None
 
     def extend(self, expr: Expr, part: Result) -> None:
-        """Add pictures to a drawing.
-
-        Args:
-            expr: the query of the drawing, with names and values looked up in the vocabulary (by `bind`).
-            part: the pictures to add.
-        """
+        """Add pictures to a drawing; `expr` is its query, looked up in the vocabulary by `bind`."""
         start, whole = len(self.pictures), Result.join([*self.results, part])
         self.joined, self.clauses = score_clauses(expr, whole, self.vocabulary)
         self._add([whole], [self._picture(whole, i, (0, i)) for i in range(start, len(whole))])
 
     def add_step(self, result: Result, leaks: Leaks | None = None) -> None:
-        """Add the start of an edit, a step of it, or variations.
-
-        Args:
-            result: the pictures.
-            leaks: for a step, which attributes changed in which picture; `None` for a start or variations.
-        """
+        """Add the start of an edit, a step of it with its `leaks`, or variations."""
         self._score(result)
         column = len(self.results)
         new = [self._picture(result, row, (row, column)) for row in range(len(result))]
@@ -109,10 +95,8 @@ class JobResult:
         """Add a row of a table or a gallery.
 
         Args:
-            result: the pictures of the row; `None` if there are none.
-            query: the query of the row.
             values: for a table, whether each literal is true.
-            reason: why there are no pictures; else empty.
+            reason: why there are no pictures, if `result` is `None`.
         """
         summary = "" if result is None else result.summary()
         if result is not None:
@@ -122,10 +106,7 @@ class JobResult:
         self.rows = [*self.rows, Row(query=query, values=list(values), reason=reason, summary=summary)]
 
     def add_paths(self, traversal: Traversal) -> None:
-        """Add the pictures of a traversal, paths from pictures of one query to pictures of another.
-
-        `clauses` becomes a list of the two queries, each with its probability in each picture.
-        """
+        """Add the pictures of a traversal; `clauses` becomes its two queries, with probabilities in each picture."""
         result, steps = traversal.result, len(traversal.times)
         ends = zip((traversal.start, traversal.end), traversal.probability, strict=True)
         self.clauses = [Clause(str(query.expr), odds) for query, odds in ends]
@@ -139,10 +120,7 @@ class JobResult:
         self._add([inversion.result], [self._picture(inversion.result, 0, (0, 0))])
 
     def locate(self, position: int) -> tuple[Result, int]:
-        """Return the `Result` that contains a picture, and the row of the picture in that `Result`.
-
-        Args:
-            position: position of the picture in the whole job, from 0.
+        """Return the `Result` that contains the picture at a position of the job (from 0), and its row there.
 
         Raises:
             StudioError: there is no such picture.
@@ -156,7 +134,7 @@ class JobResult:
         raise StudioError("NotKept", f"there is no picture {position}", hint=hint)
 
     def count(self) -> None:
-        """Measure the memory of the result in bytes, and set `held` to it."""
+        """Measure `held`, the memory of the result."""
         parts = (self.results, self.pictures, self.clauses, self.edit, self.sections, self.rows, self.photograph)
         self.held = JOB_BYTES + held_bytes(*parts)
 
@@ -172,7 +150,6 @@ class JobResult:
         """Return the job as the API describes it.
 
         Args:
-            job: the job of this result.
             place: number of jobs that run before this one.
             after: position of the first picture to return; earlier pictures are left out.
         """
@@ -188,10 +165,7 @@ class JobResult:
         )  # fmt: skip
 
     def _keeps_query(self, step: Result) -> npt.NDArray[np.bool_] | None:
-        """Return whether each picture of a step satisfies the query that the unedited pictures were drawn for, (n,).
-
-        Return `None` if the pictures of the step were not judged.
-        """
+        """Whether each picture of a step satisfies the query of the unedited pictures, (n,); `None` if not judged."""
         judged = None if step.provenance["judge"] is None else step.judged
         query = bind(parse(self.results[0].provenance["query"]), self.vocabulary)
         return verdict(query, judged, self.vocabulary)
@@ -204,15 +178,7 @@ class JobResult:
     def _picture(
         self, result: Result, row: int, place: tuple[int, int], verdicts: Sequence[tuple[str, bool | None]] = ()
     ) -> Picture:
-        """Return the description of a picture in the API.
-
-        Args:
-            result: the result that contains the picture.
-            row: row of the picture in the result.
-            place: (row, column) of the picture on the page.
-            verdicts: pairs (query, whether the picture satisfies it, `None` if not judged); by default one pair for the
-                query of the result.
-        """
+        """Description of a picture in the API; `place` is its (row, column) on the page."""
         image, provenance, doubtful = result.images[row], result.provenance, bool(result.doubtful[row])
         holds = None if result.satisfied is None else bool(result.satisfied[row])
         verdicts = verdicts or [(provenance["canonical"], holds)]
@@ -233,14 +199,7 @@ class JobResult:
 
 
 def _verdict(provenance: dict[str, Any], verdicts: Sequence[tuple[str, bool | None]]) -> str:
-    """Return the verdict on a picture, such as "The query holds, says the image judge", or why it was not judged.
-
-    For a traversal, the text has a verdict on each of the two queries.
-
-    Args:
-        provenance: the provenance of the picture, which names the judge.
-        verdicts: pairs (query, whether the picture satisfies it, `None` if not judged).
-    """
+    """Verdict on a picture, such as "The query holds, says the image judge", or why it was not judged."""
     if any(holds is None for _, holds in verdicts):
         return f"Not judged: {provenance['unjudged']}"
     parts = [f"{query if len(verdicts) > 1 else 'The query'} {HOLDS[holds]}" for query, holds in verdicts]
@@ -255,14 +214,7 @@ def _photograph(inversion: Inversion | None) -> Photograph | None:
 
 
 def _changes(leaks: Leaks, before: Result, after: Result, row: int) -> list[Change]:
-    """Return the attributes of picture `row` that a step changed although the query of the step does not name them.
-
-    Args:
-        leaks: which attributes changed in which picture.
-        before: the pictures before the step.
-        after: the pictures after the step.
-        row: row of the picture in both results.
-    """
+    """Attributes of picture `row` that a step changed although the query of the step does not name them."""
     return [
         Change(
             attribute=name, before=_word(before.values[name][row]), after=_word(after.values[name][row]),
@@ -285,21 +237,16 @@ def _at(values: npt.NDArray[np.float64] | None, row: int) -> float | None:
 
 
 def json_value(value: np.generic) -> Any:
-    """Return a number, bool or text as a JSON value; `None` for NaN and infinity."""
+    """A number, bool or text as a JSON value; `None` for NaN and infinity."""
     plain = value.item()
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 class ResultStore:
-    """Jobs and their results by id.
+    """Jobs and their results by id; an ended job is dropped after a long time without requests, or if memory is short.
 
-    An ended job is dropped if no client has requested it for a long time, or if memory is short.
-
-    Memory is short when all results together take more bytes than a limit: `Limits.kept_bytes`, or twice the memory of
-    the largest result if that is more. So a drawing of large pictures and an edit of one of them can be kept together.
-
-    Args:
-        limits: the limits of time (`kept_seconds`) and memory (`kept_bytes`).
+    Memory is short when all results take more bytes than `Limits.kept_bytes`, or than twice the largest result if that
+    is more. So a drawing of large pictures and an edit of one of them can be kept together.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -314,7 +261,7 @@ class ResultStore:
             self._drop_old()
 
     def get(self, key: str) -> tuple[Job, JobResult]:
-        """Return the job with id `key` and its result, and record the time, so that the result is kept for longer.
+        """Return the job with id `key` and its result, which are then kept for longer.
 
         Raises:
             StudioError: there is no such job, or it was dropped.

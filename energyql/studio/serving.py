@@ -16,16 +16,16 @@ from energyql.studio.studio import Studio
 from energyql.studio.web import serve_app
 
 Load = Callable[[str, torch.device], Model]
-"""Function from the name or folder of a model and a device to the model, such as `load_model`."""
+"""Loads a model from its name or folder onto a device, as `load_model` does."""
 
 
 def load_models(names: Sequence[str], device: str, load: Load = load_model) -> dict[str, Pipeline]:
-    """Load the models of a studio, and return a dict: name of a model -> the model on the device.
+    """Load the models of a studio: name of a model -> the model on the device.
 
     Args:
         names: names of packaged models, or model folders.
-        device: "cpu", "cuda" and so on; "auto" is a GPU if there is one.
-        load: function that loads a model from its name or folder onto a device.
+        device: see `energyql.generate`.
+        load: called with each of `names` and the device.
 
     Raises:
         ModelError: a model is missing or damaged.
@@ -45,9 +45,9 @@ def serve(models: Sequence[str], *, device: str, limits: Limits, load: Load = lo
 
     Args:
         models: names of packaged models, or model folders, at least one.
-        device: "cpu", "cuda" and so on; "auto" is a GPU if there is one.
+        device: see `energyql.generate`.
         limits: limits of requests and of kept results.
-        load: function that loads a model from its name or folder onto a device.
+        load: loads a model from its name or folder onto a device.
         options: host, port, token and so on: the keyword arguments of `energyql.studio.web.serve_app`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The class `Studio`, which checks requests of the web page and draws the pictures: models, queue of jobs, results."""
+"""The class `Studio`, which checks the requests of the web page and queues the jobs that draw the pictures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ ANYTHING = "TRUE"
 class Studio:
     """The models of a studio, and the jobs that draw with them, which run one after the other.
 
-    A request is checked when it arrives. So an error in a request is raised at once, not when the job runs.
+    A request is checked when it arrives. So an error in a request is raised at once, not when the job runs: an
+    `EnergyQLError` for a wrong query or setting, an unknown model or job, or a full queue.
 
     Args:
         models: name -> model, at least one; the first is the default.
@@ -73,31 +74,18 @@ class Studio:
         )  # fmt: skip
 
     def check(self, request: CheckRequest) -> Check:
-        """Return the meaning of a query. If the query is wrong, return its error, without raising the error.
-
-        Raises:
-            ArgumentError: the studio has no such model.
-        """
+        """Return the meaning of a query. If the query is wrong, return its error, without raising the error."""
         return check_query(request, self.pipeline(request.model), self.limits)
 
     def draw(self, request: DrawRequest) -> JobInfo:
-        """Queue the drawing of pictures that satisfy a query, and return the new job.
-
-        Raises:
-            EnergyQLError: the query or a setting is wrong, or the queue is full.
-        """
+        """Queue the drawing of pictures that satisfy a query, and return the new job."""
         self._check_count(request.n)
         prepared = self._prepare(request.query, request)
         work = partial(tasks.draw_pictures, prepared, request.n, request.first)
         return self._submit("draw", request.n, prepared.model, work)
 
     def edit(self, request: EditRequest) -> JobInfo:
-        """Queue the edit of one or several pictures, and return the new job.
-
-        Raises:
-            EnergyQLError: the query, a step or a setting is wrong, there are too many steps or pictures, or the queue
-                is full.
-        """
+        """Queue the edit of one or several pictures, and return the new job."""
         if len(request.steps) > self.limits.steps:
             raise ArgumentError(f"{len(request.steps)} steps are too many; this studio takes {self.limits.steps} steps")
         start = self._start(request)
@@ -108,11 +96,7 @@ class Studio:
         return self._submit("edit", total, start.prepared.model, partial(tasks.edit_pictures, start, request))
 
     def vary(self, request: VariationsRequest) -> JobInfo:
-        """Queue the drawing of variations of one picture, or of pictures similar to several, and return the new job.
-
-        Raises:
-            EnergyQLError: a query or a setting is wrong, or the queue is full.
-        """
+        """Queue the drawing of variations of one picture, or of pictures similar to several, and return the new job."""
         self._check_count(request.n)
         start = self._start(request)
         query = request.wanted or request.query or start.query
@@ -121,11 +105,7 @@ class Studio:
         return self._submit("variations", request.n, start.prepared.model, work)
 
     def truth_table(self, request: TruthTableRequest) -> JobInfo:
-        """Queue a truth table, which is pictures of every combination of some literals, and return the new job.
-
-        Raises:
-            EnergyQLError: a literal or a setting is wrong, or the queue is full.
-        """
+        """Queue a truth table, which is pictures of every combination of some literals, and return the new job."""
         model = self.pipeline(request.model).model
         literals = check_literals([check_length(each, self.limits) for each in request.literals], model.vocabulary)
         total = request.n * 2 ** len(literals)
@@ -134,11 +114,7 @@ class Studio:
         return self._submit("table", total, model, partial(tasks.draw_table, self._gallery(request), literals))
 
     def traversal(self, request: TraversalRequest) -> JobInfo:
-        """Queue a traversal, which is paths from pictures of one query to pictures of another; return the new job.
-
-        Raises:
-            EnergyQLError: a query or a setting is wrong, or the queue is full.
-        """
+        """Queue a traversal, which is paths from pictures of one query to pictures of another; return the new job."""
         self._check_count(request.steps * request.n)
         gallery = self._gallery(request)
         for query in (request.start, request.end):
@@ -148,11 +124,7 @@ class Studio:
         return self._submit("traversal", request.steps * request.n, model, work)
 
     def gallery(self, request: GalleryRequest) -> JobInfo:
-        """Queue the drawing of several queries for one page, and return the new job.
-
-        Raises:
-            EnergyQLError: a query or a setting is wrong, or the queue is full.
-        """
+        """Queue the drawing of several queries for one page, and return the new job."""
         total = request.n * len(request.queries)
         self._check_count(total)
         self._prepare_all(request.queries, request, "query")
@@ -164,11 +136,7 @@ class Studio:
 
         Args:
             request: the settings of the search.
-            data: the photograph, content of a PNG, JPEG or WebP.
-
-        Raises:
-            EnergyQLError: the data is no PNG, JPEG or WebP, or has too many pixels; a setting is wrong; or the queue is
-                full.
+            data: the photograph, content of a PNG, JPEG or WebP; another format, or too many pixels, is an error.
         """
         most = self.limits.photograph_pixels
         with opened_picture(data, most):  # refuses a wrong picture at once
@@ -227,18 +195,7 @@ class Studio:
     def _submit(
         self, kind: JobKind, total: int, model: Model, work: Callable[[Job, JobResult], None], held: int = 0
     ) -> JobInfo:
-        """Queue a job and return its description. If the job is cancelled while it runs, it ends within moments.
-
-        Args:
-            kind: kind of the job.
-            total: number of pictures of the job.
-            model: the model that draws the pictures.
-            work: function that is called with the job and its result, and adds pictures to the result.
-            held: bytes that the job holds while it waits, besides its result.
-
-        Raises:
-            StudioError: the queue is full.
-        """
+        """Queue a job, which holds `held` bytes besides its result while it waits."""
         result = JobResult(kind, total, model.vocabulary)
         result.held += held
 
@@ -260,17 +217,7 @@ class Studio:
             return self.pipeline(request.model).prepare(check_length(query, self.limits), settings)
 
     def _prepare_all(self, queries: Sequence[str], request: Settings, name: str, **options: Any) -> None:
-        """Check queries, without drawing them.
-
-        Args:
-            queries: the queries.
-            request: a request with the settings of the queries.
-            name: what the queries are called in messages, such as "step".
-            options: values of settings that replace the values in the request.
-
-        Raises:
-            EnergyQLError: a query is wrong; the message begins with the number of the first wrong one, as in "step 2".
-        """
+        """Check queries without drawing them; the error of a wrong one begins with its number, as in "step 2"."""
         for number, query in enumerate(queries, start=1):
             try:
                 self._prepare(query, request, **options)
@@ -279,14 +226,7 @@ class Studio:
                 raise
 
     def _start(self, request: SourceRequest) -> Start:
-        """Return the pictures that a request begins with, as a `Start`, which has a function that reads them.
-
-        Pictures of a run (a query, seed and settings) are drawn later, in the new job. Pictures of an earlier job are
-        in the store already.
-
-        Raises:
-            EnergyQLError: the job has no such pictures, there are too many, or the query or a setting is wrong.
-        """
+        """Pictures that a request begins with: of a run, to be drawn in the new job, or of a job in the store."""
         if request.job is None:
             self._check_count(len(request.numbers))
             assert request.query is not None  # checked by the schema
@@ -313,5 +253,5 @@ class Studio:
 
 
 def _options(request: Settings) -> dict[str, Any]:
-    """Return the settings in a request by name, as arguments of `DrawSettings`."""
+    """Settings in a request by name, as arguments of `DrawSettings`."""
     return request.model_dump(include=set(settings_of("request")))

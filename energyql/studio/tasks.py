@@ -1,7 +1,6 @@
 """The work of each kind of job: drawing pictures, editing and varying them, photographs, tables, traversals, galleries.
 
-The function for a kind adds the pictures to its argument `result`, and reports its progress to its argument `job`. The
-methods of `job` raise an error to end the work when the job was cancelled or takes too long.
+Each function adds pictures to `result` and reports its progress to `job`, whose methods raise an error to end the work.
 """
 
 from __future__ import annotations
@@ -37,8 +36,7 @@ from energyql.studio.results import JobResult
 from energyql.studio.schemas import EditRequest, TraversalRequest, VariationsRequest
 
 MOST_SPACES = 4
-"""Largest number of `LatentSpace` objects, maps from latents z to latents w, in memory. There is one object for each
-combination of model, truncation and condition; the oldest object is dropped first."""
+"""Largest number of `LatentSpace` objects, maps from latents z to latents w, in memory; the oldest is dropped first."""
 _SPACES: dict[tuple[Any, ...], LatentSpace] = {}
 
 
@@ -47,13 +45,11 @@ class Start:
     """The pictures that an edit or variations begin with.
 
     Attributes:
-        prepared: a compiled query with the model and settings of the pictures. The compiled query is `query` for
-            pictures of a run, and TRUE for pictures of a job.
+        prepared: compiled query with the model and settings: `query` for pictures of a run, TRUE for those of a job.
         count: number of pictures.
-        read: function that draws the pictures or looks them up, and reports its progress to a job. If the pictures come
-            from several results, the function returns only their latents, because they have no common query.
-        query: the query that the pictures were drawn for.
-        inversion: for the reconstruction of a photograph, the photograph and its latents; else `None`.
+        read: draws the pictures or looks them up; only their latents (`SavedResult`) if they are from several results.
+        query: query that the pictures were drawn for.
+        inversion: for the reconstruction of a photograph, the photograph and its latents.
     """
 
     prepared: PreparedQuery
@@ -64,15 +60,12 @@ class Start:
 
 
 def draw_run(prepared: PreparedQuery, numbers: Sequence[int], job: Job) -> Result:
-    """Draw some pictures of a run, and return them.
+    """Draw some pictures of a run, the endless series of pictures that a query, a seed and other settings determine.
 
-    A run is the endless series of pictures that a query, a seed and the other settings determine. `energyql.generate`
-    draws the same pictures.
+    `energyql.generate` draws the same pictures.
 
     Args:
-        prepared: the compiled query with its model and settings.
         numbers: numbers of the pictures in the run, from 0.
-        job: receives the progress, and raises an error to end the work.
     """
     parts = []
     for done, number in enumerate(numbers):
@@ -85,12 +78,10 @@ def draw_run(prepared: PreparedQuery, numbers: Sequence[int], job: Job) -> Resul
 
 
 def held_pictures(result: JobResult, positions: Sequence[int]) -> Result | SavedResult:
-    """Return pictures of a job. If they are in several results, return only their latents, as a `SavedResult`.
+    """Return pictures of a job; only their latents, as a `SavedResult`, if they are in several results.
 
     Args:
-        result: the result of the job.
-        positions: positions of the pictures in the job, from 0; empty for the pictures of the last step of an edit, or
-            all pictures of any other job.
+        positions: positions in the job, from 0; empty for the last step of an edit, or all pictures of any other job.
 
     Raises:
         StudioError: the job has no such picture, or no picture yet.
@@ -114,9 +105,9 @@ def held_pictures(result: JobResult, positions: Sequence[int]) -> Result | Saved
 
 
 def shared_space(prepared: PreparedQuery) -> LatentSpace:
-    """Return the `LatentSpace`, which maps latents z to latents w, for the model, truncation and condition of a query.
+    """Map from latents z to w for the model, truncation and condition of a query.
 
-    Jobs share the `LatentSpace`, because it holds a copy of the mapping network.
+    Jobs share it, because it holds a copy of the mapping network.
     """
     truncation, condition = prepared.provenance["truncation"], prepared.provenance["condition"]
     key = id(prepared.model), truncation, condition  # unique: a space keeps its model alive
@@ -128,20 +119,15 @@ def shared_space(prepared: PreparedQuery) -> LatentSpace:
 
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
-"""Media type -> Pillow format of the pictures that are read; no decoder of another format is called."""
+"""Media type -> Pillow format of pictures that are read; no other decoder is called."""
 
 
 @contextmanager
 def opened_picture(data: bytes, most: int) -> Iterator[Image.Image]:
-    """Yield a picture of which only the header was read; the block of `with` may decode the pixels.
-
-    Args:
-        data: content of the file.
-        most: largest number of pixels.
+    """Open a picture, of which only the header is read; the block of `with` may decode the pixels.
 
     Raises:
-        StudioError: the data is no PNG, JPEG or WebP, or has more than `most` pixels; or the block decodes the pixels,
-            and the data is damaged.
+        StudioError: the data is damaged, no PNG, JPEG or WebP, or has more than `most` pixels.
     """
     try:
         with Image.open(io.BytesIO(data), formats=list(FORMATS.values())) as opened:
@@ -157,15 +143,7 @@ def opened_picture(data: bytes, most: int) -> Iterator[Image.Image]:
 
 
 def read_photograph(data: bytes, most: int) -> Image.Image:
-    """Decode a picture, turn it upright by its EXIF data, and return it in RGB.
-
-    Args:
-        data: content of a PNG, JPEG or WebP.
-        most: largest number of pixels.
-
-    Raises:
-        StudioError: the data is damaged or of another format, or has more than `most` pixels.
-    """
+    """Decode a picture in RGB, turned upright by its EXIF data; errors are those of `opened_picture`."""
     with opened_picture(data, most) as opened:
         ImageOps.exif_transpose(opened, in_place=True)
         return opened.convert("RGB")
@@ -174,18 +152,14 @@ def read_photograph(data: bytes, most: int) -> Image.Image:
 VERIFIED = 8
 """Number of verified pictures that are drawn and shown together."""
 PART_PIXELS = 1 << 17
-"""Number of pixels that are drawn at a time: eight pictures of 128 x 128, about 0.3 seconds on one core."""
+"""Number of pixels that are drawn at a time: eight pictures of 128 x 128."""
 
 
 def draw_pictures(prepared: PreparedQuery, n: int, first: int, job: Job, result: JobResult) -> None:
     """Draw pictures of a query, the same as `energyql.generate` draws, and add them to `result`, a few at a time.
 
     Args:
-        prepared: the compiled query with its model and settings.
-        n: number of pictures.
         first: number of the first picture in its run.
-        job: receives the progress, and raises an error to end the work.
-        result: receives the pictures.
     """
     if prepared.settings.verify != "off":
         for start in range(0, n, VERIFIED):
@@ -215,14 +189,7 @@ def draw_pictures(prepared: PreparedQuery, n: int, first: int, job: Job, result:
 
 
 def edit_pictures(start: Start, request: EditRequest, job: Job, result: JobResult) -> None:
-    """Edit pictures as `energyql.edit` does; add the unedited pictures, then the pictures after each step, to `result`.
-
-    Args:
-        start: the pictures to edit.
-        request: the steps and settings of the edit.
-        job: receives the progress, and raises an error to end the work.
-        result: receives the pictures, and at last the edit.
-    """
+    """Edit pictures as `energyql.edit` does; add the unedited pictures, the pictures after each step, and the edit."""
     pictures = start.read(job)
     if isinstance(pictures, Result):  # shown while the steps are edited
         result.add_step(pictures)
@@ -238,17 +205,10 @@ def edit_pictures(start: Start, request: EditRequest, job: Job, result: JobResul
 
 
 def vary_pictures(start: Start, request: VariationsRequest, query: str, job: Job, result: JobResult) -> None:
-    """Draw variations of pictures, and add the variations to `result`.
+    """Draw variations of pictures, and add them to `result`.
 
-    Each variation begins at a random mixture of the latents of the pictures, moved towards a new random latent. It is
-    then edited to satisfy `query`; all other attributes may change.
-
-    Args:
-        start: the pictures to vary.
-        request: number and seed of the variations, and how far they move towards new latents (`amount`).
-        query: the query of the variations.
-        job: receives the progress, and raises an error to end the work.
-        result: receives the variations.
+    Each begins at a random mixture of the latents of the pictures, moved towards a new random latent by the share
+    `request.amount`. It is then edited to satisfy `query`; all other attributes may change.
     """
     space, pictures = shared_space(start.prepared), start.read(job)
     latents = space.from_w(pictures.z.to(space.model.device), pictures.w.to(space.model.device))
@@ -281,11 +241,7 @@ def invert_photograph(
 
     Args:
         prepared: a compiled query, of which only the model, device and truncation are used.
-        photograph: function that decodes the photograph. It is called when the job runs, so that only one decoded
-            photograph is in memory at a time.
-        anyway: whether to accept a photograph that the generator cannot draw.
-        job: receives the progress, and raises an error to end the work.
-        result: receives the reconstruction, the picture of the latents.
+        photograph: decodes the photograph; called in the job, so that only one decoded photograph is in memory.
 
     Raises:
         OutOfDomainError: the generator cannot draw the photograph, and `anyway` is False.
@@ -302,14 +258,7 @@ def invert_photograph(
 
 
 def draw_table(gallery: Gallery, literals: Sequence[Expr], job: Job, result: JobResult) -> None:
-    """Draw every combination of some literals, and add the rows of the table to `result` when all are drawn.
-
-    Args:
-        gallery: a new gallery that draws the pictures; it has the settings, and the number of pictures of each row.
-        literals: the literals, which were checked.
-        job: receives the progress, and raises an error to end the work.
-        result: receives the rows with their pictures.
-    """
+    """Draw every combination of some literals, and add the rows of the table to `result` when all are drawn."""
     gallery.progress = _only("table", job)
     table = gallery.add_truth_table(*literals, n=gallery.n)
     result.literals, result.total = list(table.literals), sum(map(len, table.results))
@@ -319,28 +268,14 @@ def draw_table(gallery: Gallery, literals: Sequence[Expr], job: Job, result: Job
 
 
 def draw_traversal(gallery: Gallery, request: TraversalRequest, job: Job, result: JobResult) -> None:
-    """Draw paths from pictures of one query to pictures of another; add the paths to `result` when all are drawn.
-
-    Args:
-        gallery: a new gallery that draws the pictures; it has the settings, and the number of paths.
-        request: the two queries, and the number of pictures of a path.
-        job: receives the progress, and raises an error to end the work.
-        result: receives the pictures of the paths.
-    """
+    """Draw paths from pictures of one query to pictures of another; add the paths to `result` when all are drawn."""
     gallery.progress = _only("traversal", job)
     result.add_paths(gallery.add_traversal(request.start, request.end, request.steps, n=gallery.n))
     result.sections = gallery.sections
 
 
 def draw_gallery(gallery: Gallery, queries: Sequence[str], job: Job, result: JobResult) -> None:
-    """Draw pictures of several queries; add the pictures of each query to `result` as soon as they are drawn.
-
-    Args:
-        gallery: a new gallery that draws the pictures; it has the settings, and the number of pictures of each query.
-        queries: the queries, which were checked.
-        job: receives the progress, and raises an error to end the work.
-        result: receives a row for each query, with its pictures.
-    """
+    """Draw pictures of several queries; add the pictures of each query to `result` as soon as they are drawn."""
     gallery.progress, result.sections = job.report, gallery.sections
     for query in queries:
         (pictures,) = gallery.add_all([query])
@@ -352,19 +287,16 @@ def draw_gallery(gallery: Gallery, queries: Sequence[str], job: Job, result: Job
 
 
 def _only(stage: str, job: Job) -> Report:
-    """Return a progress function that reports to `job` only the progress of the stage `stage`.
-
-    The progress of other stages is ignored. Every call of the progress function raises an error if the job is to end.
-    """
+    """Progress function that reports one stage to `job`; at other stages it only checks whether the job is to end."""
     return lambda name, fraction: job.report(name, fraction) if name == stage else job.check()
 
 
 @contextmanager
 def interruptible(network: object, check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` before every layer of a network while the block runs.
+    """Call `check` before every layer of a network while the block runs, so that an error of it ends the computation.
 
-    So an error that `check` raises ends the computation of the network. A large network takes longer than a second for
-    a picture, so checks between pictures would be too rare. A network that is no torch module is not interrupted.
+    Checks between pictures would be too rare: a large network takes longer than a second for a picture. A network that
+    is no torch module is not interrupted.
     """
     modules = list(network.modules()) if isinstance(network, torch.nn.Module) else []
     handles = [module.register_forward_pre_hook(lambda module, arguments: check()) for module in modules]

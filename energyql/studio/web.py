@@ -24,8 +24,7 @@ from energyql.studio.problems import INTERNAL, Json, StudioError, describe_fault
 STATIC = Path(__file__).parent / "static"
 REFERENCE = "GET /api/openapi.json describes every request"
 CONNECTIONS = 100
-"""Largest number of connections; one more is refused. Clients that hold connections open can use up all of them, which
-only a proxy in front of the server prevents."""
+"""Largest number of connections; clients that hold them all open lock others out, which only a proxy prevents."""
 EVERYWHERE = ("", "0.0.0.0", "::")
 """Hosts that mean every address of this machine."""
 
@@ -39,17 +38,13 @@ class RequestBody(BaseModel):
 def guarded_app(
     title: str, description: str, page: Path, access: Access | None, bodies: Bodies, **options: Any
 ) -> FastAPI:
-    """Return an application with one page, and with the style sheets and scripts of the studio.
-
-    A `Guard` in front of the application refuses requests that come from other sites, lack the token, or are too large
-    or too slow.
+    """Application with one page, and with the style sheets and scripts of the studio, behind a `Guard`.
 
     Args:
         title: title of the HTTP API of the application.
         description: description of the HTTP API.
         page: the HTML file of the page.
-        access: who may use the application; `None` for only visitors on this machine.
-        bodies: limits of the bodies of requests.
+        access: `None` for only visitors on this machine.
         options: further arguments of `FastAPI`.
     """
     app = FastAPI(
@@ -68,12 +63,11 @@ def guarded_app(
 
 
 def serve_file(app: FastAPI, path: str, file: object) -> None:
-    """Add a route that returns a file of the package. The description of the API leaves this route out.
+    """Add a route that returns a file of the package; the description of the API leaves this route out.
 
     Args:
-        app: the application.
         path: path of the route, such as "/api".
-        file: the file: a path, or an object whose `str` is one.
+        file: a path, or an object whose `str` is one.
     """
 
     @app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)
@@ -82,7 +76,7 @@ def serve_file(app: FastAPI, path: str, file: object) -> None:
 
 
 async def _refuse(request: Request, error: Exception) -> Json:
-    """Return the response to a request that raised an error of any kind."""
+    """Response to a request that raised an error of any kind."""
     if isinstance(error, EnergyQLError):
         return respond(error)
     if isinstance(error, RequestValidationError):  # a field is missing, of the wrong type or out of range
@@ -122,12 +116,12 @@ def serve_app(
     """Run a web application until it is interrupted.
 
     Args:
-        make: function that returns the application; it is called after the port is bound.
+        make: returns the application; called after the port is bound.
         host: name or address to listen on.
         port: port to listen on; 0 for a free one.
         allowed: further names of this machine, under which visitors may open the page.
-        ready: function that is called with the addresses of the page when the port is open.
-        token: the token that visitors need; empty for none. By default a new one if other machines can reach the
+        ready: called with the addresses of the page when the port is open.
+        token: the token that visitors need; "" for none. By default a new one if other machines can reach the
             application.
 
     Raises:
@@ -143,9 +137,9 @@ def serve_app(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to a host and a port, and does not listen yet.
+    """Return a socket that is bound to a host and a port, but does not listen yet.
 
-    The socket is bound before models are loaded, so that a port in use is noticed at once.
+    It is bound before models are loaded, so that a port in use is noticed at once.
 
     Raises:
         ArgumentError: the socket cannot be bound, for example because the port is in use.
@@ -162,7 +156,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def web_server(app: FastAPI) -> uvicorn.Server:
-    """Return the web server of an application, which is not started yet."""
+    """Web server of an application, not started yet."""
     return uvicorn.Server(
         uvicorn.Config(
             app, ws="none", log_level="warning", timeout_graceful_shutdown=3, lifespan="on",
@@ -172,15 +166,12 @@ def web_server(app: FastAPI) -> uvicorn.Server:
 
 
 def addresses_of(host: str, port: int, names: Sequence[str], token: str | None) -> tuple[str, ...]:
-    """Return the address of the page of a server, such as `http://127.0.0.1:8420/`, for `host` and each of `names`.
+    """Address of the page of a server, such as `http://127.0.0.1:8420/`, for `host` and each of `names`.
 
-    If `host` means every address of this machine ("0.0.0.0"), two addresses are returned for it: a loopback address,
-    and the address that other machines see, if there is a network.
+    A host that means every address of this machine ("0.0.0.0") gives a loopback address, and the address that other
+    machines see, if there is a network.
 
     Args:
-        host: name or address that the server listens on.
-        port: port that the server listens on.
-        names: further host names.
         token: secret that is added to each address as `?token=`; `None` for none.
     """
     places = [host, *names]
@@ -191,13 +182,9 @@ def addresses_of(host: str, port: int, names: Sequence[str], token: str | None) 
 
 
 def _own_addresses(version6: bool) -> list[str]:
-    """Return a list with the address of this machine in its network; without a network, an empty list.
+    """Address of this machine in its network, in a list; [] without a network.
 
-    The address is that of a UDP socket which is connected to an address reserved for documentation. Connecting it
-    sends nothing.
-
-    Args:
-        version6: whether to return the address of IPv6 in place of IPv4.
+    A UDP socket, connected to an address for documentation, shows it; connecting sends nothing.
     """
     family, far = (socket.AF_INET6, "2001:db8::1") if version6 else (socket.AF_INET, "192.0.2.1")
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
