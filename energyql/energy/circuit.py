@@ -1,23 +1,8 @@
 """Compiled queries (energy rules), and the evaluation of circuits on tensors with gradients without autograd.
 
-A circuit is a graph that computes log P(query) from its leaves. A leaf is the log-probability that one attribute has
-one of some values, such as `hair = red`. All other nodes with the same depth, kind and number of children are evaluated
-in one operation. There are two ways to evaluate a circuit, which differ only in the derivative. One uses plain torch
-operations, for autograd. The other has a derivative written by hand, which makes samplers that need gradients 1.3 to
-2.2 times as fast (docs/decisions/one-evaluator.md).
-
-The energy of a leaf (minus its log-probability) is a function of one number for each sample. This number is called the
-row of the leaf:
-
-| leaf | energy | row |
-|---|---|---|
-| yes/no | softplus | the logit of the other value |
-| classes | softplus | log-sum-exp of the logits of all other classes, minus that of the leaf's classes |
-| tail | -log of the normal CDF | signed distance from mean to bound, in standard deviations |
-| interval | -log of a difference of normal CDFs | distance from mean to middle, in standard deviations |
-
-A row is a linear function of the outputs of the heads, so the last layer of the heads computes it. The row of a leaf of
-classes is not linear, but each term of its two log-sum-exps is, and is computed there.
+A circuit computes log P(query) from its leaves: the log-probabilities that one attribute has one of some values, such
+as `hair = red`. It can be evaluated in torch operations, for autograd, or with a derivative written by hand, which is
+faster (docs/decisions/one-evaluator.md).
 """
 
 from __future__ import annotations
@@ -47,12 +32,11 @@ from energyql.render.markup import Markup
 YES_NO, CLASSES, TAIL, INTERVAL = range(4)
 """Kinds of leaves: yes/no attribute, classes, interval with one infinite end (tail), and other intervals."""
 _LEAST = -80.0
-"""Lower bound, in nats, of the difference between a term of a log-sum-exp and the largest term; smaller terms are
-raised to it. Exponentials of smaller terms could be denormal numbers, with which processors compute slowly."""
+"""Least difference, in nats, between a term of a log-sum-exp and the largest term; smaller ones are raised to it,
+because processors compute slowly with denormal exponentials."""
 _Plan = tuple[type[CircuitNode], list[tuple[int, ...]], list[float], int]
-"""Nodes of a circuit that one operation computes. The values of all nodes are in a table with a row for each node. The
-tuple has the type of the nodes; for each node the rows of its children in the table; for each node its factor, if the
-type has one; and the row of the first node in the table."""
+"""Nodes that one operation computes, in a table with a row for each node: their type; the rows of each node's children;
+each node's factor, if the type has one; and the row of the first node."""
 
 
 class EnergyRule(Protocol):
@@ -74,10 +58,9 @@ class EnergyRule(Protocol):
         """Whether the energy has a lower bound; some samplers need one."""
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
-        """Return the log-value of the query, `(batch,)`, in nats, higher is better.
+        """Return the log-value of the query, `(batch,)`, in nats, higher is better, from predictions of `attributes`.
 
-        Args:
-            predictions: for each name in `attributes`, the predictions for the batch. There must be at least one name.
+        There must be at least one attribute, as otherwise the size of the batch is not known.
         """
 
     def explain(self) -> str:
@@ -89,13 +72,7 @@ class EnergyRule(Protocol):
 
 @dataclass(frozen=True)
 class CircuitRule:
-    """The `EnergyRule` that evaluates a circuit. Rules are equal if their circuits are equal.
-
-    Attributes:
-        circuit: the compiled query.
-        is_probability: whether the value of the circuit is the log-probability of the query. It is not under the
-            semantics `product`.
-    """
+    """The `EnergyRule` that evaluates a circuit; rules of equal circuits are equal."""
 
     circuit: Circuit
     is_probability: bool = True
@@ -112,17 +89,11 @@ class CircuitRule:
         return CircuitFold(self.circuit)
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
-        """Return the value of the circuit, `(batch,)`, in nats, from the predictions of each of `attributes`.
-
-        There must be at least one attribute: without predictions the size of the batch is not known.
-        """
+        """Return the value of the circuit, `(batch,)`, in nats, from predictions of all `attributes`."""
         return self.fold(log_probabilities([(predictions[leaf.attribute], leaf.cells) for leaf in self.fold.leaves]))
 
     def explain(self) -> str:
-        """Return the circuit as indented text, its size, and the sets of values that the query tells apart.
-
-        Of a circuit with more lines than `energyql.logic.circuit.MAX_LINES`, the first of them are shown.
-        """
+        """Return the circuit as indented text, its size, and the sets of values that the query tells apart."""
         return self.circuit.explain()
 
     def draw(self) -> Markup:
@@ -133,13 +104,10 @@ class CircuitRule:
 class CircuitFold:
     """The function from the log-probabilities of a circuit's leaves to the circuit's value, the log-value of a query.
 
-    A leaf is the log-probability that one attribute has one of some values, such as `hair = red`.
-
     Attributes:
-        leaves: the leaves of the circuit, sorted by `leaf_kind`. A leaf with several intervals is split into several
-            leaves with one interval each. Row i of an argument of the methods belongs to leaf i of this list.
-        plan: the other nodes in groups, in the order of evaluation. All nodes of a group have the same type and number
-            of children, and are evaluated in one operation.
+        leaves: the leaves, sorted by `leaf_kind`, each with one interval at most; row i of an argument belongs to leaf
+            i.
+        plan: the other nodes in groups, in the order of evaluation, one operation for each.
     """
 
     def __init__(self, circuit: Circuit) -> None:
@@ -154,30 +122,20 @@ class CircuitFold:
         self._levels: dict[tuple[torch.device, torch.dtype], _Levels] = {}
 
     def __call__(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
-        """Return the value of the circuit, (batch,), in nats, from the log-probabilities of the leaves.
-
-        Autograd can differentiate the result.
-        """
+        """Return the value of the circuit, (batch,), in nats; autograd can differentiate it."""
         values = leaves
         for group in self._on(leaves):
             values = torch.cat([values, group.value(group.children(values))])
         return values[-1]
 
     def energy(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
-        """Return minus the value of the circuit, in nats; autograd cannot differentiate it.
-
-        `leaves` are the energies of the leaves (minus the log-probabilities of the leaves), which must be finite.
-        """
+        """Return minus the value, in nats, from finite energies of the leaves (-log P), without autograd."""
         return self._levels_on(leaves).energy(leaves) if leaves.device.type != "cpu" else self._evaluate(leaves)[0]
 
     def energy_and_slopes(
         self, leaves: Float[Tensor, "leaves batch"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "leaves _"]]:
-        """Return minus the value of the circuit, in nats, and its derivative with respect to `leaves`.
-
-        `leaves` are the energies of the leaves (minus the log-probabilities of the leaves), which must be finite. The
-        derivative is (leaves, batch), or (leaves, 1) if it is the same for all samples.
-        """
+        """Return `energy` and its derivative, (leaves, batch), or (leaves, 1) if all samples have the same."""
         if leaves.device.type != "cpu":
             return self._levels_on(leaves).energy_and_slopes(leaves)
         groups = self._on(leaves)
@@ -216,14 +174,8 @@ class CircuitFold:
 class _Levels:
     """A circuit evaluated in few operations, for devices where starting an operation takes longer than its arithmetic.
 
-    There is a table of values, to which each group of nodes adds rows: first the energies of the leaves, then the
-    values (log-probabilities) of nodes. Sums and scaled nodes, which are linear, have no rows in the table. Instead,
-    one product with a constant matrix computes from the table the values of all children of a group.
-
-    Args:
-        groups: the nodes of the circuit, in the order of evaluation.
-        leaves: number of leaves.
-        like: tensor with the device and dtype of the values.
+    A table has rows for the energies of the leaves and the values of nodes that are not linear. One product with a
+    constant matrix computes from it the values of all children of a group, sums and scaled nodes included.
     """
 
     def __init__(self, groups: Sequence[_Group], leaves: int, like: Tensor) -> None:
@@ -253,7 +205,7 @@ class _Levels:
     def energy_and_slopes(
         self, leaves: Float[Tensor, "leaves batch"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "leaves batch"]]:
-        """Return minus the value of the circuit, in nats, and its derivative with respect to the energies `leaves`."""
+        """Return the same as `energy`, and its derivative with respect to the energies of the leaves."""
         table, all_slopes = leaves, list[Tensor]()
         for group, matrix in self._levels:
             fresh, slopes = group.value_and_slopes((matrix @ table).view(group.width, group.count, -1))
@@ -267,17 +219,10 @@ class _Levels:
 
 
 class _Group:
-    """Nodes of one type, with the same number of children (width), that are computed by one operation.
+    """Nodes of one type with the same number of children (`width`), computed by one operation from rows of a table.
 
-    The values of the children are looked up in a table, (rows, batch), which has a row for each leaf and for each node
-    that was computed before.
-
-    Args:
-        kind: type of the nodes.
-        children: for each node, the rows of its children in the table.
-        factors: for each node, its `factor`; empty if nodes of this type have no factor.
-        first: the row that the first node gets in the table; the other nodes get the rows after it.
-        like: tensor with the device and dtype of the values.
+    The arguments are a `_Plan` and a tensor `like` with the device and dtype of the table, (rows, batch), which has a
+    row for each leaf and each node that was computed before.
     """
 
     def __init__(
@@ -307,10 +252,7 @@ class _Group:
 
     @cached_property
     def signs(self) -> Tensor:
-        """Derivatives of the value of a `Given` node by its two children, (2, 1, 1): 1 by the first, -1 by the second.
-
-        They are used if the nodes of this group are of the class `Given`.
-        """
+        """Derivatives of the value of a `Given` node by its two children, (2, 1, 1)."""
         with torch.inference_mode(False):
             return self._like.new_tensor([[[1.0]], [[-1.0]]])
 
@@ -321,30 +263,18 @@ class _Group:
             return self._like.new_ones(1, self.width)
 
     def children(self, values: Float[Tensor, "rows batch"]) -> Float[Tensor, "width nodes batch"]:
-        """Return the values of the children of each node of the group, looked up in a table.
-
-        Args:
-            values: the table of values, in nats. It has a row for each leaf of the circuit, and for each node that was
-                computed before; `rows` says in which of these rows the children are.
-
-        Returns:
-            The values of the first child of each node, then of the second, and so on; `width` is the number of children
-                of a node.
-        """
+        """Look up the values of the children, first those of the first child of each node."""
         rows = values[: self.width] if self.takes_all else values.index_select(0, self.rows)
         return rows.view(self.width, self.count, values.shape[1])
 
     def value(self, x: Float[Tensor, "width nodes batch"]) -> Float[Tensor, "nodes batch"]:
-        """Return the values of the nodes, in nats; `x` has the values of their children, as `children` returns them."""
+        """Return the values of the nodes, in nats, from the values of their children."""
         return node_values(self.kind, x, self.factors)
 
     def energy_and_slopes(
         self, x: Float[Tensor, "width nodes batch"]
     ) -> tuple[Float[Tensor, "nodes batch"], Tensor | None]:
-        """Return the energies of the nodes, and the derivatives of these energies with respect to `x`.
-
-        `x` are the energies of the nodes' children. If all derivatives are 1, the second result is `None`.
-        """
+        """Return the energies of the nodes from those of their children, and the derivatives; `None` if all are 1."""
         if self.kind is LogSumExp:
             # `torch.logsumexp` is many times slower where exponentials are denormal.
             least = x.amin(0)
@@ -361,17 +291,11 @@ class _Group:
         return self.value(x), self.factors
 
     def fast_value(self, x: Float[Tensor, "width nodes batch"]) -> Float[Tensor, "nodes batch"]:
-        """Return the values of the nodes, in nats, like the method `value`.
-
-        For log-sum-exps of two children another operation is used, which is faster and rounds in another way.
-        """
+        """Return the same as `value`, faster for log-sum-exps of two children, which round in another way."""
         return torch.logaddexp(*x) if self.kind is LogSumExp and self.width == 2 else self.value(x)
 
     def value_and_slopes(self, x: Float[Tensor, "width nodes batch"]) -> tuple[Float[Tensor, "nodes batch"], Tensor]:
-        """Return the values of the nodes, in nats, and the derivatives of these values with respect to `x`.
-
-        `x` are the values of the nodes' children. The nodes must not be sums.
-        """
+        """Return the values of nodes that are no sums, and the derivatives by their children."""
         if self.kind is LogSumExp:
             return self.fast_value(x), torch.softmax(x, 0)
         if self.kind is Given:
@@ -380,13 +304,7 @@ class _Group:
         return value, back(torch.ones_like(value))
 
     def add_back(self, grad: Float[Tensor, "rows batch"], slopes: Tensor | None) -> None:
-        """Add to the gradient what the nodes of the group contribute to their children: one step of the chain rule.
-
-        Args:
-            grad: the gradient of the circuit's energy with respect to each row of the table of values. It must be
-                complete in the rows of the group's nodes; the rows of their children are changed in place.
-            slopes: the second result of `energy_and_slopes`: derivatives of the nodes with respect to their children.
-        """
+        """Chain rule: add to `grad`, the gradient of the table, what the nodes contribute to their children."""
         own = grad[self.first : self.first + self.count]
         pull = own.expand(self.width, -1, -1) if slopes is None else slopes * own
         grad.index_add_(0, self.rows, pull.reshape(len(self.rows), grad.shape[1]))
@@ -399,14 +317,11 @@ def node_values(
     log1p: Callable[[Tensor], Tensor] = torch.log1p,
     expm1: Callable[[Tensor], Tensor] = torch.expm1,
 ) -> Float[Tensor, "nodes batch"]:
-    """Return the values of nodes of one type, in nats, from the values of their children.
+    """Return the values of nodes of one type, in nats, from the values `x` of their children.
 
     Args:
-        kind: type of the nodes, such as `Sum`.
-        x: values of the nodes' children; axis 0 has as many entries as a node has children.
         factors: for each node, its `factor`; empty if nodes of this type have no factor.
-        log1p: function that computes log(1 + x): that of torch, or one that can be exported to ONNX.
-        expm1: function that computes exp(x) - 1: that of torch, or one that can be exported to ONNX.
+        log1p, expm1: functions for log(1 + x) and exp(x) - 1: those of torch, or others that can be exported to ONNX.
     """
     if kind is Sum:
         return x.sum(0)
@@ -418,10 +333,7 @@ def node_values(
 
 
 def leaf_kind(leaf: Leaf) -> int:
-    """Return the kind of a leaf: `YES_NO`, `CLASSES`, `TAIL` (an interval with one infinite end) or `INTERVAL`.
-
-    For a leaf with several intervals it is the kind of the first one.
-    """
+    """Kind of a leaf, or of its first interval: `YES_NO`, `CLASSES`, `TAIL` (one infinite end) or `INTERVAL`."""
     cell = leaf.cells[0]
     if isinstance(cell, tuple):
         return TAIL if math.inf in (-cell[0], cell[1]) else INTERVAL
@@ -429,20 +341,10 @@ def leaf_kind(leaf: Leaf) -> int:
 
 
 def _plan(circuit: Circuit, parts: Mapping[Leaf, tuple[int, ...]], count: int) -> list[_Plan]:
-    """Return the nodes of a circuit in groups of the same depth, type and number of children.
+    """Group the nodes of a circuit by depth, type and number of children, in the order of evaluation.
 
-    Evaluation fills a table of values, and each group adds one row for each of its nodes. Leaves that have one row of
-    the table from the start are in no group.
-
-    Args:
-        circuit: the circuit.
-        parts: for each leaf of the circuit, its rows in the table. A leaf with several intervals has several rows, and
-            becomes a log-sum-exp of them.
-        count: number of rows of all leaves together.
-
-    Returns:
-        Arguments of a `_Group` for each group, in the order of evaluation. The last group has the root of the circuit.
-        The list is empty if the root is a leaf of one row.
+    `parts` are the rows of each leaf: one, or one for each of its intervals, which a log-sum-exp joins; `count` is
+    their number. The last group has the root; the list is empty if the root is a leaf of one row.
     """
     depths: list[int] = []
     rows: dict[int, int] = {}
@@ -474,14 +376,11 @@ def log_scaled_complement(
     log1p: Callable[[Tensor], Tensor] = torch.log1p,
     expm1: Callable[[Tensor], Tensor] = torch.expm1,
 ) -> Float[Tensor, "*shape"]:
-    """Return `log(1 - P^factor)` from `value = log P` and `complement = log(1 - P)`, elementwise, in nats.
+    """Return `log(1 - P^factor)` from `value = log P` and `complement = log(1 - P)`, elementwise.
 
-    It is the log-probability of NOT (factor * query), a negated query with a weight. `log1p` and `expm1` are functions
-    that compute log(1 + x) and exp(x) - 1.
-
-    Where P is above one half, the result is computed from `complement`. With u = 1 - P and t = -factor log(1 - u) it is
-    `log(factor) + log(u) + log(t / (factor u)) + log((1 - exp(-t)) / t)`, which is accurate and has a gradient where P
-    rounds to 1. Elsewhere it is `log(-expm1(factor value))`.
+    This is NOT of a query with a weight. Where P is above one half, it is computed from `complement`, to be accurate
+    and have a gradient where P rounds to 1. With u = 1 - P and t = -factor log(1 - u) it is `log(factor) + log(u) +
+    log(t / (factor u)) + log((1 - exp(-t)) / t)`. Elsewhere it is `log(-expm1(factor value))`.
     """
     tiny = torch.finfo(value.dtype).tiny
     near_one = complement < value
@@ -501,13 +400,8 @@ _LINEAR = 40.0  # where exp(-x) is below the rounding error of x in every dtype
 class CircuitEnergy:
     """The function from latents to the energies of a circuit, with its gradient.
 
-    Args:
-        fold: the circuit, as a function of the values of its leaves.
-        raw: the heads of the circuit's attributes, as a function from latents to outputs.
-
     Attributes:
-        heads: function from latents (batch, latent_dim) to rows (batch, rows). Rows are the numbers from which the
-            energies of leaves are computed, such as logits.
+        heads: function from latents (batch, latent_dim) to rows (batch, rows); see `LeafEnergies`.
         leaves: function from rows (rows, batch) to energies of the leaves (leaves, batch).
         fold: function from energies of the leaves to the energy of the circuit (batch,).
     """
@@ -519,17 +413,11 @@ class CircuitEnergy:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Sizes of batches, ascending, for which the matrix products of the heads need no padding.
-
-        Samplers compute energies in batches of these sizes.
-        """
+        """Sizes of batches, ascending, for which the matrix products of the heads need no padding."""
         return sizes_for(self.heads.groups[0].first.weight.dtype)
 
     def computed_in(self, dtype: torch.dtype) -> CircuitEnergy:
-        """Return the same function with the matrix products of the heads computed in `dtype`.
-
-        Latents and energies keep their dtype.
-        """
+        """Return the same function with matrix products of the heads in `dtype`; latents and energies keep theirs."""
         converted = copy.copy(self)
         converted.heads = self.heads.computed_in(dtype)
         return converted
@@ -551,47 +439,38 @@ class CircuitEnergy:
 def energy_of_rows(
     fold: CircuitFold, leaves: LeafEnergies, rows: Float[Tensor, "rows batch"]
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "rows batch"]]:
-    """Return the energies of a circuit, in nats, and the gradients of the energies with respect to `rows`.
-
-    Args:
-        fold: the circuit, as a function of its leaves.
-        leaves: function from rows to the energies of the leaves.
-        rows: the numbers from which the energies of leaves are computed, such as logits; see `LeafEnergies`.
-    """
+    """Return the energies of a circuit, in nats, and their gradients with respect to `rows`; see `LeafEnergies`."""
     energies, back_to_rows = leaves.pullback(rows)
     energy, slopes = fold.energy_and_slopes(energies)
     return energy, back_to_rows(slopes)
 
 
 def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:
-    """Extend the last axis of `rows` by zeros to a multiple of `VECTORS` (32), and return the result; only on the CPU.
-
-    Without the zeros, torch may round the last samples of a batch in another way than the first ones. On other devices
-    `rows` is returned unchanged.
-    """
+    """On the CPU, fill the batch up to a multiple of `VECTORS`, so that torch rounds all samples alike."""
     return rows if rows.device.type != "cpu" else F.pad(rows, (0, -rows.shape[1] % VECTORS)).contiguous()
 
 
 class LeafEnergies:
     """The function that computes the energies of the leaves of a circuit, -log P in nats, from numbers called rows.
 
-    A leaf is the log-probability that one attribute has one of some values. Rows are linear in the outputs of the
-    heads. The row of a yes/no leaf is a logit, with the sign that is positive for the other value. The row of an
-    interval is a distance in standard deviations: from mean to bound if the interval has one infinite end, else from
-    mean to middle. A leaf of classes has many rows: the logits of its own classes and those of all other classes.
+    Rows are linear in the outputs of the heads; that of classes is not, but each term of its log-sum-exps is a row:
+
+    | leaf | energy | row |
+    |---|---|---|
+    | yes/no | softplus | the logit of the other value |
+    | classes | softplus | log-sum-exp of the logits of all other classes, minus that of the leaf's classes |
+    | tail | -log of the normal CDF | signed distance from mean to bound, in standard deviations |
+    | interval | -log of a difference of normal CDFs | distance from mean to middle, in standard deviations |
 
     Args:
-        leaves: leaves sorted by `leaf_kind`. A leaf tests one interval, one set of classes or a yes/no attribute.
-        raw: heads of the attributes of the leaves, and perhaps of further attributes.
+        leaves: leaves sorted by `leaf_kind`, with one interval at most.
 
     Attributes:
-        matrix: (rows, outputs), float64 on the CPU. Rows are computed as `matrix @ outputs + offset`.
-        offset: (rows,), float64 on the CPU.
+        matrix, offset: (rows, outputs) and (rows,), float64 on the CPU: rows are `matrix @ outputs + offset`.
         widths: widths of the intervals with two finite ends, in standard deviations, (intervals, 1).
         counts: numbers of leaves of the kinds `YES_NO`, `CLASSES`, `TAIL` and `INTERVAL`, in this order.
         sizes: numbers of rows of the kinds `YES_NO`, `TAIL`, `INTERVAL` and `CLASSES`, in this order.
-        shape: shape of the rows of classes, (most classes in one log-sum-exp, 2, leaves, -1 for the batch). The axis of
-            length 2 has first the classes that the leaf lacks, then the classes of the leaf.
+        shape: shape of the rows of classes: (most classes, 2 for other and own classes, leaves, -1 for the batch).
     """
 
     def __init__(self, leaves: Sequence[Leaf], raw: RawOutputs) -> None:
@@ -614,7 +493,7 @@ class LeafEnergies:
         values = {spec.name: KINDS[spec.kind].values(spec) for spec in raw.specs}
 
         def columns_of(leaf: Leaf, own: bool) -> list[int]:
-            """Return the indices of the heads' outputs for the classes of a leaf, or, if `own` is false, all others."""
+            """Indices of the heads' outputs for the classes of a leaf, or, if `own` is false, for all others."""
             named = enumerate(values[leaf.attribute], start=first[leaf.attribute])
             return [column for column, value in named if (value in leaf.cells) == own]
 
@@ -637,11 +516,7 @@ class LeafEnergies:
         self._least = math.log(torch.finfo(like.dtype).tiny) / 3 + 1
 
     def pullback(self, rows: Float[Tensor, "rows batch"]) -> tuple[Float[Tensor, "leaves batch"], Back]:
-        """Return the energies of the leaves, in nats, and a function for the gradient; autograd is not used.
-
-        The function takes the gradient with respect to the energies. Its shape is (leaves, batch), or (leaves, 1) if it
-        is the same for all samples. The function returns the gradient with respect to `rows`.
-        """
+        """Return the energies of the leaves, in nats, and a `Back`, which also takes gradients (leaves, 1)."""
         yes_no, sets, _, _ = self.counts
         if yes_no == len(rows):  # fewer operations for the most common kind of query
             return self._softplus(rows), lambda grad: torch.sigmoid(rows).mul_(grad)

@@ -1,7 +1,6 @@
 """The clipped energy of a query: 0 at all latents where the heads give the query a probability of at least c.
 
-It is used if a verifier (networks that read pictures) decides which samples are kept. The heads, which predict
-attributes from latents, then only propose latents; the verifier reads the pictures of these latents.
+It is used if a verifier, which reads pictures, decides which samples are kept; the heads then only propose latents.
 """
 
 from __future__ import annotations
@@ -24,20 +23,14 @@ if TYPE_CHECKING:
     from energyql.energy.compiled import CompiledEnergy
 
 STEEPNESS = 2.0
-"""Exponent of P / c, where P is the probability of the query by the heads: where P < c, a latent is (P / c)^2 times as
-likely as under the prior. With the exponent 1, queries on a DCGAN took 8 to 21 % more draws for each picture that is
-kept, if as many satisfying pictures were missed, and frequencies were as good. With 4 they take 3 to 7 % fewer draws,
-but the energy is twice as steep."""
+"""Exponent of P / c, where P is the probability of the query by the heads: a latent with P < c is (P / c)^2 times as
+likely as under the prior. docs/decisions/verified.md compares exponents."""
 
 
 def clipped_density(probability: npt.NDArray[np.float64], clip: float) -> npt.NDArray[np.float64]:
-    """Return the factor, from 0 to 1, by which a `ClippedEnergy` changes the density of latents under the prior.
+    """Factor, 0 to 1, by which a `ClippedEnergy` changes the density of the prior: 1 where P is at least c.
 
-    The factor is not normalised: it is 1 where P(query) is at least c.
-
-    Args:
-        probability: P(query) of each latent, by the heads, in any shape.
-        clip: c, the probability from which the energy is 0, in (0, 1]; or 0 for the density of the prior.
+    `clip` is c, in (0, 1], or 0 for the prior.
     """
     return np.minimum(probability / clip, 1) ** STEEPNESS if clip else np.ones_like(probability)
 
@@ -45,17 +38,13 @@ def clipped_density(probability: npt.NDArray[np.float64], clip: float) -> npt.ND
 class ClippedEnergy:
     """The clipped energy of a query, `STEEPNESS` times `max(E(z) + log c, 0)`, in nats, lower is better.
 
-    E(z) is the energy of the query, -log P(query | z) with P by the heads. Under the clipped energy, a latent with P of
-    at least c is as likely as under the prior, and any other latent is less likely (`clipped_density`). A verifier, a
-    network that reads pictures, then keeps the draws whose pictures satisfy the query. The draws that are kept follow
-    the prior given the verdict of the verifier, except where P is below c. With a smaller c there are fewer such
-    exceptions, but more draws are rejected.
-
-    The class satisfies the protocol `Energy` of samplers.
+    E(z) is -log P(query | z) by the heads or, in a model without heads, by a network that reads pictures. A latent with
+    P of at least c is as likely as under the prior, and any other is less likely (`clipped_density`). If a verifier
+    then keeps the draws whose pictures satisfy the query, these follow the prior given its verdict, except where P is
+    below c. With a smaller c there are fewer such exceptions, but more draws are rejected.
 
     Args:
-        energy: the energy E. It is computed by the heads or, in a model without heads, by a network that reads
-            pictures.
+        energy: the energy E.
         probability: c, in (0, 1].
     """
 
@@ -69,23 +58,11 @@ class ClippedEnergy:
         )
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> Float[Tensor, " batch"]:
-        """Return the clipped energy of each latent, (batch,), in nats.
-
-        Args:
-            z: the latents.
-            rows: indices of the samples in their run, (batch,); only a `PictureEnergy` uses them.
-        """
+        """Return the clipped energy of each latent, (batch,), in nats; only a `PictureEnergy` uses `rows`."""
         return STEEPNESS * (self.energy(z, rows) - self.ceiling).clamp(min=0)
 
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the clipped energy of each latent, (batch,), in nats, and its gradient with respect to z.
-
-        The gradient, (batch, z_dim), is 0 where the clipped energy is 0.
-
-        Args:
-            z: the latents.
-            rows: indices of the samples in their run, (batch,); only a `PictureEnergy` uses them.
-        """
+        """Return the clipped energy of each latent, in nats, and its gradient, which is 0 where the energy is 0."""
         energy, gradient = self.energy.gradient(z, rows)
         above = energy > self.ceiling
         return STEEPNESS * (energy - self.ceiling).clamp(min=0), torch.where(above[:, None], STEEPNESS * gradient, 0.0)
@@ -93,16 +70,7 @@ class ClippedEnergy:
 
 @dataclass(frozen=True)
 class ClippedSurrogate:
-    """A cheap approximation (surrogate) of a clipped energy.
-
-    It is `STEEPNESS` times `max(S(v) - ceiling, 0)`, where S is a surrogate of the energy of the query. S depends on
-    few directions of z; v are the coordinates of z along these directions.
-
-    Attributes:
-        surrogate: S, the cheap approximation of the energy of the query.
-        ceiling: -log c, in nats, where c is the setting `probability` of the `ClippedEnergy`. Where S is at most
-            -log c, the clipped energy is 0.
-    """
+    """Clipped energy of a surrogate S: `STEEPNESS` times `max(S(v) - ceiling, 0)`; `ceiling` is -log c."""
 
     surrogate: Surrogate
     ceiling: float
@@ -117,5 +85,5 @@ class ClippedSurrogate:
         return STEEPNESS * (self.surrogate(v) - self.ceiling).clamp(min=0)
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
-        """Return latents with the coordinates v along the rows of `basis`; in all other directions they equal z."""
+        """Return `z` with its coordinates along the rows of `basis` replaced by `v`."""
         return self.surrogate.lift(v, z)

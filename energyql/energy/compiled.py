@@ -15,14 +15,7 @@ from energyql.numerics.shapes import Float
 
 
 class CompiledEnergy:
-    """The energy of a query, computed by a module that `torch.compile` compiles.
-
-    Energies are those of a `QueryEnergy`, up to rounding. The class satisfies the protocol `Energy` of samplers.
-
-    Args:
-        energy: the energy of the query. Its least value and its approximation `surrogate` become those of this object.
-        module: the same energy as a torch module, which is compiled.
-    """
+    """An `Energy` for samplers, the same as a `QueryEnergy` up to rounding, compiled by `torch.compile`."""
 
     def __init__(self, energy: QueryEnergy, module: EnergyModule) -> None:
         self.least, self.surrogate = energy.least, energy.surrogate
@@ -38,10 +31,7 @@ class CompiledEnergy:
     @torch.inference_mode(False)
     @torch.enable_grad()
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the energy of each latent z, (batch,), in nats, and its gradient (batch, z_dim), both detached.
-
-        `rows` is ignored.
-        """
+        """Return the energy of each latent, in nats, and its gradient, both detached; `rows` is ignored."""
         z = z.detach().clone().requires_grad_()
         energy = self._compiled(z)
         return energy.detach(), torch.autograd.grad(energy.sum(), z)[0]

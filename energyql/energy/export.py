@@ -1,8 +1,6 @@
-"""The energy of a query as a torch module or an ONNX model, for use in other programs.
+"""The energy of a query as a torch module or an ONNX model, in elementary operations, for use in other programs.
 
-This library itself samples with `QueryEnergy`. For speed `QueryEnergy` uses packed products, derivatives written by
-hand and a few fixed batch sizes, which compilers and other runtimes cannot use. `EnergyModule` computes the same
-energies, up to rounding, by elementary operations of torch.
+`QueryEnergy`, by which this library samples, is faster, but compilers and other runtimes cannot use it.
 """
 
 from __future__ import annotations
@@ -37,17 +35,16 @@ OPSET = 17
 """Version of the ONNX operators that models use; onnxruntime 1.12 or newer reads it."""
 _CHECKED = 256
 _TOLERANCE = 1e-3
-"""Largest allowed difference between energies of an ONNX model and of its module: this number of nats, plus this number
-times the energy."""
+"""Largest difference between energies of an ONNX model and its module: this many nats, plus this times the energy."""
 
 
 class EnergyModule(nn.Module):
     """The energy of a query as a torch module, from z `(batch, z_dim)` to `(batch,)`, in nats, lower is better.
 
-    Under `exact` semantics the energy is -log P(query | z), so that exp(-energy) is a probability. With the prior
-    z ~ N(0, I), the posterior is in proportion to `exp(-energy - |z|² / 2)`. All weights are in `state_dict`. z must
-    have the dtype and device of the weights; `to` changes them as for any module. Autograd, `torch.compile`,
-    `torch.export` and `torch.func` work on the module.
+    Under `exact` semantics the energy is -log P(query | z), so that exp(-energy) is a probability. With the prior z ~
+    N(0, I), the posterior is in proportion to `exp(-energy - |z|² / 2)`. All weights are in `state_dict`. z must have
+    the dtype and device of the weights; `to` changes them as for any module. Autograd, `torch.compile`, `torch.export`
+    and `torch.func` work on the module.
 
     Attributes:
         encode: module from z to the latent that is the input of the heads.
@@ -63,14 +60,9 @@ class EnergyModule(nn.Module):
 
     @classmethod
     def of(cls, rule: EnergyRule, encode: nn.Module, bank: AttributeBank, metadata: Mapping[str, str]) -> EnergyModule:
-        """Return the module of a compiled query; the weights of the heads are copied.
+        """Make the module of a compiled query, with copies of the weights of its heads in `bank`.
 
-        Args:
-            rule: the compiled query.
-            encode: module from z `(batch, z_dim)` to the latent that is the input of the heads.
-            bank: the heads, at least those of the attributes of the query.
-            metadata: facts about the query and the model, as text. `z_dim`, the length of z, is needed; `query`, the
-                text of the query, is useful.
+        `encode` maps z to the input of the heads; `metadata` needs `z_dim`, and should have `query`.
         """
         if not rule.attributes:
             return cls(encode, nn.Identity(), Called(_zero), metadata).eval()
@@ -91,14 +83,11 @@ class EnergyModule(nn.Module):
         return cast(Tensor, self.rule(self.heads(self.encode(z))))
 
     def in_float64(self) -> EnergyModule:
-        """Return a copy of this module that computes the heads in float64. `to_onnx` writes this copy.
+        """Copy this module with heads, and the mapping network of a StyleGAN, in float64 on the CPU.
 
-        The mapping network of a StyleGAN is computed in float64 too, but not `rule`, and not the mapping of a generator
-        that is the user's own code. z and the energy keep their dtype. The float64 parts are computed on the CPU,
-        because MPS has no float64.
-
-        Float64 matters for attributes with a small standard deviation. The attribute `skin_tone` of the packaged model
-        has 0.0012: if its energy is some tens of nats, a difference of 1e-7 in the predicted mean is 1e-3 nats.
+        z, the energy, `rule` and the mapping of a user's generator keep their dtype. Float64 matters for attributes
+        with a small standard deviation, such as 0.0012: at some tens of nats, a difference of 1e-7 in the mean is 1e-3
+        nats.
         """
         z, encode = _latents(self, 1), self.encode
         double = _converted(torch.device("cpu"), torch.float64)
@@ -110,14 +99,11 @@ class EnergyModule(nn.Module):
     def to_onnx(self, path: str | Path) -> Path:
         """Write the energy as an ONNX model, with input `z` (batch, z_dim), output `energy` (batch,) and the metadata.
 
-        The model is checked before the file appears at `path`: for 256 latents of the prior, onnxruntime must compute
-        the energies of `in_float64`, up to rounding.
+        Before the file appears at `path`, onnxruntime must compute the energies of `in_float64`, up to rounding, for
+        256 latents of the prior.
 
         Args:
             path: where to write the file; its name ends in .onnx.
-
-        Returns:
-            `path` as a `Path`.
 
         Raises:
             ArgumentError: onnx or onnxruntime is missing; the name of the file does not end in .onnx, or the file
@@ -139,20 +125,16 @@ class EnergyModule(nn.Module):
 
 
 def mapping_module(mapping: FrozenMapping) -> nn.Sequential:
-    """Return the function from z to w of a StyleGAN as a torch module of operations that can be exported to ONNX."""
+    """The function from z to w of a StyleGAN as a torch module of operations that can be exported to ONNX."""
     layers = [module for layer in mapping.layers for module in dense(layer)]
     truncated = [] if mapping.truncation == 1.0 else [Affine(mapping.truncation, mapping.mean)]
     return nn.Sequential(UnitMoment(), *layers, *truncated)
 
 
 class Called(nn.Module):
-    """A function as a torch module, so that it can be a part of an `EnergyModule`.
+    """A function as a torch module; a result for a row of the batch must depend on this row alone.
 
-    Args:
-        function: function from a batch to a result for each row of the batch. The result for a row must depend on this
-            row alone.
-        owner: the module that has the function as a method; `None` for other functions. The parameters and buffers of
-            `owner` become parameters and buffers of the new module.
+    The parameters of `owner`, the module that has the function as a method, become those of the new module.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], owner: nn.Module | None = None) -> None:
@@ -165,7 +147,7 @@ class Called(nn.Module):
 
 
 def _converted(device: torch.device, dtype: torch.dtype) -> Called:
-    """Return a module that moves its input to a device and converts it to a dtype."""
+    """Module that moves its input to a device and converts it to a dtype."""
     return Called(partial(Tensor.to, device=device, dtype=dtype))
 
 
@@ -192,11 +174,7 @@ class _Heads(nn.Module):
 
 
 class _Network(nn.Module):
-    """The networks of several heads as one module, from latents (batch, latent_dim) to (batch, outputs).
-
-    Heads with networks of the same sizes are a group (`group`). The outputs of `_Heads` are the sum over all groups,
-    plus a bias.
-    """
+    """The networks of the heads of a `group`, with equal sizes, as one module, from latents to (batch, outputs)."""
 
     def __init__(self, group: Any) -> None:
         super().__init__()
@@ -213,10 +191,7 @@ class _Network(nn.Module):
 
 
 class _OfCircuit(nn.Module):
-    """A torch module that computes the energies of a circuit, (batch,), from the rows of its leaves, (batch, rows).
-
-    Rows are numbers from which the energies of the leaves are computed, such as logits; see `LeafEnergies`.
-    """
+    """Module from the rows of a circuit's leaves, (batch, rows), to energies, (batch,); see `LeafEnergies`."""
 
     widths: Tensor
 
@@ -242,17 +217,7 @@ class _OfCircuit(nn.Module):
 
 
 class _Nodes(nn.Module):
-    """Module that computes several nodes of a circuit: they have the same type and number of children.
-
-    The input is a table of values, (rows, batch), with a row for each node that was computed before. The output is the
-    table extended by a row for each of these nodes.
-
-    Args:
-        kind: type of the nodes.
-        children: for each node, the rows of its children in the table.
-        factors: for each node, its `factor`; empty if nodes of this type have no factor.
-        first: number of rows of the input; not used.
-    """
+    """Module that appends to a table of values, (rows, batch), the nodes of a `_Plan` of `circuit.py`."""
 
     rows: Tensor
     factors: Tensor
@@ -272,12 +237,7 @@ class _Nodes(nn.Module):
 
 
 def _of_predictions(log_value: Callable[[Predictions], Tensor], raw: RawOutputs) -> Called:
-    """Return a module from outputs of heads, (batch, outputs), to minus a function of the predictions, (batch,).
-
-    Args:
-        log_value: the function of the predictions.
-        raw: the heads, from which it follows how outputs are converted to predictions.
-    """
+    """Module from outputs of heads, (batch, outputs), to minus a function of the predictions, (batch,)."""
     std = {name: deviation.item() for name, deviation in raw.std.items()}
     return Called(partial(_minus, log_value, raw.specs, std))
 
@@ -287,16 +247,7 @@ def _minus(log_value: Callable[[Predictions], Tensor], specs: Any, std: Any, out
 
 
 class _OfJoint(nn.Module):
-    """Module that computes the energy under `jem` semantics: -log P(query | z), minus log-sum-exps of the logits.
-
-    The input, (batch, columns), has two parts: first the rows of the circuit's leaves (see `LeafEnergies`), one column
-    for each row, then the outputs of the heads.
-
-    Args:
-        circuit: module from the first part to the energy of the circuit, -log P(query | z), (batch,).
-        log_mass: module from the second part to minus the sum of the log-sum-exps of the logits, (batch,).
-        rows: number of columns of the first part.
-    """
+    """Module for `jem`: energy of the first `rows` columns by `circuit`, plus `log_mass` of the others."""
 
     def __init__(self, circuit: _OfCircuit, log_mass: Called, rows: int) -> None:
         super().__init__()
@@ -307,26 +258,14 @@ class _OfJoint(nn.Module):
 
 
 def _latents(energy: EnergyModule, count: int) -> Float[Tensor, "count z_dim"]:
-    """Return `count` latents from the prior, with which `energy` is exported or checked; the same in every call.
-
-    They have the dtype and the device of `energy`.
-    """
+    """Latents from the prior, the same in every call, with the dtype and device of `energy`."""
     tensors = (tensor for tensor in (*energy.parameters(), *energy.buffers()) if tensor.is_floating_point())
     z = torch.randn(count, int(energy.metadata["z_dim"]), generator=torch.Generator().manual_seed(0))
     return z.to(next(tensors, z))
 
 
 def _check_saved(energy: EnergyModule, z: Float[Tensor, "batch z_dim"], path: Path) -> None:
-    """Check that onnxruntime, with the ONNX model at `path`, computes the energies of a module.
-
-    Args:
-        energy: the module.
-        z: latents for which energies are compared.
-        path: the file of the ONNX model.
-
-    Raises:
-        ArgumentError: onnxruntime is missing, cannot compute the model, or gives other energies.
-    """
+    """Raise an `ArgumentError` unless onnxruntime computes the energies of the module with the model at `path`."""
     runtime = import_optional("onnxruntime", "an ONNX model is checked with the package onnxruntime", INSTALL)
     with torch.no_grad():
         expected = energy(z).cpu()
@@ -350,11 +289,7 @@ def _check_saved(energy: EnergyModule, z: Float[Tensor, "batch z_dim"], path: Pa
 
 
 def _onnx_model(energy: EnergyModule, z: Float[Tensor, "batch z_dim"]) -> Any:
-    """Return the ONNX model of an energy. It is made by recording the operations of a call with the latents z.
-
-    Raises:
-        ArgumentError: onnx is missing, or the energy has an operation that ONNX does not have.
-    """
+    """ONNX model of an energy, made by recording a call with the latents z."""
     onnx = import_optional("onnx", "an ONNX model needs the package onnx", INSTALL)
     # The exporter by tracing is in every torch since 2.2; the newer one needs a further package.
     write: Any = torch.onnx.export

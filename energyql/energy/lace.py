@@ -1,39 +1,7 @@
 """The `lace` semantics: the rules of the paper on LACE, to reproduce the paper and to compare with it.
 
 The paper is Nie, Vahdat, Anandkumar: Controllable and Compositional Generation with Latent-Space Energy-Based Models
-(2021, arXiv 2110.10873). Each part of a query has a value, which is higher where the part holds. The energy is minus
-the value of the whole query. The rules of the paper:
-
-| part | value |
-|---|---|
-| yes/no | log sigmoid(logit) |
-| categorical `=` | log-softmax of the class |
-| continuous | `-(mean - target)^2 / (2 sigma^2)`, sigma = 0.1: a Gaussian's exponent, so 0 at the target |
-| AND | sum |
-| OR | `log(20 exp(left) + exp(right))`, applied from left to right, so that the order of operands matters |
-| NOT | `-alpha * value`, alpha = min(1, 0.1 / abs(value)); in the gradient alpha is a constant |
-
-The rules are applied to the tree of the query as it is written; no law of logic is used to change it. (But the parser
-makes one OR of three operands from `a OR (b OR c)`.) The paper has no rules for the following parts, so they are
-expressed by other parts:
-
-| part | here |
-|---|---|
-| `IN {a, b}` | OR of the classes in the order of the text |
-| `!=`, `NOT IN` | NOT of the same condition with `=` or `IN` |
-| `value +- tolerance` | the target is the value; the tolerance is not used |
-| interval | the target is the point of the interval that is nearest to the mean, so the value is 0 inside it |
-| a IMPLIES b | NOT a OR b |
-| a XOR b | (a AND NOT b) OR (NOT a AND b); more operands are joined from left to right |
-| a IFF b | (a AND b) OR (NOT a AND NOT b); more operands are joined from left to right |
-| AT LEAST k | OR over all groups of k operands: for each group, the AND of its operands |
-| AT MOST k | NOT AT LEAST k + 1 |
-| EXACTLY k | OR over all groups of k operands: for each group, the AND of its operands and of NOT x for all others x |
-| ALL, ANY, NONE | AND, OR, NOT OR |
-| weight | multiplies the value |
-| TRUE, FALSE | removed before the rules are applied |
-
-The logarithm of OR is computed without underflow, which the code of the paper's authors does not prevent.
+(2021, arXiv 2110.10873).
 """
 
 from __future__ import annotations
@@ -84,11 +52,28 @@ _FINITE = 1e30  # -infinity times the alpha of a NOT would be NaN
 
 
 class LaceRule:
-    """The `EnergyRule` of the `lace` semantics: the rules of the paper on LACE, applied to the tree of a query.
+    """The `EnergyRule` of the `lace` semantics: the energy is minus the value of the query, higher where it holds.
+
+    The rules of the paper, applied to the tree of the query as it is written (but `a OR (b OR c)` is one OR of three):
+
+    | part | value |
+    |---|---|
+    | yes/no | log sigmoid(logit) |
+    | categorical `=` | log-softmax of the class |
+    | continuous | `-(mean - target)^2 / (2 sigma^2)`, sigma = 0.1: a Gaussian's exponent, so 0 at the target |
+    | AND | sum |
+    | OR | `log(20 exp(left) + exp(right))`, applied from left to right, so that the order of operands matters |
+    | NOT | `-alpha * value`, alpha = min(1, 0.1 / abs(value)); in the gradient alpha is a constant |
+
+    The paper has no rules for other parts. Here `IN` is an OR in the order of the text, `!=` and `NOT IN` are NOT,
+    `value +- tolerance` has the target `value`, and the target of an interval is its point nearest to the mean. AT
+    LEAST and EXACTLY k are ORs over all groups of k operands (for EXACTLY, with NOT of all others), AT MOST k is NOT AT
+    LEAST k + 1. a IMPLIES b is NOT a OR b, a XOR b is (a AND NOT b) OR (NOT a AND b), a IFF b is (a AND b) OR (NOT a
+    AND NOT b); more operands are joined from left to right. A weight multiplies the value. TRUE and FALSE are removed
+    before.
 
     Attributes:
-        expr: the query, from which the constants TRUE and FALSE were removed; a query that is always true may be the
-            constant TRUE alone.
+        expr: the query without the constants TRUE and FALSE; TRUE alone if it is always true.
         attributes: names of the attributes of `expr`, in the vocabulary's order.
     """
 
@@ -100,17 +85,14 @@ class LaceRule:
         self.attributes = attributes
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
-        """Return the value of the query, `(batch,)`, in nats, higher is better; it can be above 0.
-
-        `predictions` has the predictions of each of `attributes`.
-        """
+        """Return the value of the query, `(batch,)`, in nats, higher is better; it can be above 0."""
         return self.expr.evaluate(_Published(predictions))
 
     def draw(self) -> None:
         """Return `None`: there is no circuit to draw, because the rules apply to the tree."""
 
     def explain(self) -> str:
-        """Return indented text with a line for each part of the query: the rule that gives the value of the part."""
+        """Return indented text with a line for each part of the query: the rule that gives its value."""
         lines: list[str] = self.expr.fold(
             lambda node, parts: [_rule_of(node), *("  " + line for part in parts for line in part)]
         )
@@ -126,11 +108,7 @@ def lace_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: Comp
 
 
 def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRule:
-    """Compile a query under the `lace` semantics.
-
-    Args:
-        expr: the query, as `bind` returned it.
-        vocabulary: the attributes that the query may use.
+    """Compile a query, as `bind` returned it, under the `lace` semantics.
 
     Raises:
         Contradiction: the query is FALSE after the removal of constants, as `smile AND FALSE` is.
@@ -151,15 +129,12 @@ def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRul
 
 
 def log_or(left: Float[Tensor, "*shape"], right: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the value of an OR from the values of two operands, elementwise: `log(20 exp(left) + exp(right))`."""
+    """Value of an OR of two operands, elementwise, without underflow: `log(20 exp(left) + exp(right))`."""
     return torch.logsumexp(torch.stack([left + math.log(LEFT_WEIGHT), right]), 0)
 
 
 def negated(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the value of a NOT from the value of its operand: `-alpha * value`, alpha = min(1, 0.1 / abs(value)).
-
-    It is computed elementwise. In the gradient alpha is a constant.
-    """
+    """Value of a NOT, elementwise: `-alpha * value`, alpha = min(1, 0.1 / abs(value)), a constant in the gradient."""
     value = value.clamp(-_FINITE, _FINITE)
     size = value.detach().abs()
     alpha = NOT_LIMIT / size.clamp(min=NOT_LIMIT)  # the minimum with 1, without dividing by 0
@@ -167,7 +142,7 @@ def negated(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 class _Published(Kernel[Tensor]):
-    """The `Kernel` with the rules of the paper on LACE. Its values are tensors (batch,), higher where a part holds."""
+    """The `Kernel` with the rules of `LaceRule`; its values are tensors (batch,), higher where a part holds."""
 
     def __init__(self, predictions: Predictions) -> None:
         self._predictions = predictions

@@ -19,8 +19,8 @@ from energyql.numerics.pullback import by_autograd, pullback_of
 from energyql.numerics.shapes import Float
 
 Draw = Callable[[Tensor, Tensor], Tensor]
-"""Function from latents w (batch, ...), and the indices of the samples in their run (batch,), to pictures with values
-in [-1, 1], (batch, channels, height, width). The index of a sample decides the random noise in its picture."""
+"""Function from latents w (batch, ...), and the indices of the samples in their run (batch,), which decide random
+noise, to pictures (batch, channels, height, width) in [-1, 1]."""
 NO_GRADIENT = "this energy has no gradient, because code without one draws the pictures, or reads them"
 WITHOUT_GRADIENT = (
     'draw with the default sampler, or sampler="slice" (--sampler slice), which need none; or let torch modules do both'
@@ -28,25 +28,21 @@ WITHOUT_GRADIENT = (
 REALISM_PILOT = 32
 """Number of pictures from which the largest logit of a discriminator is estimated."""
 PIXELS_AT_ONCE, WITH_GRADIENT_AT_ONCE = 1 << 20, 1 << 18
-"""Most pixels that are drawn together. Without gradients these are 16 pictures of 256 x 256 pixels; with gradients, on
-a GPU, 4 such pictures."""
+"""Most pixels that are drawn together: 16 pictures of 256 x 256 pixels, and with gradients, on a GPU, 4."""
 
 
 class PictureEnergy:
     """An energy of z that is computed from the picture of z, in nats, lower is better.
 
-    An evaluation calls the generator. With the gradient it takes about twice as long, because autograd differentiates
-    the generator and the energy of the picture. Pictures are drawn in batches that fit into memory.
-
-    On a CPU, `of_pictures` and gradients are computed for one picture at a time, which takes no longer. The reason:
-    networks round differently in batches of other sizes, and the bits of a sample must not depend on the
-    other samples in its batch.
+    An evaluation calls the generator, and takes about twice as long with the gradient. Pictures are drawn in batches
+    that fit into memory. On a CPU, `of_pictures` and gradients are computed for one picture at a time, because networks
+    round differently in batches of other sizes, and the bits of a sample must not depend on its batch.
 
     Args:
         encode: function from z `(batch, z_dim)` to w `(batch, ...)`.
         draw: function from w, and the indices of the samples in their run, to pictures.
         of_pictures: function from pictures to their energies, (batch,), in nats.
-        of_latents: an energy of z that is added to the energy of the picture; `None` to add nothing.
+        of_latents: an energy of z that is added; `None` to add nothing.
         gradient: whether autograd can differentiate `draw` and `of_pictures`.
         least: the least energy that a latent can reach, in nats; -infinity if there is no lower bound.
     """
@@ -74,9 +70,8 @@ class PictureEnergy:
         """Draw the picture of each latent, and return the energies, `(batch,)`, in nats, detached.
 
         Args:
-            z: the latents, `(batch, z_dim)`, floating point.
-            rows: for each latent the index of its sample in the run, (batch,), all 0 by default. The function `draw`
-                gets these indices, because the noise in a picture depends on the sample.
+            rows: for each latent the index of its sample in the run, (batch,), for the noise in its picture; 0 by
+                default.
         """
         w, rows = self._encoded(z, rows)
         parts = [self._read(self.draw(w[part], rows[part])) for part in self._parts(w, rows, PIXELS_AT_ONCE)]
@@ -86,10 +81,6 @@ class PictureEnergy:
     @torch.no_grad()
     def gradient(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the energy, `(batch,)`, in nats, and its gradient with respect to z, `(batch, z_dim)`, both detached.
-
-        Args:
-            z: the latents, `(batch, z_dim)`, floating point.
-            rows: for each latent the index of its sample in the run, (batch,), which `draw` gets; all 0 by default.
 
         Raises:
             ArgumentError: this energy was made with `gradient=False`, or autograd finds no path from the energy to z.
@@ -123,10 +114,7 @@ class PictureEnergy:
         return (in_batches(lambda part: (self.encode(part),), z, few_sizes(len(z)))[0] if len(z) else z), rows
 
     def _parts(self, w: Tensor, rows: Tensor, pixels: int) -> list[slice]:
-        """Return slices of the batch. The pictures of a slice, drawn together, have at most `pixels` pixels in all.
-
-        A slice of one picture may have more pixels. `w` and `rows` are the arguments of `draw` for the whole batch.
-        """
+        """Slices of the batch whose pictures have at most `pixels` pixels in all, or are one picture."""
         if self._pixels is None and len(w):
             self._pixels = math.prod(self.draw(w[:1], rows[:1]).shape[-2:])  # one picture shows how many fit
         size = max(1, pixels // (self._pixels or 1))
@@ -142,17 +130,7 @@ class PictureEnergy:
 
 
 def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> Float[Tensor, " batch"]:
-    """Return the energy of a query for each picture, (batch,), in nats.
-
-    Args:
-        rule: the compiled query.
-        predict: function from pictures and names of attributes to predictions of these attributes.
-        pictures: (batch, channels, height, width), with values in [-1, 1].
-
-    Raises:
-        ArgumentError: a prediction is missing, or has a wrong shape, dtype or device; or autograd records operations on
-            `pictures`, but cannot differentiate a prediction with respect to them.
-    """
+    """Return the energy of a query for each picture, (batch,), in nats, from predictions that are checked."""
     if not rule.attributes:  # always true
         return pictures.new_zeros(len(pictures))
     predictions = predict(pictures, rule.attributes)
@@ -163,18 +141,9 @@ def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> 
 
 
 def check_followed(values: Tensor, pictures: Tensor, what: str) -> None:
-    """Check that autograd can differentiate `values` with respect to `pictures`.
+    """Raise an `ArgumentError` if autograd follows `pictures`, but not `values`, computed from them by `what`.
 
-    Nothing is checked if autograd does not record operations on the pictures. Without this check the gradient of an
-    energy could be wrong, because a term without a gradient counts as constant.
-
-    Args:
-        values: numbers that were computed from the pictures.
-        pictures: the pictures.
-        what: what the error message calls the function that computed `values`.
-
-    Raises:
-        ArgumentError: autograd cannot differentiate `values`.
+    Otherwise the values would count as constant, and the gradient would be wrong.
     """
     if torch.is_grad_enabled() and pictures.requires_grad and not values.requires_grad:
         raise ArgumentError(
@@ -184,14 +153,7 @@ def check_followed(values: Tensor, pictures: Tensor, what: str) -> None:
 
 
 def reader_energy(rule: EnergyRule, bank: Bank, encode: Encode, draw: Draw) -> PictureEnergy:
-    """Return the energy of a query whose attributes are predicted from pictures.
-
-    Args:
-        rule: the compiled query.
-        bank: the attributes, with a method that predicts them from pictures.
-        encode: function from z `(batch, z_dim)` to w `(batch, ...)`.
-        draw: function from w, and the indices of the samples in their run, to pictures.
-    """
+    """Energy of a query whose attributes the bank predicts from pictures."""
     read = partial(energy_of_pictures, rule, bank.predict)
     return PictureEnergy(encode, draw, read, gradient=bank.gradient, least=least_energy(rule, bank.std))
 
@@ -201,27 +163,19 @@ def with_realism(
     energy: QueryEnergy | PictureEnergy, discriminator: Callable[[Tensor], Tensor], weight: float, encode: Encode,
     draw: Draw, pilot: Float[Tensor, "n z_dim"],
 ) -> PictureEnergy:  # fmt: skip
-    """Return an energy with one more term, which is smaller for pictures that look real.
+    """Add to an energy a term that is smaller for pictures that look real: weight * (m - logit), in nats.
 
-    The result is E(z) + weight * (m - logit), in nats. E is `energy`. The logit is log(D / (1 - D)) for the picture of
-    z, where D is the probability that the picture is real, by a discriminator. With the Gaussian prior and weight 1
-    this is the energy of Che et al. 2020 (arXiv 2003.06060).
-
-    The constant m is the largest logit of the pictures of `pilot`. With m the new term is at least 0 for nearly all
-    pictures, which rejection sampling needs. Samplers treat pictures with a larger logit as if their logit were m.
+    The logit is log(D / (1 - D)), where D is the probability by a discriminator that the picture is real. With the
+    Gaussian prior and weight 1 this is the energy of Che et al. 2020 (arXiv 2003.06060). The constant m is the largest
+    logit of the pictures of `pilot`, so that the term is at least 0 for nearly all pictures, which rejection sampling
+    needs. Samplers treat pictures with a larger logit as if their logit were m.
 
     Args:
-        energy: the energy of the query.
         discriminator: function from pictures to their logits, (batch,) or (batch, 1).
-        weight: factor of the new term, above 0.
-        encode: function from z `(batch, z_dim)` to w `(batch, ...)`.
-        draw: function from w, and the indices of the samples in their run, to pictures.
         pilot: latents from the prior; they must be the same in every run, so that m is the same.
 
     Raises:
-        ArgumentError: the discriminator returns another shape, or the largest logit is not finite. When the new energy
-            is evaluated, it raises this error for a wrong shape too; and its gradient raises it if autograd cannot
-            differentiate the discriminator.
+        ArgumentError: the discriminator returns another shape, or the largest logit is not finite.
     """
 
     def logits(pictures: Tensor) -> Tensor:

@@ -1,25 +1,4 @@
-"""The `product` semantics: negation normal form, then AND = sum and OR = log-sum-exp, with no decision diagram.
-
-The result is not a probability. Where several operands of an OR hold, the OR counts each of them, so its value can be
-above 0 and the energy below 0. An attribute that occurs twice counts twice. In return the circuit is small: without
-counts such as `AT LEAST 2 OF`, its size is linear in the size of the query.
-
-XOR, IFF and IMPLIES are expressed by AND, OR, NOT and choices: `a XOR b` is the choice "NOT b where a holds, else b".
-Two values are computed for each node of the query: that of the node, and that of its negation. NOT swaps the two, so no
-NOT has to be moved to the attributes:
-
-| node | value | value of its negation |
-|---|---|---|
-| predicate | log P(values that satisfy it) | log P(all other values) |
-| AND | sum | log-sum-exp of negations |
-| OR | log-sum-exp | sum of negations |
-| choice between b and c by a | OR of (a, b), (not a, c) | OR of (a, not b), (not a, not c) |
-| AT LEAST, AT MOST, EXACTLY | log-sum-exp over allowed truth values of the operands | log-sum-exp over the others |
-| weight w | w times the value | w times the negation's value |
-
-A log-sum-exp over truth values is computed by dynamic programming over the number of true operands. A weight can be
-exchanged with a NOT: `NOT (2 * a)` is `2 * NOT a` here, while under `exact` it has the probability 1 - P(a)^2.
-"""
+"""The `product` semantics: negation normal form, then AND = sum and OR = log-sum-exp, with no decision diagram."""
 
 from __future__ import annotations
 
@@ -51,11 +30,23 @@ def product_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: C
 
 
 def compile_product(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> CircuitRule:
-    """Compile a query under the `product` semantics: AND = sum, OR = log-sum-exp, NOT moved to the attributes.
+    """Compile a query, as `bind` returned it, under the `product` semantics.
 
-    Args:
-        expr: the query, as `bind` returned it.
-        vocabulary: the attributes that the query may use.
+    The result is not a probability: an OR counts each operand that holds, so the energy can be below 0, and an
+    attribute that occurs twice counts twice. In return the size of the circuit is linear in that of the query, but for
+    counts such as `AT LEAST 2 OF`. Each node of the query has two values, so that NOT just swaps them:
+
+    | node | value | value of its negation |
+    |---|---|---|
+    | predicate | log P(values that satisfy it) | log P(all other values) |
+    | AND | sum | log-sum-exp of negations |
+    | OR | log-sum-exp | sum of negations |
+    | choice between b and c by a | OR of (a, b), (not a, c) | OR of (a, not b), (not a, not c) |
+    | AT LEAST, AT MOST, EXACTLY | log-sum-exp over allowed truth values of the operands | log-sum-exp over the others |
+    | weight w | w times the value | w times the negation's value |
+
+    XOR, IFF and IMPLIES are choices: `a XOR b` is "NOT b where a holds, else b". A weight can be exchanged with a NOT:
+    `NOT (2 * a)` is `2 * NOT a`, while under `exact` it has the probability 1 - P(a)^2.
 
     Raises:
         Contradiction: the query is FALSE after the removal of constants and of predicates that no value satisfies.

@@ -1,9 +1,4 @@
-"""The energy of a query as a differentiable function of a latent; its least value; and a cheap approximation of it.
-
-Heads predict a continuous attribute as a normal distribution with a fixed standard deviation. So an interval that is
-narrower than a few standard deviations is never certain: `0.4 < age < 0.6` with a standard deviation of 0.1 has a
-probability of at most 0.68. The probability of a yes/no or categorical attribute can be arbitrarily near to 1.
-"""
+"""The energy of a query as a differentiable function of a latent; its least value; and a cheap approximation of it."""
 
 from __future__ import annotations
 
@@ -30,33 +25,26 @@ from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
 SURE = 0.9
-"""Probability of a query from which samplers by default count the query as satisfied. `explain` reports if no latent
-can reach this probability."""
+"""Probability of a query from which samplers by default count it as satisfied; `explain` reports if no latent can reach
+it."""
 _NEVER = -700.0
 """Log-probability, in nats, that replaces -infinity in the search for the least energy."""
 _FAR = 40.0
-"""The search for the least energy also tries means this many standard deviations below the lowest and above the highest
-bound of an attribute."""
+"""The search for the least energy also tries means this many standard deviations beyond the outer bounds of an
+attribute."""
 _MOST_CENTRES = 256
 """Most means in the middle of two bounds that the search for the least energy tries for one attribute."""
 _SWEEPS = 8
 
 
 def least_energy(rule: EnergyRule, std: Mapping[str, Tensor]) -> float:
-    """Return the least energy, in nats, that a query has for any predictions; -infinity if there is no lower bound.
+    """Search the least energy, in nats, that a query has for any predictions; -infinity if there is no lower bound.
 
-    The result is 0 in three cases: the query has no interval with two finite bounds; `std` lacks an attribute that the
-    query compares with a number; or the energy is not -log of a probability (under the semantics `product` and `lace`).
-    In the last case energies can be below 0.
-
-    Otherwise the result is found by a search. It starts from even odds for each attribute, and sets one attribute after
-    another to the best prediction, until nothing improves. It tries each class, or each mean in the middle of two
-    bounds, and takes the attributes in two orders. There is always a prediction with the energy that is returned. For a
-    few queries with several alternatives there is another prediction with a lower energy.
-
-    Args:
-        rule: the compiled query.
-        std: for the names of continuous attributes, the standard deviation of their predictions, if it is fixed.
+    It is above 0 for narrow intervals: with a standard deviation of 0.1, `0.4 < age < 0.6` has at most a probability of
+    0.68. It is 0 if no interval has two finite bounds, if `std` lacks the fixed standard deviation of an attribute with
+    an interval, or if the energy is not -log of a probability. Some prediction always has the energy that is returned;
+    for a few queries with several alternatives, another has a lower one, because the search sets one attribute after
+    another to its best prediction.
     """
     if not rule.has_floor:
         return -math.inf
@@ -88,19 +76,7 @@ def least_energy(rule: EnergyRule, std: Mapping[str, Tensor]) -> float:
 
 
 def _candidates(name: str, leaves: list[Leaf], rule: CircuitRule, std: Mapping[str, Tensor]) -> Tensor:
-    """Return the predictions of one attribute that the search for the least energy tries.
-
-    A prediction is a column of the result: the log-probabilities of the leaves of the attribute, in nats.
-
-    Args:
-        name: the name of the attribute.
-        leaves: the leaves of the circuit, also those of other attributes.
-        rule: the compiled query.
-        std: standard deviations of predictions, by attribute name.
-
-    Returns:
-        (leaves of the attribute, predictions), float64.
-    """
+    """Predictions of one attribute to try, as columns of log-probabilities of its leaves, in nats, float64."""
     own = [leaf for leaf in leaves if leaf.attribute == name]
     if name not in std:
         atoms = rule.circuit.cells[name]
@@ -116,20 +92,18 @@ def _candidates(name: str, leaves: list[Leaf], rule: CircuitRule, std: Mapping[s
 
 
 _FLAT = 1e-4
-"""A surrogate ignores directions of z on which its heads hardly depend: those whose singular value, of the matrix of
-the heads' weights, is less than `_FLAT` times the largest one."""
+"""A surrogate ignores directions of z with a singular value, in the heads' weights, of less than `_FLAT` times the
+largest."""
 
 
 @dataclass(frozen=True)
 class Surrogate:
     """A cheap approximation of the energy of a query, computed by small heads that depend on few directions of z.
 
-    A call takes v, the coordinates of latents z along these directions, and returns the approximate energies. The heads
-    in `bank` take z itself; they are converted to functions of v. Two surrogates are equal if their rules and devices
-    are equal, and `bank` is the same object.
+    A call takes v, the coordinates of latents z along these directions. Two surrogates are equal if their rules and
+    devices are equal, and `bank` is the same object.
 
     Attributes:
-        rule: the compiled query.
         bank: the small heads, as functions of z, on the CPU. Each is linear or has one hidden layer.
         device: the device on which energies are computed.
     """
@@ -153,7 +127,7 @@ class Surrogate:
 
     @cached_property
     def _of_v(self) -> AttributeBank:
-        """The heads of the query's attributes as functions of v, the coordinates of z along `basis`."""
+        """The heads of the query's attributes as functions of v."""
         heads = {}
         for name in self.rule.attributes:
             head = self.bank.heads[name]
@@ -179,8 +153,8 @@ class Surrogate:
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
         """Return the latents `z` with their coordinates along the rows of `basis` replaced by `v`.
 
-        A row of the result depends on the same rows of `v` and `z` only, bit for bit. So a sample does not depend on
-        the other samples in its batch.
+        A row of the result depends on the same rows of `v` and `z` only, bit for bit, and not on other samples of a
+        batch.
         """
         basis, width = self.basis, v.shape[1]
 
@@ -203,16 +177,15 @@ class QueryEnergy:
     """The energy of a query as a function of z, in nats, lower is better; `-log P(query | z)` under `exact` semantics.
 
     An evaluation calls `encode` once and computes the heads of the query's attributes once. Gradients of the heads, and
-    of an `encode` that has a method `pullback`, are computed without autograd, in little more time than the matrix
-    products take. Other functions are differentiated by autograd.
+    of an `encode` that has a method `pullback`, take little more time than the matrix products. Other functions are
+    differentiated by autograd.
 
     Args:
         rule: the compiled query: a rule from `compile_energy_rule`, or a circuit from `compile_query`.
         encode: function from z `(batch, z_dim)` to w `(batch, ...)`; `Identity()` if z is the input of the heads.
         predict: an attribute bank; or a function from w, and names of attributes, to the predictions of these
             attributes.
-        surrogate: function without arguments that returns a cheap approximation of this energy, from which samplers
-            draw proposals; `None` if there is no approximation.
+        surrogate: function that returns a cheap approximation of this energy, from which samplers draw proposals.
 
     Example:
         >>> energy = QueryEnergy(compile_energy_rule(expr, vocabulary), encoder(generator), bank)  # doctest: +SKIP
@@ -245,18 +218,17 @@ class QueryEnergy:
 
     @cached_property
     def least(self) -> float:
-        """The least energy that a latent can have, in nats, with the standard deviations of these heads.
+        """The least energy that a latent can have, in nats: `least_energy` with the standard deviations of the heads.
 
-        It is the result of `least_energy`: 0 for most queries, above 0 for a narrow interval such as
-        `0.4 < age < 0.41`, and -infinity under the semantics `jem`.
+        It is 0 for most queries, above 0 for a narrow interval such as `0.4 < age < 0.41`, and -infinity under `jem`.
         """
         return least_energy(self.rule, self._std)
 
     def computed_in(self, dtype: torch.dtype) -> QueryEnergy:
-        """Return the same energy with matrix products computed in `dtype`, such as bfloat16.
+        """Return the same energy with matrix products in `dtype`, such as bfloat16.
 
-        The mapping network and the heads compute in `dtype`. Under the semantics `lace` and `jem`, or with a `predict`
-        that is no bank, only the mapping network does. Latents, energies and gradients keep their dtype.
+        Latents, energies and gradients keep their dtype. Mapping network and heads compute in `dtype`; under `lace` and
+        `jem`, or with a `predict` that is no bank, only the mapping network.
 
         Raises:
             ArgumentError: `encode` is no `Convertible`: it has no method `computed_in`.
@@ -274,11 +246,7 @@ class QueryEnergy:
         return converted
 
     def __call__(self, z: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the energy of each latent, `(batch,)`, in nats.
-
-        Args:
-            z: `(batch, z_dim)`, floating point.
-            rows: ignored. Samplers pass the indices of samples in their run, which a `PictureEnergy` uses.
+        """Return the energy `(batch,)`, in nats, of latents `(batch, z_dim)`, floating point; `rows` is ignored.
 
         Raises:
             ArgumentError: z or a prediction has a wrong shape, dtype or device.
@@ -290,14 +258,9 @@ class QueryEnergy:
         return self._values(latent, Identity())
 
     def gradient(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the energy and its gradient with respect to z, both detached.
+        """Return the energy `(batch,)`, in nats, and its gradient `(batch, z_dim)`, detached; `rows` is ignored.
 
-        Args:
-            z: `(batch, z_dim)`, floating point; not changed. The method works inside `no_grad` and `inference_mode`.
-            rows: ignored. Samplers pass the indices of samples in their run, which a `PictureEnergy` uses.
-
-        Returns:
-            The energy `(batch,)`, in nats, and the gradient `(batch, z_dim)`.
+        It also works inside `no_grad` and `inference_mode`.
 
         Raises:
             ArgumentError: z or a prediction has a wrong shape, dtype or device; or autograd cannot differentiate the
@@ -340,10 +303,7 @@ class QueryEnergy:
         return [len(z)] if self._direct is None else few_sizes(len(z), self._direct.sizes)
 
     def _pooled(self, z: Tensor) -> bool:
-        """Return whether several threads may compute the energies of z.
-
-        The result is true on the CPU if no code of users is called, and autograd does not record operations on z.
-        """
+        """Whether several threads may compute the energies of z: on the CPU, without code of users and autograd."""
         in_threads = self._without_user_code and self._direct is not None
         return in_threads and z.device.type == "cpu" and not in_graph(z)
 
@@ -357,16 +317,9 @@ class QueryEnergy:
 
 
 class _RuleEnergy:
-    """The function from latents to energies, with its gradient, for a compiled query (rule) that is no circuit.
+    """The function from latents to energies, with its gradient, for a rule that is no circuit (`lace` and `jem`).
 
-    This is the case under the semantics `lace` and `jem`.
-
-    Autograd differentiates only the rule. The derivative of the heads is written by hand, because autograd would use
-    other matrix products, which round differently.
-
-    Args:
-        rule: the compiled query.
-        raw: the heads of the query's attributes.
+    Autograd differentiates only the rule: its matrix products for the heads would round differently.
     """
 
     sizes = WHOLE_VECTORS
@@ -375,10 +328,7 @@ class _RuleEnergy:
         self.rule, self.raw, self.heads = rule, raw, raw.function
 
     def computed_in(self, dtype: torch.dtype) -> _RuleEnergy:
-        """Return this object unchanged: under `lace` and `jem` the heads are never computed in another dtype.
-
-        `dtype` is ignored.
-        """
+        """Return this object: under `lace` and `jem` the heads are never computed in another dtype."""
         return self
 
     def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, " batch"]:
@@ -398,11 +348,7 @@ class _RuleEnergy:
 
 
 def check_predictions(predictions: Predictions, names: tuple[str, ...], z: Tensor) -> None:
-    """Check that `predictions` has each attribute in `names`, for each row of z, with the dtype and device of z.
-
-    Raises:
-        ArgumentError: the prediction of an attribute is missing, or has another shape, dtype or device.
-    """
+    """Raise an `ArgumentError` unless each attribute has predictions for each row of z, with its dtype and device."""
     for name in names:
         if name not in predictions:
             raise ArgumentError(f"predict returned nothing for attribute {name!r}")

@@ -26,17 +26,14 @@ from energyql.vocabulary import AttributeSpec
 class JointRule:
     """The rule of the `jem` semantics: a joint energy of latent and attributes from unnormalised logits.
 
-    JEM (Grathwohl et al. 2020, arXiv 1912.03263) takes the logit f(z)[y] of class y as minus an energy of z and y
-    together, so that the density of z gets the factor exp(logsumexp_y f(z)[y]). Here the head of each attribute is such
-    a classifier.
+    JEM (Grathwohl et al. 2020, arXiv 1912.03263) takes the logit of class y as minus an energy of z and y together.
+    Here the head of each attribute is such a classifier. The energy of a query is -log P(query | z), minus the
+    log-sum-exp of the logits of each of its attributes: -log of the sum of exp(added logits) over all values of the
+    attributes that make the query true. So all laws of Boolean algebra hold, as under `exact`. A weight in the query
+    multiplies only -log P.
 
-    The energy of a query is -log P(query | z), minus the log-sum-exp of the logits of each attribute on which the query
-    depends. In other words: for every choice of values of the attributes that makes the query true, add the logits of
-    these values; the energy is -log of the sum of exp(added logits) over all these choices. So AND, OR and NOT are
-    those of `exact`, and all laws of Boolean algebra hold. A weight in the query multiplies only -log P.
-
-    A yes/no attribute has one logit x, which counts as the two logits x / 2 and -x / 2. The normal distribution of a
-    continuous attribute has no logits, and adds nothing.
+    A yes/no attribute has one logit x, which counts as the two logits x / 2 and -x / 2. A continuous attribute adds
+    nothing.
 
     Args:
         conditional: the rule whose log-value is log P(query | z).
@@ -49,17 +46,11 @@ class JointRule:
         self.has_floor = not conditional.attributes
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
-        """Return minus the energy of the query, `(batch,)`, in nats; this value has no upper bound.
-
-        `predictions` has the predictions of each of `attributes`.
-        """
+        """Return minus the energy of the query, `(batch,)`, in nats; this value has no upper bound."""
         return self.conditional.log_value(predictions) + self.log_mass(predictions)
 
     def log_mass(self, predictions: Predictions) -> Float[Tensor, " batch"]:
-        """Return the sum over all attributes of the log-sum-exp of their logits, `(batch,)`, in nats.
-
-        `predictions` has the predictions of each of `attributes`.
-        """
+        """Return the sum over all attributes of the log-sum-exp of their logits, `(batch,)`, in nats."""
         return reduce(add, [predictions[name].log_mass() for name in self.attributes])
 
     def explain(self) -> str:
@@ -75,14 +66,7 @@ class JointRule:
 
 
 class CompileOptions(NamedTuple):
-    """Options of the compilers of all semantics.
-
-    Attributes:
-        query: the text of the query, which errors and warnings show; `None` for no text.
-        max_nodes: the largest number of nodes that the decision diagram of the query may have.
-        relations: whether the probability is conditioned on the relations of the vocabulary, which are queries that are
-            true for every picture. Only the semantics `exact` uses this option.
-    """
+    """Options of the compilers of all semantics, as in `compile_energy_rule`; only `exact` uses `relations`."""
 
     query: str | None = None
     max_nodes: int = DEFAULT_MAX_NODES
@@ -98,19 +82,12 @@ def exact_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: Com
 
 
 def joint_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> JointRule:
-    """Compile the query `expr`, as `bind` returned it, under the semantics `jem`, which `JointRule` explains.
-
-    `options.relations` is ignored.
-    """
+    """Compile the query `expr`, as `bind` returned it, under the semantics `jem` (`JointRule`), without relations."""
     return JointRule(exact_rule(expr, vocabulary, options._replace(relations=False)))
 
 
 def check_semantics(name: str) -> str:
-    """Return `name` if it is the name of a semantics, such as "exact".
-
-    Raises:
-        ArgumentError: no semantics has this name.
-    """
+    """Return `name`; raise an `ArgumentError` if no semantics has it."""
     if not isinstance(name, str) or name not in SEMANTICS:
         raise ArgumentError(f"no semantics is called {name!r}", hint=f"choose one of {', '.join(SEMANTICS)}")
     return name

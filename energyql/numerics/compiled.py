@@ -15,20 +15,15 @@ _COMPILER = "the CPU needs a C++ compiler (g++, or the variable CXX), and a GPU 
 
 
 def compiled(function: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
-    """Return a fast version of `function`: one program, compiled by `torch.compile`, for any number of rows.
+    """Compile `function` by `torch.compile` to one program for any number of rows; results are equal up to rounding.
 
-    The first call compiles the program, which takes seconds to minutes. Torch may compile again for other numbers of
-    rows. The results are equal to those of `function` up to rounding errors. The rounding errors of a row may depend
-    on the number of rows.
-
-    Args:
-        function: function from a tensor, and perhaps tensors and other values by name, to a tensor. All tensors have a
-            row for each sample, and samples do not interact.
-        what: what the function computes, such as "the energy", for messages.
+    The first call takes seconds to minutes. The rounding errors of a row may depend on the number of rows. All tensors
+    among the arguments have a row for each sample, and samples do not interact. `what` names the result in errors, such
+    as "the energy".
 
     Raises:
-        ArgumentError: this torch is too old, or does not compile under this version of Python. A call raises it if
-            torch cannot compile the function, or finds no compiler.
+        ArgumentError: torch, or this version of Python, cannot compile; a call raises it if the function cannot be
+            compiled.
     """
 
     def own(x: Tensor, **options: Any) -> Tensor:

@@ -1,10 +1,9 @@
 """Logarithms of normal probabilities, with values and gradients that are finite and accurate in far tails.
 
-Phi is the distribution function of the standard normal distribution, and phi is its density. All gradients, and the
-probabilities of intervals, are computed from the Mills ratio
-`R(x) = Phi(x) / phi(x) = sqrt(pi / 2) erfcx(-x / sqrt(2))`. So in every ratio the exponentials cancel in the formula,
-not in floating point. (The gradient of `torch.special.log_ndtr` subtracts numbers of size x^2 / 2: in float32 it is
-noise at 1e3 standard deviations and infinite at 1e5.) Nothing is computed in float64, which some devices lack.
+Phi and phi are distribution function and density of N(0, 1). Gradients and intervals use the Mills ratio `R(x) = Phi(x)
+/ phi(x) = sqrt(pi / 2) erfcx(-x / sqrt(2))`, so that exponentials cancel in the formula, not in floating point. (The
+gradient of `torch.special.log_ndtr` in float32 is noise at 1e3 standard deviations and infinite at 1e5.) Nothing is
+computed in float64, which some devices lack.
 """
 
 from __future__ import annotations
@@ -26,10 +25,7 @@ _CERTAIN = 9.0
 
 
 def log_normal_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return `log Phi(x)`, elementwise: the log-probability that a standard normal number is below x.
-
-    x may be infinite.
-    """
+    """Return `log Phi(x)`, elementwise: the log-probability that a standard normal number is below x."""
     return cast(Tensor, _LogCDF.apply(x)) if _needs_graph(x) else torch.special.log_ndtr(x)
 
 
@@ -40,11 +36,7 @@ def log_normal_cdf_slope(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def log_normal_interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
-    """Return the log-probability of an interval under the standard normal distribution, elementwise, in nats.
-
-    The interval goes from `middle - width / 2` to `middle + width / 2`, so the result is
-    `log(Phi(middle + width / 2) - Phi(middle - width / 2))`. `width` must be positive.
-    """
+    """Return `log(Phi(middle + width / 2) - Phi(middle - width / 2))`, elementwise, in nats; `width` is positive."""
     if _needs_graph(middle) or _needs_graph(width):
         return cast(Tensor, _LogInterval.apply(middle, width))
     return _interval(middle, width)[0]
@@ -53,25 +45,19 @@ def log_normal_interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*
 def log_normal_interval_and_slope(
     middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]
 ) -> tuple[Float[Tensor, "*shape"], Callable[[], Tensor]]:
-    """Return the log-probability of an interval, and a function that computes its derivative.
-
-    The log-probability is `log_normal_interval(middle, width)`. The function has no arguments and returns the
-    derivative of the log-probability with respect to `middle`.
-    """
+    """Return `log_normal_interval`, and a function of no arguments for its derivative with respect to `middle`."""
     value, lost, ratio = _interval(middle, width)
     return value, lambda: middle.sign().mul_(lost).div_(ratio)
 
 
 def _needs_graph(x: Tensor) -> bool:
-    """Return whether autograd records operations on x."""
     return x.requires_grad and torch.is_grad_enabled()
 
 
 def _interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return `log_normal_interval(middle, width)` and two factors of its derivatives.
+    """`log_normal_interval`, and factors of its derivatives: `phi(far) / phi(near) - 1`, and probability / `phi(near)`.
 
-    The factors are `phi(far) / phi(near) - 1` and `P / phi(near)`. P is the probability of the interval. `near` and
-    `far` are the lower and the upper bound of the interval, or of its mirror image if `middle` is negative.
+    `near` and `far` are the bounds of the interval, or of its mirror image if `middle` is negative.
     """
     info = torch.finfo(middle.dtype)
     width = width.clamp(min=info.tiny)

@@ -1,10 +1,8 @@
 """Layers and normal probabilities in elementary operations, for compilers and exporters of torch modules.
 
-ONNX has no `erfcx`, `log_ndtr`, `expm1` or `logaddexp`, no packed products, and no derivatives written by hand. The
-functions of this module have the same values as the functions in the modules `linear` and `normal`, up to rounding
-errors of float32. Autograd can differentiate the functions: in a `where`, the branch that is not used has a finite
-value and derivative too. (`masked_fill` is used instead of a `where` with a number, because older exporters treat the
-number as float64.)
+ONNX lacks `erfcx`, `log_ndtr`, `expm1`, `logaddexp` and packed products. Values are those of the modules `linear` and
+`normal`, up to rounding errors of float32, and autograd can differentiate them: in a `where`, the unused branch is
+finite too.
 """
 
 from __future__ import annotations
@@ -32,8 +30,8 @@ _ERFCX = (
     0.00021874067888890536, 0.00012454341791344323, -1.819717404009113e-05, -1.882275676542835e-05,
     -5.882329712948055e-07,
 )  # fmt: skip
-"""Coefficients of `(1 + 2 y) erfcx(y)` in powers of `(y - _CENTRE) / (y + _CENTRE)`, fitted by Chebyshev polynomials;
-the relative error is below `_PRECISION` for every y >= 0. The form is that of Shepherd and Laframboise 1981."""
+"""Coefficients of `(1 + 2 y) erfcx(y)` in powers of `(y - _CENTRE) / (y + _CENTRE)`, fitted by Chebyshev polynomials
+for every y >= 0. The form is that of Shepherd and Laframboise 1981."""
 _ATANH = tuple(1 / (2 * k + 1) for k in range(9))
 """Coefficients of `atanh(x) / x` in powers of x^2."""
 
@@ -47,13 +45,7 @@ class UnitMoment(nn.Module):
 
 
 class LeakyReLU(nn.Module):
-    """The leaky ReLU, written so that ONNX computes it in float64 too.
-
-    ONNX's own operator always rounds the slope to float32.
-
-    Args:
-        slope: slope for negative numbers, from 0 to 1.
-    """
+    """The leaky ReLU, in float64 too: ONNX's own operator always rounds the slope (0 to 1) to float32."""
 
     def __init__(self, slope: float) -> None:
         super().__init__()
@@ -80,11 +72,7 @@ class Affine(nn.Module):
 
 
 class Stack(nn.Module):
-    """Module that computes one layer, with a leaky ReLU, of each of several networks of equal sizes.
-
-    Args:
-        layer: the layers as a `DenseStack`; the parameters are copied.
-    """
+    """A `DenseStack` as a module, with copies of its parameters."""
 
     weight: Tensor
     bias: Tensor
@@ -125,10 +113,7 @@ def log_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def log_interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
-    """Return the log-probability that a standard normal number is at most `width / 2` away from `middle`, elementwise.
-
-    The result is in nats. `middle` is finite, and `width` is finite and positive.
-    """
+    """Return the same as `log_normal_interval`, for finite `middle`, and `width` finite and positive."""
     distance, half = middle.abs() * _SQRT_HALF, width * (0.5 * _SQRT_HALF)
     near, far = (distance - half).clamp(min=-_CERTAIN), distance + half
     drop = distance * width / _SQRT_HALF  # phi(far) = phi(near) exp(-drop)
@@ -152,7 +137,7 @@ def expm1(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def _mean_decay(t: Tensor) -> Tensor:
-    """Return (1 - exp(-t)) / t for t >= 0, which is the mean of exp(-s) for s from 0 to t."""
+    """(1 - exp(-t)) / t for t >= 0, the mean of exp(-s) for s from 0 to t."""
     small = t < 0.1
     series = _polynomial(t.masked_fill(~small, 0.0), (1.0, -1 / 2, 1 / 6, -1 / 24, 1 / 120, -1 / 720))
     safe = t.clamp(min=0.1)
@@ -160,24 +145,24 @@ def _mean_decay(t: Tensor) -> Tensor:
 
 
 def _erfcx(y: Tensor) -> Tensor:
-    """Return exp(y^2) erfc(y) for y >= 0."""
+    """exp(y^2) erfc(y) for y >= 0."""
     return _polynomial((y - _CENTRE) / (y + _CENTRE), _ERFCX) / (1 + 2 * y)
 
 
 def _signed_erfcx(y: Tensor) -> Tensor:
-    """Return exp(y^2) erfc(y) for y >= -6.36, which is -`_CERTAIN`."""
+    """exp(y^2) erfc(y) for y >= -6.36, which is -`_CERTAIN`."""
     below = y.clamp(max=0)
     scaled = _erfcx(_size(y))
     return torch.where(y < 0, 2 * torch.exp(below * below) - scaled, scaled)
 
 
 def _size(x: Tensor) -> Tensor:
-    """Return the absolute value of x, with the derivative 1 at 0, where autograd gives `abs` the derivative 0."""
+    """Absolute value of x, with the derivative 1 at 0, where autograd gives `abs` the derivative 0."""
     return torch.where(x < 0, -x, x)
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """Return the value of a polynomial at x, elementwise; `coefficients` are those of x⁰, x¹, and so on."""
+    """Polynomial at x, elementwise, with the coefficients of x⁰, x¹, and so on."""
     *rest, last = coefficients
     value: Tensor = torch.full_like(x, last)
     for coefficient in reversed(rest):

@@ -1,8 +1,7 @@
-"""Computations on the CPU whose pieces are computed by threads at the same time; transfers from and to an accelerator.
+"""Independent pieces of a computation on the CPU, one thread and core for each; transfers from and to an accelerator.
 
-The threads of PyTorch divide each operation among them, and wait for one another after each operation. The threads of
-this module compute independent pieces of the batch, on one core each, without waiting. So they take less time, above
-all when other programs run on the same machine.
+The threads of PyTorch divide each operation among them, and wait for one another after each. The threads of this module
+do not wait, and so take less time, above all when other programs run on the same machine.
 """
 
 from __future__ import annotations
@@ -22,15 +21,14 @@ import torch
 from torch import Tensor
 
 LARGEST_PIECE = 4
-"""Largest number of rows of a piece, a part of a batch that one thread computes. With small pieces, a thread that other
-programs slow down can leave more of the pieces to the other threads."""
+"""Most rows of a piece, which one thread computes: with small ones, a thread that other programs slow down can leave
+more to others."""
 LARGE = 2**22
-"""Several threads of PyTorch are faster than one thread, on an idle machine, for operations with at least this number
-of multiplications. Examples are a layer of 512 inputs and 512 outputs for 16 rows, and one of 64 inputs and 64 outputs
-for 1,024 rows. Smaller operations take as long with one thread. The times are in docs/performance.md."""
+"""Number of multiplications in an operation from which several threads of PyTorch are faster than one, on an idle
+machine, such as a layer of 512 inputs and outputs for 16 rows (docs/performance.md)."""
 Result = TypeVar("Result")
 _pools: dict[int, ThreadPoolExecutor] = {}
-"""The pools of threads that `in_pool` has used: number of threads -> pool."""
+"""The pools of threads that `in_pool` has used, by number of threads."""
 _always = ContextVar("always", default=False)
 _threads = ContextVar[int | None]("threads", default=None)
 """Number of threads that PyTorch used before `one_thread`; `None` outside of it."""
@@ -46,8 +44,8 @@ _settled.set()
 def always_in_pool(always: bool = True) -> Iterator[None]:
     """Context in which `in_pool` always uses the threads of its pool, even for fewer pieces than threads.
 
-    Outside of this context, the number of pieces decides whether the threads of the pool or those of PyTorch compute,
-    and the last bits of results differ between the two. If `always` is false, this context changes nothing.
+    Outside of it, the number of pieces decides who computes, and so the last bits of results. If `always` is false,
+    nothing changes.
     """
     token = _always.set(always or _always.get())
     try:
@@ -57,10 +55,9 @@ def always_in_pool(always: bool = True) -> Iterator[None]:
 
 
 def thread_count() -> int:
-    """Return how many threads PyTorch uses on the CPU for the calling thread, outside of the context `one_thread`.
+    """Number of threads that PyTorch uses on the CPU for the calling thread, or used before `one_thread`.
 
-    Inside of `one_thread`, this is the number from before, not 1. A thread that computes for the first time while
-    another thread is inside of `one_thread` gets that number too.
+    A thread that computes for the first time while another is inside of `one_thread` gets the number from before, too.
     """
     if (threads := _threads.get()) is not None:
         return threads
@@ -73,12 +70,9 @@ def thread_count() -> int:
 def one_thread(products: float = 0) -> Iterator[None]:
     """Context in which the calling thread computes each operation alone, without the further threads of PyTorch.
 
-    Threads of PyTorch wait for one another after each operation. For small operations, the waiting takes as long as the
-    threads save, and beside other programs many times as long. `in_pool` uses as many threads as before.
-
-    Args:
-        products: about how many products of two numbers the largest operation computes. If there are at least `LARGE`,
-            the context changes nothing.
+    For small operations, threads wait for one another as long as they save, and many times as long beside other
+    programs. Nothing changes if the largest operation has at least `LARGE` multiplications (`products`). `in_pool` uses
+    as many threads as before.
     """
     inside = _threads.get() is not None or not main_thread().is_alive()
     if products >= LARGE or inside or (threads := thread_count()) == 1:
@@ -96,16 +90,10 @@ def one_thread(products: float = 0) -> Iterator[None]:
 
 
 def _set_threads(own: int, others: int) -> None:
-    """Set the number of threads of PyTorch for the calling thread, and for threads that compute for the first time.
+    """Set the number of threads of PyTorch: `own` for this thread, `others` for threads without computations yet.
 
-    PyTorch stores the number for each thread that calls it. At its first computation a thread takes the number that was
-    set last, in any thread. So this thread sets `own`, and then starts a new thread, which sets `others` and then
-    the event `_settled`. The caller does not wait for the new thread, because beside other programs this may take some
-    milliseconds. The caller holds the lock `_setting`.
-
-    Args:
-        own: number of threads for the calling thread.
-        others: number of threads for threads that have computed nothing yet.
+    PyTorch gives a new thread the number that was set last, in any thread, so a new thread sets `others` after `own`.
+    It is not waited for, as this may take milliseconds; it sets `_settled`. The caller holds the lock `_setting`.
     """
     _settled.wait()
     try:
@@ -128,11 +116,7 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    """Set the variables of this module to their first values in a child process, directly after the fork.
-
-    The child has none of the threads of its parent. One of these may have held the lock inside the event `_settled`, so
-    the child makes a new event.
-    """
+    """Reset this module in a child process, where a thread that is gone may have held the lock in `_settled`."""
     global _settled
     _settled = Event()
     _settled.set()
@@ -141,13 +125,9 @@ def _after_fork() -> None:
 
 
 def piece_count(rows: int, most: int, largest: int = LARGEST_PIECE) -> int:
-    """Return the number of pieces into which rows are to be divided for `in_pool`, which computes pieces by threads.
+    """Number of pieces into which rows are to be divided for `in_pool`, with equally many for each thread.
 
-    Args:
-        rows: number of rows in all.
-        most: largest number of rows of a piece if only the calling thread computes, because there are too few rows.
-        largest: largest number of rows of a piece if several threads compute. Each thread then gets equally many
-            pieces.
+    A piece has at most `largest` rows, or `most` if there are too few rows for several threads.
     """
     threads = thread_count()
     if not _uses_threads(rows):
@@ -158,18 +138,17 @@ def piece_count(rows: int, most: int, largest: int = LARGEST_PIECE) -> int:
 def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) -> list[Result]:
     """Return `[function(*piece) for piece in pieces]`, computed by as many threads as PyTorch has on the CPU.
 
-    Each of these threads computes whole pieces, in each operation with one thread of PyTorch, so the bits are those of
-    a process with one thread. Gradients, inference mode and context variables are on or off as in the calling thread.
-    In some cases the calling thread computes the pieces one after the other, with all threads of PyTorch: if there are
-    fewer pieces than threads (except in the context `always_in_pool`), if the call is made inside a piece of another
-    call, under autocast, and while the interpreter ends.
+    Each thread computes whole pieces, with one thread of PyTorch, so the bits are those of a process with one thread.
+    Gradients, inference mode and context variables are on or off as in the calling thread. The calling thread computes
+    all pieces, with all threads of PyTorch, if there are fewer pieces than threads (except in `always_in_pool`), inside
+    a piece of another call, under autocast, and while the interpreter ends.
 
-    If a piece raises an exception, or Ctrl-C ends the wait, no further piece is begun. The exception is raised once the
-    pieces that were begun have ended.
+    If a piece raises an exception, or Ctrl-C ends the wait, no further piece is begun; the exception is raised once the
+    others have ended.
 
     Args:
-        function: function that several threads can call at the same time. It is never code of a user.
-        pieces: arguments of each call, in the order of the results. Tensors among them are on the CPU.
+        function: function that several threads can call at the same time; never code of a user.
+        pieces: arguments of each call. Tensors among them are on the CPU.
     """
     if not _uses_threads(len(pieces)):
         return [function(*piece) for piece in pieces]
@@ -220,7 +199,7 @@ def _compute(inference: bool, gradients: bool, function: Callable[..., Result], 
 
 
 def in_autocast() -> bool:
-    """Return whether autocast, PyTorch's automatic change of precision, is on for the CPU in this thread."""
+    """Whether autocast, PyTorch's automatic change of precision, is on for the CPU in this thread."""
     try:
         return torch.is_autocast_enabled("cpu")
     except TypeError:  # torch before 2.4
@@ -228,11 +207,7 @@ def in_autocast() -> bool:
 
 
 def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return tensors on the CPU: those of an accelerator are copied by one transfer, those of the CPU returned as such.
-
-    So the program waits only once for the accelerator. The tensors may have any shapes and dtypes. If they are on
-    several accelerators, they are copied one by one.
-    """
+    """Copy tensors of any shapes and dtypes to the CPU; those of one accelerator by one transfer, with one wait."""
     there = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     if len(there) < 2 or len({tensor.device for tensor in there}) > 1:
         return [tensor.cpu() for tensor in tensors]

@@ -1,8 +1,4 @@
-"""Functions with a derivative written by hand, so that an evaluation takes little more time than its matrix products.
-
-Autograd is slower, because it records every operation and allocates memory for it. The derivative of a chain of linear
-layers and leaky ReLUs is a line or two of code.
-"""
+"""Functions with a derivative written by hand, evaluated in little more time than their matrix products."""
 
 from __future__ import annotations
 
@@ -17,44 +13,31 @@ from energyql.errors import ArgumentError
 from energyql.numerics.shapes import Float
 
 Back = Callable[[Tensor], Tensor]
-"""The step of the chain rule through a function f at an input x.
-
-It is a function from the gradient with respect to f(x) to the gradient with respect to x. It may be called only once,
-and it may overwrite its argument. The caller may overwrite the result."""
+"""The step of the chain rule through a function f at x: from the gradient with respect to f(x) to that with respect to
+x. It may be called only once, and may overwrite its argument; the caller may overwrite the result."""
 Pullback = Callable[[Tensor], tuple[Tensor, Back]]
-"""A function from x to two results, for a function f: the value f(x), and the `Back` of f at x, for gradients."""
+"""A function from x to the value f(x), and the `Back` of f at x."""
 NORM_EPSILON = 1e-8
-"""Number that is added to the mean square of a row before the square root, as in StyleGAN, to avoid a division by 0."""
+"""Added to the mean square of a row before the square root, as in StyleGAN, to avoid a division by 0."""
 
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """A function of a batch that has, besides the derivative by autograd, a faster one written by hand (`pullback`).
-
-    Rows of the batch do not affect one another.
-    """
+    """A function of a batch of independent rows with a derivative written by hand, besides that of autograd."""
 
     def __call__(self, x: Float[Tensor, "batch ..."], /) -> Float[Tensor, "batch ..."]:
         """Return the value of the function at x; autograd can differentiate it as well."""
 
     def pullback(self, x: Float[Tensor, "batch ..."], /) -> tuple[Float[Tensor, "batch ..."], Back]:
-        """Return the value of the function at x and a function for the gradient, both computed without autograd.
-
-        The second result is a `Back`: it takes the gradient with respect to the value, and returns the gradient with
-        respect to x. `x` is not overwritten.
-        """
+        """Return the value of the function at x and its `Back`, both without autograd; `x` is not overwritten."""
 
 
 @runtime_checkable
 class Convertible(Protocol):
-    """A function of a tensor. Its method `computed_in` returns a function like it that computes in another dtype."""
+    """A function of a tensor that can be computed in another dtype."""
 
     def computed_in(self, dtype: torch.dtype, /) -> Callable[[Tensor], Tensor]:
-        """Return a function that differs from this one only in the dtype of its matrix products.
-
-        The products, and all operations between them, are computed in `dtype`, such as bfloat16. Inputs and outputs
-        keep their dtypes: the returned function converts them. This function itself is not changed.
-        """
+        """Return this function with matrix products, and all between, in `dtype`; inputs and outputs keep theirs."""
 
 
 class Identity:
@@ -74,20 +57,12 @@ class Identity:
 
 
 def pullback_of(function: Callable[[Tensor], Tensor]) -> Pullback:
-    """Return a function from x to two results: the value of `function` at x, and a function for gradients at x.
-
-    The second result is a `Back`: it takes the gradient with respect to the value, and returns the gradient with
-    respect to x. The method `pullback` of `function` is returned, if there is one. Otherwise autograd computes the
-    gradient.
-    """
+    """Return the method `pullback` of `function`, if there is one, else the same by autograd."""
     return function.pullback if isinstance(function, Differentiable) else partial(by_autograd, function)
 
 
 def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Back]:
-    """Return the value of any torch function at x, detached, and a function that computes the gradient by autograd.
-
-    The second result is a `Back`: it takes the gradient with respect to the value, and returns the gradient with
-    respect to x.
+    """Return the value of any torch function at x, detached, and its `Back` by autograd.
 
     Raises:
         ArgumentError: autograd finds no path from the value back to x. The `Back` may raise it too.
@@ -123,14 +98,9 @@ def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor
 def leaky_relu_back_(
     grad: Float[Tensor, "*shape"], result: Float[Tensor, "*shape"], slope: float
 ) -> Float[Tensor, "*shape"]:
-    """Return the gradient with respect to the input of a leaky ReLU, written into `grad`.
+    """Return the gradient with respect to the input of a leaky ReLU, written into `grad`, that of its `result`.
 
-    The input itself is not needed, because it has the same signs as the output.
-
-    Args:
-        grad: the gradient with respect to the output. It is overwritten.
-        result: the output of the leaky ReLU.
-        slope: slope of the leaky ReLU for negative numbers, above 0.
+    The input is not needed, because it has the signs of the output; `slope` must be above 0.
     """
     torch.ops.aten.leaky_relu_backward.grad_input(grad, result, slope, True, grad_input=grad)
     return grad
@@ -139,10 +109,7 @@ def leaky_relu_back_(
 def row_products(
     x: Float[Tensor, "batch dim"], y: Float[Tensor, "batch dim"], factor: float = 1.0
 ) -> Float[Tensor, " batch"]:
-    """Return `factor` times the scalar product of row i of `x` and row i of `y`, for each i.
-
-    On other devices than the CPU, one operation computes all, and the last bits of the result differ.
-    """
+    """Return `factor` times the scalar product of row i of `x` and row i of `y`; a GPU rounds differently."""
     if x.device.type != "cpu":  # the empty tensor is not read
         return torch.baddbmm(x.new_empty(1, 1, 1), x[:, None], y[:, :, None], beta=0, alpha=factor)[:, 0, 0]
     products = (x * y).sum(1)
@@ -167,14 +134,6 @@ def normalized(x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
 def normalized_back(
     grad: Float[Tensor, "batch dim"], scaled: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch 1"]
 ) -> Float[Tensor, "batch dim"]:
-    """Return the gradient with respect to x of the function `normalized`, in a new tensor.
-
-    Each row of the result is orthogonal to the row of x, except for rounding errors.
-
-    Args:
-        grad: the gradient with respect to `scaled`.
-        scaled: `normalized(x)`.
-        scale: `inverse_norm(x)`, the factor of each row.
-    """
+    """Return the gradient with respect to x of `scaled = normalized(x)`, where `scale` is `inverse_norm(x)`."""
     along = row_products(grad, scaled)[:, None]
     return torch.addcmul(grad, along, scaled, value=-1 / scaled.shape[1]).mul_(scale)

@@ -1,12 +1,9 @@
 """Random numbers of samples, which depend neither on the number of samples nor on the size of batches.
 
-Sample i of a run has its own numbers. They depend only on i, the seed, the name of a purpose (stream), and the count
-of numbers per sample. So sample 3 is the same, bit for bit, in a run of 4 and in a run of 16, in batches of any size.
-
-Numbers come from a generator in which each sample starts at another value of a counter: Philox4x64-10 (Salmon et al.
-2011, "Parallel random numbers: as easy as 1, 2, 3"). NumPy guarantees that the 64-bit words of this generator do not
-change (NEP 19). The words become normal numbers by +, -, *, /, sqrt and frexp only, which IEEE 754 rounds in the same
-way on every machine. The log or cos of a library may differ in the last bit.
+Those of sample i depend only on i, the seed, the name of a purpose (stream), and the count of numbers per sample. They
+come from Philox4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), whose 64-bit words NumPy
+guarantees (NEP 19). The words become normal numbers by +, -, *, /, sqrt and frexp only, which IEEE 754 rounds in the
+same way on every machine.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from energyql.numerics.shapes import Float, Int
 _WORDS_PER_COUNT = 4
 """Philox4x64 gives four 64-bit words for each value of its counter."""
 _VALUES_AT_ONCE = 1 << 16
-"""Number of values that are computed together. They fit into the cache of the processor; results do not change."""
+"""Number of values that are computed together, to fit into the cache of the processor; results do not change."""
 _LN2 = 0.6931471805599453
 _COLUMNS = "the number of columns"
 """Name of the argument `width` in messages."""
@@ -49,19 +46,9 @@ Real = TypeVar("Real", np.float32, np.float64)
 
 
 def prior_latents(seed: int, start: int, count: int, z_dim: int) -> Tensor:
-    """Return the latents of the samples `start` … `start + count - 1` of a run.
+    """Draw the latents of the samples `start` … `start + count - 1` of a run from N(0, I).
 
-    Args:
-        seed: seed of the run, 0 … 2⁶⁴ - 1.
-        start: index of the first sample, at least 0.
-        count: number of samples, at least 0.
-        z_dim: length of a latent, at least 1.
-
-    Returns:
-        Draws from N(0, I), (count, z_dim) float32 on the CPU.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
+    They are (count, z_dim), float32 on the CPU. The other arguments, and errors, are those of `normals`.
     """
     return normals(seed, start, count, z_dim, stream="prior")
 
@@ -71,15 +58,13 @@ def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows:
 
     Args:
         seed: seed of the run, 0 … 2⁶⁴ - 1.
-        start: index of the first sample, at least 0.
-        count: number of samples, at least 0.
+        start, count: index of the first sample, and number of samples, at least 0.
         width: numbers per sample, at least 1.
         stream: name of the purpose of the numbers, such as "langevin/17". Different names give independent numbers.
         rows: ascending indices, from 0 to count - 1, of the samples whose numbers are returned; all by default.
 
     Returns:
-        Draws from N(0, 1), (samples, width) float32 on the CPU, never beyond ±6.4. There is a row for each of `rows`,
-        or for each of the `count` samples.
+        Draws from N(0, 1), (samples, width) float32 on the CPU, never beyond ±6.4.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -97,22 +82,10 @@ def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows:
 def uniforms(
     seed: int, start: int, count: int, width: int, *, stream: str, rows: Sequence[int] | None = None
 ) -> Tensor:
-    """Return uniform random numbers for the samples `start` … `start + count - 1` of a run.
-
-    Args:
-        seed: seed of the run, 0 … 2⁶⁴ - 1.
-        start: index of the first sample, at least 0.
-        count: number of samples, at least 0.
-        width: numbers per sample, at least 1.
-        stream: name of the purpose of the numbers. Different names give independent numbers.
-        rows: ascending indices, from 0 to count - 1, of the samples whose numbers are returned; all by default.
+    """Return uniform random numbers for samples; the arguments, and errors, are those of `normals`.
 
     Returns:
-        Draws from the open interval (0, 1), (samples, width) on the CPU. They are float64, because float32 would round
-        some of them to 1. There is a row for each of `rows`, or for each of the `count` samples.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
+        Draws from the open interval (0, 1), (samples, width) float64 on the CPU; float32 would round some of them to 1.
     """
     words = _words(seed, start, count, _integer(_COLUMNS, width, 1, 2**32), stream, rows)
     numbers = (words >> np.uint64(12)).astype(np.float64)
@@ -124,22 +97,7 @@ def uniforms(
 def _words(
     seed: int, start: int, count: int, width: int, stream: str, rows: Sequence[int] | None
 ) -> NDArray[np.uint64]:
-    """Return 64-bit words of the random generator for samples of a run, (samples, width).
-
-    The generator gives four words for each value of its counter. Sample i uses the values from i * ceil(width / 4) on,
-    so that each sample begins with a new value.
-
-    Args:
-        seed: seed of the run.
-        start: index of the first sample.
-        count: number of samples.
-        width: words per sample.
-        stream: name of the purpose of the words.
-        rows: ascending indices, from 0 to count - 1, of the samples whose words are returned; `None` for all.
-
-    Raises:
-        ArgumentError: seed, start or count is outside its range.
-    """
+    """64-bit words for samples, (samples, width), where each sample begins with a new value of the counter."""
     seed, start = _integer("seed", seed, 0, 2**64 - 1), _integer("start", start, 0, 2**64 - 1)
     count = _integer("count", count, 0, 2**64 - 1)
     counts = -(-width // _WORDS_PER_COUNT)
@@ -160,11 +118,7 @@ def _words(
 
 
 def _integer(name: str, value: int, lowest: int, highest: int) -> int:
-    """Return `value` as an integer of Python; `name` describes it in the error message.
-
-    Raises:
-        ArgumentError: `value` is no integer from `lowest` to `highest`.
-    """
+    """Return `value` as an integer of Python, or raise an `ArgumentError` with its `name`."""
     # An integer of NumPy would overflow at 2**64.
     if not (isinstance(value, int | np.integer) and lowest <= value <= highest):
         raise ArgumentError(f"{name} must be an integer from {lowest} to {highest}; got {value!r}")
@@ -172,11 +126,7 @@ def _integer(name: str, value: int, lowest: int, highest: int) -> int:
 
 
 def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return normal numbers x, computed from uniform random integers k, one x for each k.
-
-    Φ is the normal distribution function. x is the number with Φ(x) = ½ + q, where q = (k + ½) / 2³² is within ±½.
-    The error is a few units in the last place of float32.
-    """
+    """Normal numbers x with Φ(x) = ½ + (k + ½) / 2³², from uniform k; a few units off in the last place."""
     q = k.astype(np.float32)
     q *= np.float32(2.0**-32)
     q += np.float32(2.0**-33)
@@ -190,18 +140,14 @@ def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: NDArray[Real]) -> NDArray[Real]:
-    """Return the ratio of two polynomials at x, elementwise.
-
-    `coefficients` is a pair: the coefficients of the numerator, and those of the denominator. Both begin with the
-    coefficient of x⁰.
-    """
+    """Ratio of two polynomials at x, elementwise; coefficients of numerator and denominator, x⁰ first."""
     above, below = (_polynomial(side, x) for side in coefficients)
     above /= below
     return above
 
 
 def _polynomial(coefficients: tuple[float, ...], x: NDArray[Real]) -> NDArray[Real]:
-    """Return the value of a polynomial at x, elementwise; `coefficients` are those of x⁰, x¹, and so on."""
+    """Polynomial at x, elementwise, with the coefficients of x⁰, x¹, and so on."""
     total = x * x.dtype.type(coefficients[-1])
     for coefficient in coefficients[-2:0:-1]:
         total += x.dtype.type(coefficient)
@@ -211,10 +157,7 @@ def _polynomial(coefficients: tuple[float, ...], x: NDArray[Real]) -> NDArray[Re
 
 
 def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the natural logarithm of p, elementwise, with an error of about 1e-9.
-
-    With p = m 2ᵉ and m from ½ to 1, it is computed as e log 2 + 2 artanh((m - 1) / (m + 1)).
-    """
+    """Natural logarithm, elementwise, with error 1e-9, as e log 2 + 2 artanh((m - 1) / (m + 1)) for p = m 2ᵉ."""
     mantissa, exponent = np.frexp(p)
     y = (mantissa - 1.0) / (mantissa + 1.0)
     series = _polynomial(tuple(2.0 / (2 * k + 1) for k in range(8)), y * y)
@@ -226,17 +169,14 @@ class RandomStreams:
     """Source of random numbers for a batch of samples from a run: the samples `start`, `start + 1`, and so on.
 
     The methods that draw numbers take the name of a stream, the purpose of the numbers. Different streams give
-    independent numbers, but normal and uniform numbers of the same stream are not independent. The numbers of sample i
-    of the batch depend only on `seed`, the index of the sample in the run (`start + i`, or `start + chosen[i]`), the
-    name of the stream and the count of numbers per sample.
+    independent numbers, but normal and uniform numbers of the same stream are not independent. Numbers of a sample
+    depend only on `seed`, its index in the run, the stream and the count of numbers per sample.
 
     Args:
         seed: seed of the run, 0 to 2⁶⁴ - 1.
-        start: index in the run of the first sample of the batch. With `chosen`, the number that is added to the numbers
-            in `chosen` to get indices in the run.
+        start: index in the run of the first sample of the batch, or, with `chosen`, the number to add to these.
         purpose: text that is put before the name of every stream.
-        chosen: for a batch of samples that do not follow one another, their indices minus `start`, ascending; `None` if
-            they follow one another.
+        chosen: for samples that do not follow one another, their indices minus `start`, ascending.
     """
 
     seed: int = 0
@@ -249,34 +189,15 @@ class RandomStreams:
         return replace(self, purpose=f"{self.purpose}{name}/")
 
     def of_samples(self, offsets: Sequence[int]) -> RandomStreams:
-        """Return a source of the same random numbers for another batch: some samples of the run.
-
-        Args:
-            offsets: for each sample of that batch, its index in the run minus `start`; in ascending order.
-        """
+        """Return a source of the same random numbers for other samples: their indices minus `start`, ascending."""
         return replace(self, chosen=tuple(offsets))
 
     def offsets(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
-        """Return the offset of each sample in `rows`: the index of the sample in the run, minus `start`.
-
-        If the samples of the batch follow one another in the run, the offsets are equal to `rows`.
-
-        Args:
-            rows: indices of samples in the batch.
-        """
+        """Return the index in the run, minus `start`, of each sample in `rows`; `rows` itself without `chosen`."""
         return rows if self.chosen is None else torch.tensor(self.chosen, device=rows.device)[rows]
 
     def _span(self, count: int, rows: Int[Tensor, " rows"] | None) -> tuple[int, list[int] | None]:
-        """Return a span of the run, successive samples from sample `start` on, that contains the batch.
-
-        Args:
-            count: number of samples in the batch.
-            rows: ascending indices in the batch of the samples whose numbers are drawn; `None` for all.
-
-        Returns:
-            The number of samples in the span. And the indices, in the span, of the samples in `rows`; `None` if these
-                are all samples of the span.
-        """
+        """Size of a span of the run that contains the batch, and the indices in it of `rows`, or `None` for all."""
         if self.chosen is None:
             return count, None if rows is None else rows.tolist()
         span = self.chosen[-1] + 1 if self.chosen else 0
@@ -285,12 +206,9 @@ class RandomStreams:
     def normals(
         self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"] | None = None
     ) -> Float[Tensor, "rows z_dim"]:
-        """Return draws from N(0, I) for the samples of a batch.
+        """Return draws from N(0, I) for the samples of a batch, or for `rows`, ascending indices in the batch.
 
-        Args:
-            like: latents of the batch; the draws have the same width, dtype and device.
-            stream: name of the purpose of the draws.
-            rows: ascending indices in `like` of the samples whose draws are returned; all by default.
+        The draws have the width, dtype and device of `like`, the latents of the batch.
         """
         count, offsets = self._span(len(like), rows)
         width, name = like.shape[1], self.purpose + stream
@@ -299,15 +217,12 @@ class RandomStreams:
     def several_normals(
         self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"], numbers: Tensor, of: int
     ) -> Float[Tensor, "rows draws z_dim"]:
-        """Return some of the draws from N(0, I) of each sample. Each sample has `of` draws, numbered from 0.
+        """Return some of the draws from N(0, I) of each sample; each has `of` draws, numbered from 0.
 
         Args:
             like: latents of the batch; the draws have the same width, dtype and device.
-            stream: name of the purpose of the draws.
             rows: ascending indices in `like` of the samples whose draws are returned.
-            numbers: for each sample in `rows`, the numbers of the draws that are returned, (rows, draws). They are
-                ascending, at least 0 and below `of`.
-            of: number of draws that each sample has in all.
+            numbers: for each of these samples, ascending numbers of the draws, (rows, draws).
         """
         count, _ = self._span(len(like), rows)
         indices = (self.offsets(rows)[:, None] * of + numbers).flatten().tolist()
@@ -318,14 +233,7 @@ class RandomStreams:
     def uniforms(
         self, like: Float[Tensor, "batch z_dim"], width: int, stream: str, rows: Int[Tensor, " rows"] | None = None
     ) -> Float[Tensor, "rows width"]:
-        """Return draws from the open interval (0, 1) for the samples of a batch. They are float64; on MPS, float32.
-
-        Args:
-            like: latents of the batch; the draws are on the same device.
-            width: number of draws for each sample.
-            stream: name of the purpose of the draws.
-            rows: ascending indices in `like` of the samples whose draws are returned; all by default.
-        """
+        """Return `width` draws from (0, 1) for each sample, like `normals`, but float64; on MPS, float32."""
         count, offsets = self._span(len(like), rows)
         draws = uniforms(self.seed, self.start, count, width, stream=self.purpose + stream, rows=offsets)
         # MPS has no float64. Clamped before the move, so that no number is rounded to 1.

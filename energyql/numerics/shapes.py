@@ -1,9 +1,8 @@
 """Types of tensors with their shapes, for signatures: `Float[Tensor, "batch z_dim"]`.
 
-For type checkers `Float`, `Int` and `Bool` are the types of jaxtyping. When the library runs, `Float[Tensor, ...]` is
-just `Tensor`, so jaxtyping need not be installed. The tests replace the three by the types of jaxtyping before anything
-else is imported, and check the shapes in every call. If a shape has a single axis, there is a space before its name, as
-in `Float[Tensor, " batch"]`: otherwise linters would treat `batch` as the name of a type.
+They are those of jaxtyping for type checkers, and in tests, which check every call; else just `Tensor`, so that
+jaxtyping need not be installed. A single axis has a space before its name, as in `Float[Tensor, " batch"]`, or linters
+would take it for a type.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Samplers, which move start latents to latents of low energy.
-
-A sampler takes an energy, never a query. The single step that a sampler repeats can also be called as a function, such
-as `langevin_step`.
-"""
+"""Samplers, which move start latents to latents of low energy. They take an energy, never a query."""
 
 from energyql.numerics.random import FIRST_RUN, RandomStreams, normals, prior_latents, uniforms
 from energyql.sampling.base import (

@@ -1,7 +1,4 @@
-"""Descent of each sample to a low energy near its start, by the method L-BFGS.
-
-The samples of a batch are computed together; a sample that has ended is not evaluated again.
-"""
+"""Descent of each sample to a low energy near its start, by the method L-BFGS, for many samples at once."""
 
 from __future__ import annotations
 
@@ -33,44 +30,37 @@ from energyql.sampling.base import (
 MEMORY = 8
 """Number of last steps from which the curvature of the energy is estimated."""
 ENOUGH_DECREASE = 1e-4
-"""A step is accepted if the energy decreases by at least this fraction of the decrease that the slope predicts, by the
-rule of Armijo."""
+"""A step is accepted if the energy decreases by this fraction of what the slope predicts (rule of Armijo)."""
 FIRST_MOVE = 0.3
 """Length in z of the first step, before the curvature can be estimated."""
 AIM = 0.8
-"""A step aims at an energy of `AIM` times the tolerance `DescentSampler.enough`. With a factor of 1, steps would get
-ever shorter near the end. With a small factor, the query would hold with more certainty than needed, which would change
-other attributes of the picture."""
+"""A step aims at `AIM` times the tolerance `DescentSampler.enough`: with 1, steps would get ever shorter near the end;
+with a small factor, they would change the picture more than needed."""
 LONGEST_MOVE = 1.0
 """Length of the longest step in z."""
 LOOK_EVERY = 3
-"""Number of steps after which a descent looks for samples that have ended, on another device than the CPU."""
+"""Number of steps after which a descent looks for samples that have ended, on other devices than the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class DescentSampler(BatchSampler):
     """A `Sampler` that descends an energy until the query holds with a certain probability, by default 0.9.
 
-    The method is L-BFGS (Liu and Nocedal 1989), where a step is halved until the energy decreases enough. Samples end
-    at or near the latents where `ODESolver` ends, but in fewer and longer steps. A sample ends once its energy is low
-    enough, or is at a minimum; a sample whose energy is low enough at the start does not move. The energy at the end is
-    never above the energy at the start. The end depends on the start alone (no random numbers), and no term pulls
-    samples back to the prior.
+    The method is L-BFGS (Liu and Nocedal 1989); a step is halved until the energy decreases enough. Samples end at or
+    near the latents where `ODESolver` ends, but in fewer and longer steps. The energy at the end is never above that at
+    the start, and a sample whose energy is low enough at the start does not move. The end depends on the start alone
+    (no random numbers), and no term pulls samples back to the prior.
 
     Diagnostics of each sample: `value`, λE at the end, in nats.
 
     Args:
-        strength: λ > 0, which multiplies the energy.
+        strength: λ > 0, which multiplies the energy E.
         enough: energy tolerance, in nats. A sample is done once λE is at most this much above λ `Energy.least`, which
             is 0 for most queries; 0.1 nats above 0 are a probability of 0.9. Energies are then assumed to be -log P,
             and a step has the length that would reach the tolerance if the log-odds of P were linear in z. With `None`,
             a sample is done only at a minimum.
-        tolerance: a sample counts as at a minimum when three successive steps together decrease λE by less than this
-            many nats.
-        max_evaluations: largest number of evaluations of the gradient for a sample.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
+        tolerance: a sample is at a minimum when three steps in a row together decrease λE by less than this many nats.
+        max_evaluations: most evaluations of the gradient for a sample; `descent_init` and `descent_step` ignore it.
     """
 
     name = "descent"
@@ -87,7 +77,7 @@ class DescentSampler(BatchSampler):
         check_counts(self, max_evaluations=1)
 
     def run(self, batch: Batch) -> None:
-        """Move every sample of a batch until its energy is low enough or at a minimum; see `BatchSampler`."""
+        """Move every sample of a batch until its energy is low enough or at a minimum."""
         values = batch.diagnostics["value"] = self.strength * batch.energies
         if self.enough is not None:
             batch.leave_out(self.enough / self.strength + batch.energy.least)
@@ -109,29 +99,23 @@ class DescentSampler(BatchSampler):
 
 
 _Pair = tuple[Tensor, Tensor, Tensor]
-"""A triple: a step, (rows, z_dim); the change of the gradient along the step, (rows, z_dim); and 1 / (scalar product of
-step and change), (rows,). All three are 0 in rows of samples that have taken fewer steps than other samples."""
+"""A step, (rows, z_dim); the change of the gradient along it, (rows, z_dim); and 1 / (their scalar product), (rows,).
+All three are 0 for samples that have taken fewer steps."""
 
 
 class DescentState(NamedTuple):
-    """State of samples that descend; every tensor has a row for each sample.
-
-    E is the energy of a sample, and λ the strength by which it is multiplied.
+    """State of samples that descend an energy E with strength λ, with a row for each sample.
 
     Attributes:
-        z: current latents.
-        values: λ(E - `Energy.least`) at the last four latents of the sample, of which z is the last, in nats. The
-            numbers are infinite as long as the sample had fewer latents.
+        values: λ(E - `Energy.least`) at the last four latents, the last of which is z, in nats; at first infinite.
         gradient: gradient of λE with respect to z.
-        direction: the next step in z, unless it must be shortened.
+        direction: next step in z, unless it must be shortened.
         slope: scalar product of `direction` and `gradient`.
         step: factor of `direction` in the step that is tried next: 1, then ½, ¼ and so on until a step is accepted.
-        scale: inverse curvature, estimated from the last step of `pairs`. It is 0 if the sample has no such step yet,
-            and always 0 on other devices than the CPU.
-        pairs: the last steps along which the curvature was positive, oldest first, at most `MEMORY`. Each is a triple
-            of the step, the change of the gradient along it, and 1 / (scalar product of the two). On other devices than
-            the CPU it is one tensor, (rows, 2 `MEMORY`, z_dim): the steps, then the changes of the gradient along them,
-            both 0 where a sample has taken fewer steps.
+        scale: inverse curvature along the last step, 0 before the first; not used on other devices than the CPU.
+        pairs: the last `MEMORY` steps along which the curvature was positive, oldest first, as triples of step, change
+            of the gradient along it, and 1 / (their scalar product). On other devices than the CPU, one tensor of the
+            steps and then the changes, 0 where steps are missing.
     """
 
     z: Float[Tensor, "rows z_dim"]
@@ -145,17 +129,12 @@ class DescentState(NamedTuple):
 
     @property
     def value(self) -> Float[Tensor, " rows"]:
-        """Energy of each sample at z, minus the least possible energy, times the strength, in nats."""
+        """λ(E - `Energy.least`) at z, in nats."""
         return self.values[:, -1]
 
 
 class DescentInfo(NamedTuple):
-    """The outcome of a step of a descent, for each sample.
-
-    Attributes:
-        status: the `Status` with which the sample ends, or `MOVING` if it goes on.
-        accepted: whether the sample took the step; if not, a step of half the length is tried next.
-    """
+    """Outcome of a step: each sample's `Status` or `MOVING`, and whether it moved; if not, half the step is next."""
 
     status: Int[Tensor, " rows"]
     accepted: Bool[Tensor, " rows"]
@@ -164,13 +143,7 @@ class DescentInfo(NamedTuple):
 def descent_init(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: DescentSampler
 ) -> tuple[DescentState, DescentInfo]:
-    """Return the state of samples that start to descend at the latents `z`, and which of the samples end at once.
-
-    Args:
-        z: start latents.
-        energy: energy of these samples, in nats; it is called once, with a gradient.
-        settings: settings of the sampler; `max_evaluations` is ignored.
-    """
+    """First state of a descent from `z`, and which samples end at once; calls `energy` once, with a gradient."""
     value, gradient = _evaluate(z, energy, settings)
     zero = torch.zeros_like(value)
     pairs = () if z.device.type == "cpu" else z.new_zeros(len(z), 2 * MEMORY, z.shape[1])
@@ -182,14 +155,9 @@ def descent_init(
 
 
 def descent_step(state: DescentState, energy: StepEnergy, settings: DescentSampler) -> tuple[DescentState, DescentInfo]:
-    """Try one step of L-BFGS for every sample, and return the new state of the samples and the outcome of the step.
+    """Try one step of L-BFGS for every sample; calls `energy` once, with a gradient.
 
     A sample whose energy does not decrease enough stays where it is, and tries half the step next time.
-
-    Args:
-        state: state that `descent_init` or an earlier step returned.
-        energy: energy of these samples, in nats; it is called once, with a gradient.
-        settings: settings of the sampler; `max_evaluations` is ignored.
     """
     z = torch.addcmul(state.z, state.step[:, None], state.direction)  # exact products: `step` is a power of two
     value, gradient = _evaluate(z, energy, settings)
@@ -225,17 +193,7 @@ def _evaluate(z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: Desc
 def _with_pair(
     pairs: tuple[_Pair, ...] | Tensor, which: Tensor, step: Tensor, change: Tensor, product: Tensor
 ) -> tuple[_Pair, ...] | Tensor:
-    """Return the last steps of all samples, with one more step for the samples where `which` is true.
-
-    The pairs of other samples stay the same. If there are more than `MEMORY` pairs, the oldest is left out.
-
-    Args:
-        pairs: the last steps, each with the change of the gradient along the step, as `DescentState.pairs`.
-        which: for each sample whether the step is appended.
-        step: the last step, (rows, z_dim).
-        change: the change of the gradient along it, (rows, z_dim).
-        product: the scalar products of `step` and `change`, (rows,).
-    """
+    """Append a step to `DescentState.pairs`, for the samples where `which` is true; the oldest is dropped."""
     if isinstance(pairs, Tensor):
         longer = torch.cat([pairs[:, 1:MEMORY], step[:, None], pairs[:, MEMORY + 1 :], change[:, None]], 1)
         return torch.where(which[:, None, None], longer, pairs)
@@ -250,11 +208,7 @@ def _with_pair(
 
 
 def _with_direction(state: DescentState, enough: float | None) -> DescentState:
-    """Return the state with the next step of each sample, computed by L-BFGS.
-
-    A sample that did not move keeps its next step. `enough` is the setting of `DescentSampler`: the energy, in nats
-    above the least possible energy, at which samples end. Near this energy, steps are shorter.
-    """
+    """State with the next step of each sample by L-BFGS, of a length that aims at `enough` (`_distance`)."""
     gradient, pairs = state.gradient, state.pairs
     guess = FIRST_MOVE / gradient.norm(dim=1).clamp_min(1e-12)
     if isinstance(pairs, Tensor):
@@ -277,14 +231,7 @@ def _with_direction(state: DescentState, enough: float | None) -> DescentState:
 def two_loop_direction(
     gradient: Float[Tensor, "rows z_dim"], pairs: tuple[_Pair, ...], scale: Float[Tensor, "rows 1"]
 ) -> Float[Tensor, "rows z_dim"]:
-    """Return the direction of L-BFGS: minus the estimated inverse curvature times the gradient.
-
-    Args:
-        gradient: the gradients.
-        pairs: the last steps of the samples, oldest first. Each is a triple of the step, the change of the gradient
-            along the step, and 1 / (scalar product of the two).
-        scale: inverse curvature before any step is taken into account.
-    """
+    """L-BFGS direction from `pairs`, as in `DescentState`; `scale` is the inverse curvature without any pair."""
     direction, weights = -gradient, []
     for step, change, inverse in reversed(pairs):
         weight = inverse * (step * direction).sum(1)
@@ -302,17 +249,10 @@ def compact_direction(
     pairs: Float[Tensor, "rows twice_memory z_dim"],
     guess: Float[Tensor, " rows"],
 ) -> Float[Tensor, "rows z_dim"]:
-    """Return the same as `two_loop_direction`, computed in a fifth of the operations.
+    """Same direction as `two_loop_direction` in a fifth of the operations, for devices that are slow to start each.
 
-    This function is used on devices on which the start of an operation takes longer than its arithmetic. It is formula
-    3.1 of Byrd, Nocedal and Schnabel 1994, "Representations of quasi-Newton matrices and their use in limited memory
-    methods", Mathematical Programming 63.
-
-    Args:
-        gradient: the gradients.
-        pairs: the last `MEMORY` steps of each sample, oldest first, and then the changes of the gradient along them;
-            both are 0 where a sample has taken fewer steps.
-        guess: inverse curvature of samples that have no pairs.
+    It is formula 3.1 of Byrd, Nocedal and Schnabel 1994, "Representations of quasi-Newton matrices and their use in
+    limited memory methods", Mathematical Programming 63. `guess` is the inverse curvature of samples without pairs.
     """
     steps, changes = pairs.chunk(2, 1)
     memory = steps.shape[1]
@@ -332,15 +272,10 @@ def compact_direction(
 
 
 def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], enough: float) -> Float[Tensor, " rows"]:
-    """Return the length of the next step of each sample, which aims at an energy of 0.8 (`AIM`) times the tolerance.
+    """Length of a step to an energy of `AIM` times `enough`, if the log-odds of the query were linear in z.
 
-    The step would reach this energy if the log-odds of the query were linear in z, as in Newton's method. The log-odds
-    of a query with the energy e are -log(exp(e) - 1), and their derivative by e is -1 / (1 - exp(-e)).
-
-    Args:
-        value: energies e of the samples, in nats.
-        descent: decrease of the energy per unit of length in z, at least 0.
-        enough: energy tolerance, in nats: a sample ends at this energy or below.
+    As in Newton's method. The log-odds of a query with energy e are -log(exp(e) - 1), with derivative -1 / (1 -
+    exp(-e)). `descent` is the decrease of the energy per unit of length.
     """
     e = value.clamp_min(enough)
     lacking = e + torch.log1p(-torch.exp(-e)) - math.log(math.expm1(AIM * enough))
@@ -348,10 +283,7 @@ def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], en
 
 
 def _outcome(state: DescentState, settings: DescentSampler) -> Int[Tensor, " rows"]:
-    """Return for each sample of `state` the status `Status.OK` if it ends, or `MOVING` if it goes on.
-
-    A sample ends if its energy is low enough, or is at a minimum, by the tolerances of `settings`.
-    """
+    """`Status.OK` for samples whose energy is low enough or at a minimum, `MOVING` for others."""
     done = state.values[:, 0] - state.value < settings.tolerance
     # Not even a straight slope would bring anything.
     done = done | (state.slope * state.step > -1e-3 * settings.tolerance)
@@ -361,15 +293,12 @@ def _outcome(state: DescentState, settings: DescentSampler) -> Int[Tensor, " row
 
 
 def _rows_of(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """Return the rows of `new` where `which` is true, and the rows of `old` elsewhere.
-
-    If `which` is true everywhere, `new` itself may be returned, without a copy.
-    """
+    """Rows of `new` where `which` is true, else of `old`; may return `new` itself."""
     if _all(which):
         return new
     return torch.where(which if new.ndim == 1 else which[:, None], new, old)
 
 
 def _all(which: Bool[Tensor, " rows"]) -> bool:
-    """Return whether `which` is true everywhere; always false on other devices than the CPU, to avoid a wait."""
+    """Whether `which` is true everywhere; always false on other devices than the CPU, to avoid a wait."""
     return which.device.type == "cpu" and bool(which.all())

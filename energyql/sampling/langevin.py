@@ -1,8 +1,4 @@
-"""Samplers that take noisy gradient steps: Langevin dynamics, and a predictor-corrector.
-
-The predictor-corrector method solves the VP-SDE, the stochastic equation of a diffusion model, backward in time. Its
-noise rate is a `VPSchedule`.
-"""
+"""Samplers that take noisy gradient steps: Langevin dynamics, and a predictor-corrector for the VP-SDE."""
 
 from __future__ import annotations
 
@@ -32,18 +28,13 @@ class LangevinSampler(StepSampler):
     """A `Sampler` that iterates `z ← z - h (λ ∇E(z) + z) + noise ε`, where ε is a draw from N(0, I).
 
     With the default noise, sqrt(2h), the distribution of z tends to the posterior `N(z; 0, I) exp(-λ E(z))`, up to an
-    error of order h. Nie et al. 2021 (arXiv 2110.10873) use h = 0.01, noise 0.01 and 100 steps; the class method
-    `published` returns this sampler. So little noise corresponds to a temperature of 0.005: the samples in effect
-    descend `λE(z) + |z|²/2`.
+    error of order h. The settings of Nie et al. 2021 (`published`) have so little noise, a temperature of 0.005, that
+    samples in effect descend `λE(z) + |z|²/2`.
 
     Args:
         step: size h of a step, above 0.
-        steps: number of steps, at least 1.
         noise: standard deviation of the noise of one step, at least 0; `None` for sqrt(2h).
         strength: λ > 0, which multiplies the energy.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
     """
 
     name = "langevin"
@@ -63,21 +54,11 @@ class LangevinSampler(StepSampler):
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> LangevinSampler:
-        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873).
-
-        `strength` is the factor λ > 0 by which the energy is multiplied.
-        """
+        """Sampler with the settings of Nie et al. 2021 (arXiv 2110.10873): h = 0.01, noise 0.01 and 100 steps."""
         return cls(step=1e-2, steps=100, noise=1e-2, strength=strength)
 
     def advance(self, state: Tensor, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Tensor, StepInfo]:
-        """Return the latents after a `langevin_step`, and which samples end.
-
-        Args:
-            state: latents of the samples that still move.
-            energy: energy of these samples, in nats.
-            noise: random numbers of these samples for this step.
-            number: number of the step, from 0 on; it has no effect.
-        """
+        """Take one `langevin_step`."""
         return langevin_step(state, energy, noise, step=self.step, noise_size=self.noise, strength=self.strength)
 
 
@@ -87,17 +68,13 @@ def langevin_step(
 ) -> tuple[Float[Tensor, "rows z_dim"], StepInfo]:  # fmt: skip
     """Take one step of Langevin dynamics: return `z - h (λ ∇E(z) + z) + noise ε`, and which samples end.
 
+    Samples for which energy, gradient or new latent is not finite do not move, and end with `Status.NON_FINITE`. The
+    energy is called once, with a gradient.
+
     Args:
-        z: latents of the samples, (rows, z_dim).
-        energy: energy of these samples, in nats; it is called once, with a gradient.
-        noise: random numbers of the step, from which the draw ε from N(0, I) comes.
         step: size h of the step, above 0.
         noise_size: standard deviation of the noise, at least 0; `None` for sqrt(2h).
         strength: λ > 0, which multiplies the energy.
-
-    Returns:
-        New latents (rows, z_dim), and which samples end: those that did not move because energy, gradient or new latent
-        is not finite, with `Status.NON_FINITE`.
     """
     size = math.sqrt(2 * step) if noise_size is None else noise_size
     score, value = posterior_score(z, energy, strength)
@@ -111,30 +88,13 @@ def langevin_step(
 def posterior_score(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, strength: float
 ) -> tuple[Float[Tensor, "rows z_dim"], Float[Tensor, " rows"]]:
-    """Return the gradient of the log-density of the posterior at z, `-(λ ∇E(z) + z)`, and the energies E(z), (rows,).
-
-    Args:
-        z: latents of the samples.
-        energy: energy E of these samples, in nats.
-        strength: λ > 0, which multiplies the energy.
-    """
+    """Gradient of the log-density of the posterior, `-(λ ∇E(z) + z)`, and the energies E(z), in nats."""
     value, gradient = energy.gradient(z)
     return -((gradient if strength == 1 else strength * gradient) + z), value
 
 
 def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Move samples by `change`; a sample whose energy or new latent is not finite stays at z and ends.
-
-    Args:
-        z: latents, (rows, z_dim).
-        change: change of the latents, (rows, z_dim); it is not finite if the gradient of the energy was not.
-        value: energies at z, (rows,).
-        moving: for each sample, false if the sample has ended in an earlier part of the step, so that it stays at z;
-            `None` if no sample has ended.
-
-    Returns:
-        The latents after the move, and for each sample whether it goes on.
-    """
+    """Add `change` to z where energy `value` and sum are finite, and `moving` is true; also return where."""
     there = z + change
     finite = finite_rows(value, there)
     if moving is not None:
@@ -146,27 +106,18 @@ def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None
 class PredictorCorrector(StepSampler):
     """A `Sampler` that solves the VP-SDE (see `VPSchedule`) backward in time, from noise to low energy.
 
-    By algorithms 3 and 5 of Song et al. 2021 (arXiv 2011.13456), each of `steps` predictor steps of the discretised SDE
-    is followed by `corrections` Langevin steps. The size of a Langevin step is chosen so that its ratio of signal to
-    noise is `snr`. Here this holds for each sample; Song et al. take the mean over the batch.
+    By algorithms 3 and 5 of Song et al. 2021 (arXiv 2011.13456), each predictor step is followed by `corrections`
+    Langevin steps, with a size at which their ratio of signal to noise is `snr` for each sample (in the paper, for the
+    mean of the batch).
 
-    As in Nie et al. 2021 (arXiv 2110.10873), the score (gradient of the log-density) at every time is the score of the
-    clean latent, `-(λ ∇E(z) + z)`. Nie et al. use the score of the predictor step for the corrections too. Here the
-    score is evaluated again before each correction. The class method `published` returns a sampler with the settings
-    of Nie et al.
-
-    With this score, samples do not tend to the posterior `N(z; 0, I) exp(-λ E(z))`. Corrections alone would, but
-    predictor steps alone tend to `N(z; 0, I) exp(-2 λ E(z))`.
+    As in Nie et al. 2021 (arXiv 2110.10873), the score (gradient of the log-density) at every time is that of the clean
+    latent, `-(λ ∇E(z) + z)`; but here it is evaluated again before each correction. With this score, samples do not
+    tend to the posterior `N(z; 0, I) exp(-λ E(z))`: corrections alone would, predictor steps alone tend to `N(z; 0, I)
+    exp(-2 λ E(z))`.
 
     Args:
-        steps: number N of predictor steps, a whole number above `schedule.beta_max`, and at least 2.
-        corrections: number of Langevin steps after each predictor step, at least 0.
-        snr: ratio of signal to noise of the Langevin steps, above 0.
-        schedule: noise rate β(t) of the diffusion.
+        steps: number of predictor steps, a whole number above `schedule.beta_max`, and at least 2.
         strength: λ > 0, which multiplies the energy.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
     """
 
     name = "predictor-corrector"
@@ -187,22 +138,11 @@ class PredictorCorrector(StepSampler):
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> PredictorCorrector:
-        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873).
-
-        For each sample it evaluates the gradient of the energy 3,000 times. `strength` is the factor λ > 0 by which the
-        energy is multiplied.
-        """
+        """Sampler with the settings of Nie et al. 2021 (arXiv 2110.10873); 3,000 gradients for each sample."""
         return cls(steps=1000, corrections=2, snr=0.16, strength=strength)
 
     def advance(self, state: Tensor, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Tensor, StepInfo]:
-        """Return the latents after a `predictor_corrector_step`, and which samples end.
-
-        Args:
-            state: latents of the samples that still move.
-            energy: energy of these samples, in nats.
-            noise: random numbers of these samples for this step.
-            number: number of the step, from 0 on, which determines the time t and so the noise rate.
-        """
+        """Take one `predictor_corrector_step`; `number` determines the time t, and so the noise rate."""
         beta = self.schedule.beta(1 - number / (self.steps - 1)) / self.steps
         return predictor_corrector_step(
             state, energy, noise, beta=beta, corrections=self.corrections, snr=self.snr, strength=self.strength
@@ -213,22 +153,15 @@ def predictor_corrector_step(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, noise: StepNoise, *, beta: float, corrections: int = 1,
     snr: float = 0.16, strength: float = 1.0,
 ) -> tuple[Float[Tensor, "rows z_dim"], StepInfo]:  # fmt: skip
-    """Return latents after a predictor step of the VP-SDE backward in time, and then corrections by Langevin steps.
+    """Take a predictor step of the VP-SDE backward in time, and then corrections by Langevin steps.
+
+    Samples for which energy, gradient or new latent is not finite stop before that move, and end with
+    `Status.NON_FINITE`. Each move calls the energy once, with a gradient.
 
     Args:
-        z: latents of the samples, (rows, z_dim).
-        energy: energy of these samples, in nats; it is called with a gradient, once for the predictor step and once for
-            each correction.
-        noise: random numbers of the step. The predictor step uses `noise.normals()`, the first correction
-            `noise.normals("0")`, the second `noise.normals("1")`, and so on.
+        noise: random numbers: `noise.normals()` for the predictor step, `noise.normals("0")` and so on for corrections.
         beta: noise rate β(t) times the length of the predictor step in time, above 0 and below 1.
-        corrections: number of Langevin steps.
         snr: ratio of signal to noise of the Langevin steps, which determines their size.
-        strength: λ > 0, which multiplies the energy.
-
-    Returns:
-        New latents (rows, z_dim), and which samples end: those that stopped before a move because energy, gradient or
-        new latent is not finite, with `Status.NON_FINITE`.
     """
     score, value = posterior_score(z, energy, strength)
     drift = (1 - math.sqrt(1 - beta)) * z + beta * score

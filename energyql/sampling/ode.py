@@ -1,13 +1,7 @@
 """Descent of an energy along the flow of a diffusion model, by Runge-Kutta steps with a size chosen for each sample.
 
-The flow is that of a diffusion with the variance-preserving (VP) noise schedule. The rules for the initial step, the
-error norm, the next step and the interpolation are the rules of torchdiffeq's adaptive solvers. But the error norm is
-taken over one sample instead of the whole batch. So each sample takes the steps that `torchdiffeq.odeint` takes for a
-batch of this sample alone. Numbers of equations and sections refer to Hairer, Nørsett, Wanner, "Solving Ordinary
-Differential Equations I", 2nd edition.
-
-The time t of the flow falls from `t0` to `t1`. The solver uses the clock s = -t instead, which rises. A sample that has
-ended is not evaluated again.
+The time t of the flow falls, so the solver uses the clock s = -t, which rises. Equation numbers refer to Hairer,
+Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd edition.
 """
 
 from __future__ import annotations
@@ -40,9 +34,7 @@ from energyql.sampling.base import (
 )
 
 Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Function that computes the slope of the flow. It takes the clock s = -t of each sample (batch,), where t is the time
-of the flow, and the latents z (batch, z_dim). It returns dz/ds (batch, z_dim) and the energies times the strength λ,
-(batch,), in nats."""
+"""Function from clocks s = -t and latents z to dz/ds and energies λE, (batch,), in nats."""
 
 SAFETY = 0.9
 """The size of the next step is `SAFETY` times the size at which the estimated error would equal the tolerance."""
@@ -54,15 +46,10 @@ LARGEST_CUT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Tableau:
-    """The coefficients of an explicit embedded Runge-Kutta method, as Python numbers, so that no step waits for a GPU.
+    """Coefficients of an explicit embedded Runge-Kutta method, as Python numbers, so that no step waits for a GPU.
 
-    Args:
-        order: order of the method, which determines step sizes.
-        nodes: for each stage but the first, the time of the stage as a fraction of the step (c₂, c₃, ...).
-        rows: for each stage but the first, the weights of the slopes of earlier stages in the z of the stage (a_ij).
-        solution: weights of the slopes of all stages in the new z (b_i).
-        error: weights of the slopes of all stages in the estimate of the error.
-        midpoint: weights of the slopes of all stages in z at the middle of the step.
+    `nodes` and `rows` are c₂, c₃, ... and the a_ij of all stages but the first. The other tuples weight the slopes of
+    all stages in the new z (b_i), in the estimate of its error, and in z at the middle of the step.
     """
 
     order: int
@@ -74,30 +61,18 @@ class Tableau:
 
     @property
     def evaluations(self) -> int:
-        """Number of slopes to evaluate for one step.
-
-        The slope of the first stage is not evaluated, because it is the last slope of the step before.
-        """
+        """Number of slopes to evaluate for one step; the first is the last slope of the step before."""
         return len(self.nodes)
 
     @property
     def ends_on_last_stage(self) -> bool:
-        """Whether the last stage of a step is evaluated at the new z ("first same as last").
-
-        Then the new z is the z of the last stage, and is not computed again.
-        """
+        """Whether the last stage of a step is evaluated at the new z ("first same as last")."""
         return self.solution == (*self.rows[-1], 0.0)
 
 
 @cache
 def solvers() -> Mapping[str, Any]:
-    """Return the classes of torchdiffeq's solvers by the names of their methods, such as "dopri5".
-
-    Torchdiffeq is imported here, and not with this module, because it imports SciPy, which is slow.
-
-    Raises:
-        EnergyQLError: the installed torchdiffeq has no such table of solvers, as version 0.2.5 has.
-    """
+    """Torchdiffeq's classes of solvers by method, such as "dopri5"; imported late, as torchdiffeq imports SciPy."""
     try:
         from torchdiffeq._impl.odeint import SOLVERS  # there is no public name for them
     except ImportError as error:
@@ -112,12 +87,7 @@ def adaptive_methods() -> tuple[str, ...]:
 
 @cache
 def read_tableau(method: str) -> Tableau:
-    """Return the coefficients of one of torchdiffeq's adaptive Runge-Kutta methods, such as "dopri5".
-
-    Raises:
-        ArgumentError: torchdiffeq has no adaptive method of this name.
-        EnergyQLError: the installed torchdiffeq does not have its coefficients where version 0.2.5 has them.
-    """
+    """Read the coefficients of one of `adaptive_methods()`; raise an `ArgumentError` for another name."""
     if method not in (names := adaptive_methods()):
         raise ArgumentError(f"torchdiffeq has no adaptive method {method!r}", hint=f"choose one of {', '.join(names)}")
     solver = solvers()[method]
@@ -139,14 +109,7 @@ def _drift(error: Exception) -> EnergyQLError:
 
 
 class FlowState(NamedTuple):
-    """State of samples that move along the flow, with a row for each sample.
-
-    Attributes:
-        s: clock of each sample, which is -t for the time t of the flow.
-        step: size of the next step to try, as a difference of s.
-        z: current latents.
-        slope: dz/ds at z.
-    """
+    """Samples on the flow: clocks s = -t, sizes `step` in s of the next steps to try, latents z, and slopes dz/ds."""
 
     s: Float[Tensor, " batch"]
     step: Float[Tensor, " batch"]
@@ -157,18 +120,8 @@ class FlowState(NamedTuple):
 class Attempt(NamedTuple):
     """One step that was tried for each sample, before it is decided which samples take it.
 
-    Attributes:
-        tableau: the Runge-Kutta method.
-        start: state before the step.
-        step: size of the step in s.
-        s1: clock s = -t after the step.
-        z1: latents after the step.
-        slopes: dz/ds at each stage. The last slope serves as the first slope of the next step. It is the slope at z1,
-            except in the methods adaptive_heun and fehlberg2. There it is the slope at a point that differs from z1 by
-            O(step²). Torchdiffeq uses it there too: the order of the method stays the same, and a step needs one slope
-            less.
-        error: estimated error of z1.
-        energy: λE, the energy times the strength, at the point of the last slope, in nats.
+    The last of `slopes` is the first slope of the next step: the slope at z1 or, for adaptive_heun and fehlberg2, as in
+    torchdiffeq, at a point O(step²) away. `energy` is λE at this point, in nats.
     """
 
     tableau: Tableau
@@ -182,14 +135,7 @@ class Attempt(NamedTuple):
 
 
 def take_step(slope: Slope, tableau: Tableau, state: FlowState, *, limit: float) -> Attempt:
-    """Compute one Runge-Kutta step for each sample, by eq. II.4.1 to II.4.3 of Hairer, Nørsett and Wanner.
-
-    Args:
-        slope: function that computes dz/ds.
-        tableau: coefficients of the method.
-        state: latents z, clocks s = -t (t is the time of the flow) and slopes before the step, and sizes of the steps.
-        limit: value of the clock s. A step that would end later is shortened, so that it ends exactly at `limit`.
-    """
+    """Compute one Runge-Kutta step for each sample (eq. II.4.1 to II.4.3); steps beyond the clock `limit` end at it."""
     s1 = state.s + state.step
     step = torch.where(s1 > limit, limit - state.s, state.step)
     s1 = s1.clamp(max=limit)
@@ -206,44 +152,19 @@ def take_step(slope: Slope, tableau: Tableau, state: FlowState, *, limit: float)
 
 
 def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Float[Tensor, " batch"]:
-    """Return for each sample the ratio of estimated error to tolerance; a step is accepted if its ratio is at most 1.
-
-    The ratio is the root mean square over z_dim of `error / (atol + rtol * |z|)`, where `|z|` is the larger of the
-    values before and after the step (Hairer, Nørsett and Wanner, eq. II.4.11).
-
-    Args:
-        attempt: the steps that were tried, one for each sample.
-        rtol: tolerance of the error relative to `|z|`, as in `ODESolver`.
-        atol: absolute tolerance of the error, as in `ODESolver`.
-    """
+    """Ratio of estimated error to tolerance (eq. II.4.11; see `ODESolver`); up to 1, the step is accepted."""
     tolerance = atol + rtol * torch.maximum(attempt.start.z.abs(), attempt.z1.abs())
     return _rms(attempt.error / tolerance)
 
 
 def next_step(step: Float[Tensor, " batch"], ratio: Float[Tensor, " batch"], order: int) -> Float[Tensor, " batch"]:
-    """Return for each sample the size of the next step to try, by eq. II.4.13 of Hairer, Nørsett and Wanner.
-
-    After an accepted step, the size never falls.
-
-    Args:
-        step: sizes of the last steps, accepted or not.
-        ratio: ratios of error to tolerance of the last steps, by `error_ratio`.
-        order: order of the Runge-Kutta method.
-    """
+    """Size of the next step to try (eq. II.4.13), from the `error_ratio`; it never falls after an accepted step."""
     factor = (SAFETY / _root(ratio, order)).clamp(LARGEST_CUT, LARGEST_GROWTH)
     return step * torch.where(ratio < 1, factor.clamp(min=1.0), factor)
 
 
 def initial_step(slope: Slope, state: FlowState, order: int, rtol: float, atol: float) -> Float[Tensor, " batch"]:
-    """Return for each sample the size of the first step to try, by section II.4 of Hairer, Nørsett and Wanner, p. 169.
-
-    Args:
-        slope: function that computes dz/ds; it is called once.
-        state: latents z, clocks s = -t (t is the time of the flow) and slopes dz/ds at the start.
-        order: order of the Runge-Kutta method.
-        rtol: tolerance of the error relative to `|z|`, as in `ODESolver`.
-        atol: absolute tolerance of the error, as in `ODESolver`.
-    """
+    """Size of the first step to try, by section II.4, p. 169; calls `slope` once."""
     scale = atol + rtol * state.z.abs()
     size, speed = _rms(state.z / scale), _rms(state.slope / scale)
     trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed)
@@ -256,16 +177,7 @@ def initial_step(slope: Slope, state: FlowState, order: int, rtol: float, atol: 
 
 
 def interpolate_step(attempt: Attempt, s: float) -> Float[Tensor, "batch z_dim"]:
-    """Return the latents of all samples at a given clock (s = -t) between the start and the end of their steps.
-
-    This is needed if the last step goes beyond the end of the flow. For each sample, a polynomial of degree 4 in s is
-    evaluated. It equals the latents of the step at start, middle and end, and its derivative equals the slopes of the
-    step at start and end.
-
-    Args:
-        attempt: the steps, one for each sample.
-        s: the clock, the same for all samples.
-    """
+    """Latents at the clock `s` within each step, by a polynomial of degree 4 that has the slopes at both ends."""
     z0, s0, slopes = attempt.start.z, attempt.start.s, attempt.slopes
     width = attempt.step.unsqueeze(-1)
     # Everything relative to z0: the coefficients are large and cancel, so small numbers keep more digits.
@@ -302,18 +214,14 @@ Time = TypeVar("Time", float, Tensor)
 
 @dataclass(frozen=True, slots=True)
 class VPSchedule:
-    """The noise rate β(t) of a diffusion: a linear function of the time t, from t = 0 (clean) to t = 1 (noise).
+    """The noise rate β(t) of a diffusion: linear in the time t, from t = 0 (clean) to t = 1 (noise).
 
     The diffusion is the VP-SDE `dz = -½ β(t) z dt + sqrt(β(t)) dW` (Song et al. 2021, arXiv 2011.13456, eq. 32 and 33).
-    It leaves N(0, I) unchanged, whatever the rates. The default rates are those of Song et al. and of Nie et al. 2021
-    (arXiv 2110.10873).
+    It leaves N(0, I) unchanged, whatever the rates. The default rates are those of Song et al. and of Nie et al. 2021.
 
     Args:
         beta_min: β(0), per unit of time, at least 0.
         beta_max: β(1), per unit of time, above 0 and at least `beta_min`.
-
-    Raises:
-        ArgumentError: the rates are not finite, or not `0 <= beta_min <= beta_max` with `beta_max` above 0.
     """
 
     beta_min: float = 0.1
@@ -325,57 +233,47 @@ class VPSchedule:
         require(ordered, rule, (self.beta_min, self.beta_max))
 
     def beta(self, t: Time) -> Time:
-        """Return β(t) = `beta_min` + t (`beta_max` - `beta_min`), the noise rate at time t.
-
-        The formula is used for every t. So for t outside [0, 1], the rate can be below `beta_min` or above `beta_max`.
-        """
+        """Noise rate β(t); for t outside [0, 1] it can be below `beta_min` or above `beta_max`."""
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def integral(self, t: Time) -> Time:
-        """Return ∫₀ᵗ β(s) ds, a number without unit; it is 10.05 at t = 1 for the default rates."""
+        """∫₀ᵗ β(s) ds, without unit; 10.05 at t = 1 for the default rates."""
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
 
     def flow_time(self, t0: float, t1: float) -> float:
-        """Return for how long gradient descent dz/dτ = -∇E(z) must run to equal the flow of `vp_flow` from t0 to t1.
-
-        It is τ = ½ ∫ β(t) dt from t1 to t0, where `0 <= t1 <= t0`. From t = 1 to t = 0, τ is 5.025 for the default
-        rates.
-        """
+        """Duration ½ ∫ β(t) dt of the gradient descent dz/dτ = -∇E(z) that equals the flow from t0 down to t1."""
         return 0.5 * (self.integral(t0) - self.integral(t1))
 
 
 @dataclass(frozen=True, slots=True)
 class ODESolver(BatchSampler):
-    """A `Sampler` that descends an energy along the flow `vp_flow`, from time t0 back to t1.
+    """A `Sampler` that descends an energy along the flow `vp_flow` (Nie et al. 2021, arXiv 2110.10873).
 
-    The flow is that of Nie et al. 2021 (arXiv 2110.10873). The end depends on the start alone (no random numbers). The
-    Runge-Kutta methods, the first step and the control of step sizes are torchdiffeq's, but the error norm is taken
-    over one sample instead of the batch. So in a batch of any size, a sample takes the steps that `torchdiffeq.odeint`
-    takes for a batch of this sample alone, with `options={"step_t": [t1]}`. A sample that cannot be finished is
-    returned with a `Status`; no error is raised. docs/decisions/per-sample-steps.md has measurements.
+    The flow runs from time t0 back to t1. Its end has low energy and depends on the start alone (no random numbers),
+    but is not a draw from the posterior: no term pulls samples to the prior.
 
-    Low order and loose tolerances are the default, because a query holds in a region, so that the exact path does not
-    matter. The class method `published` returns a sampler with the settings of Nie et al.
-
-    The end has low energy, but is not a draw from the posterior, because the flow has no term that pulls samples to the
-    prior.
+    Runge-Kutta methods, first step and step sizes are torchdiffeq's, but with the error norm of one sample instead of
+    the batch. So in any batch, a sample takes the steps that `torchdiffeq.odeint` takes for it alone, with
+    `options={"step_t": [t1]}` (docs/decisions/per-sample-steps.md). A sample that cannot be finished is returned with a
+    `Status`; no error is raised. Low order and loose tolerances are the default, because a query holds in a region, so
+    that the exact path does not matter; `published` has the settings of Nie et al.
 
     Diagnostics of each sample: `steps_accepted` and `steps_rejected`, numbers of steps.
 
     Args:
         method: name of a Runge-Kutta method, one of `adaptive_methods()`.
-        rtol, atol: a step is accepted if the root mean square over z_dim of `error / (atol + rtol * |z|)` is at most 1.
-            Here `|z|` is the larger of the values before and after the step.
-        max_evaluations: largest number of evaluations of the gradient for a sample.
+        rtol, atol: a step is accepted if the root mean square over z_dim of `error / (atol + rtol * |z|)` is at most 1,
+            with the larger `|z|` of before and after the step.
+        max_evaluations: most evaluations of the gradient for a sample; `flow_init` and `flow_step` ignore it.
         t0, t1: start and end of the flow in the schedule's time, 0 <= t1 < t0 <= 1.
         schedule: noise rate β(t) of the diffusion.
-        strength: λ > 0, which multiplies the energy.
+        strength: λ > 0, which multiplies the energy E.
         enough: energy tolerance, in nats. A sample is done, at any time t, once λE is at most this much above λ
             `Energy.least`, which is 0 for most queries; 0.01 nats above 0 are a probability of 0.99. With `None`, every
             sample follows the flow to t1.
-        overshoot: if false, the last step ends exactly at t1. If true, the last step may go beyond t1, and z is
-            interpolated at t1, as `torchdiffeq.odeint` does. At loose tolerances, the step can end far beyond t = 0,
-            where β is negative and the energy rises. True serves to reproduce the runs of Nie et al.
+        overshoot: if false, the last step ends exactly at t1. If true, it may go beyond, and z is interpolated at t1,
+            as in plain `torchdiffeq.odeint` and the runs of Nie et al. At loose tolerances it can end far beyond t = 0,
+            where β is negative and the energy rises.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -408,23 +306,11 @@ class ODESolver(BatchSampler):
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> ODESolver:
-        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873).
-
-        `strength` is the factor λ > 0 by which the energy is multiplied.
-        """
+        """Sampler with the settings of Nie et al. 2021 (arXiv 2110.10873)."""
         return cls("dopri5", rtol=1e-3, atol=1e-3, strength=strength, overshoot=True)
 
     def run(self, batch: Batch) -> None:
-        """Move every sample of a batch along the flow from t0 down to t1; see `BatchSampler`.
-
-        Progress is the fraction of the time from t0 to t1 that is done, on average.
-
-        A sample that ends, with any status, is not evaluated again. All samples that still move have been evaluated
-        equally often, so evaluations are counted without the GPU.
-
-        The slope is a function of s times a function of z. So a sample whose slope is exactly zero at the start would
-        never move, and ends after one evaluation.
-        """
+        """Move every sample of a batch along the flow from t0 down to t1."""
         each = read_tableau(self.method).evaluations
         accepted = batch.diagnostics["steps_accepted"] = torch.zeros_like(batch.rows)
         if self.enough is not None:
@@ -447,30 +333,14 @@ class ODESolver(BatchSampler):
         batch.diagnostics["steps_rejected"] = attempts - accepted
 
     def highest(self, energy: StepEnergy) -> float:
-        """Return the value of λE, in nats, at or below which a sample is done: `enough` + λ `energy.least`.
-
-        Here λ is `strength`, and E is the energy of a sample. If `enough` is `None`, the result is -infinity.
-
-        Args:
-            energy: the energy of the samples; only its lower bound, the attribute `least`, is used.
-        """
+        """λE, in nats, at or below which a sample is done: `enough` + λ `energy.least`; -infinity without `enough`."""
         return -math.inf if self.enough is None else self.enough + self.strength * energy.least
 
     def _end(
         self, ends: Endings, taken: Tensor, state: FlowState, outcome: Tensor, attempt: Attempt | None = None, *,
         limit: Status | None = None,
     ) -> tuple[FlowState, Tensor]:  # fmt: skip
-        """Record the samples that end, and return the state of the others and how many steps these have taken.
-
-        Args:
-            ends: object that records samples which end.
-            taken: for each of the samples that moved so far, the number of steps that it took.
-            state: state of the samples that moved so far.
-            outcome: for each of these samples the `Status` with which it ends, or `MOVING`.
-            attempt: the last step, by which z is interpolated if the step went beyond t1; `None` before the first step.
-            limit: the status of samples that still move, if the evaluations are used up; `None` if further steps
-                follow.
-        """
+        """Record the samples that end; return the state of the others and their numbers of steps."""
 
         def last() -> Tensor:
             if not self.overshoot or attempt is None:
@@ -483,13 +353,7 @@ class ODESolver(BatchSampler):
 
 
 class FlowInfo(NamedTuple):
-    """The outcome of a step of the flow.
-
-    Attributes:
-        status: for each sample the `Status` with which it ends, or `MOVING` if it goes on.
-        accepted: for each sample whether it took the step; if not, a shorter step is tried next.
-        attempt: the steps that were tried.
-    """
+    """Outcome of a step: each sample's `Status` or `MOVING`, whether it moved, and the steps that were tried."""
 
     status: Int[Tensor, " batch"]
     accepted: Bool[Tensor, " batch"]
@@ -499,15 +363,9 @@ class FlowInfo(NamedTuple):
 def flow_init(
     z: Float[Tensor, "batch z_dim"], energy: StepEnergy, settings: ODESolver
 ) -> tuple[FlowState, Int[Tensor, " batch"]]:
-    """Return the state of samples that start at the latents `z`, for `flow_step`.
+    """First state of a descent along the flow from `z`, and each sample's status, `MOVING` unless it ends at once.
 
-    The second result is for each sample the `Status` with which it ends at once, or `MOVING`. A sample whose slope is
-    zero, or whose energy is low enough, ends with `Status.OK`. The gradient of the energy is evaluated twice.
-
-    Args:
-        z: start latents.
-        energy: energy of these samples, in nats.
-        settings: settings of the sampler; `max_evaluations` is ignored.
+    A sample whose slope is zero, or whose energy is low enough, ends with `Status.OK`. The gradient is evaluated twice.
     """
     state, first = _at_start(z, energy, settings)
     state, second = _with_step(state, energy, settings)
@@ -529,18 +387,9 @@ def _with_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tup
 
 
 def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, FlowInfo]:
-    """Try one Runge-Kutta step along the flow for every sample, and return the new state and the outcome of the step.
+    """Try one Runge-Kutta step for every sample; it is taken if the estimated error is within the tolerances.
 
-    A sample takes the step if the estimated error is within the tolerances. The size of its next step follows from the
-    error.
-
-    Args:
-        state: state that `flow_init` or an earlier step returned. It has the clocks s = -t of the samples, and the
-            sizes of the steps.
-        energy: energy of these samples, in nats; it is called with a gradient for each stage of the method but the
-            first.
-        settings: settings of the sampler; `max_evaluations` is ignored. With `overshoot`, latents of the new state may
-            be beyond t1.
+    The gradient is evaluated for each stage but the first. With `overshoot`, new latents may be beyond t1.
     """
     tableau, stop = read_tableau(settings.method), -settings.t1
     attempt = take_step(_slope(energy, settings), tableau, state, limit=math.inf if settings.overshoot else stop)
@@ -562,14 +411,7 @@ def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tupl
 
 
 def _slope(energy: StepEnergy, settings: ODESolver) -> Slope:
-    """Return the function that the solver integrates: the slope dz/ds of the flow at the clock s = -t.
-
-    The function takes s (batch,) and z (batch, z_dim). It also returns the energies E times the strength λ, (batch,).
-
-    Args:
-        energy: energy E of the samples, in nats.
-        settings: settings of the sampler. Only the noise rate and the strength λ are used.
-    """
+    """The function that the solver integrates: the slope dz/ds of the flow at the clock s = -t."""
     flow = vp_flow(energy, settings.schedule, settings.strength)
 
     def slope(s: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -584,20 +426,13 @@ def vp_flow(
 ) -> Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]:
     """Return the flow `dz/dt = ½ β(t) λ ∇E(z)` of Nie et al. 2021 (arXiv 2110.10873), as a function.
 
-    The VP-SDE, the stochastic equation of `VPSchedule`, leaves the prior N(0, I) unchanged. So the score of the prior
-    cancels the drift of the VP-SDE, and at every t only the energy of the clean latent is left. Backward in time, the
-    flow is thus gradient descent `dz/dτ = -λ ∇E(z)`, where τ is ½ ∫ β(t) dt. From t = 1 to t = 1e-3, the descent takes
-    a time of `schedule.flow_time(1, 1e-3)` = 5.025 for the default rates.
-
-    Args:
-        energy: the energy E of the samples, in nats.
-        schedule: noise rate β(t).
-        strength: λ > 0, which multiplies the energy.
+    The VP-SDE of `VPSchedule` leaves the prior N(0, I) unchanged, so the score of the prior cancels its drift, and at
+    every t only the energy of the clean latent is left. Backward in time, the flow is a gradient descent
+    (`VPSchedule.flow_time`).
 
     Returns:
-        A function that takes times (batch,), latents (batch, z_dim), and the rows of their samples (batch,) or `None`
-        for all samples. It returns velocities dz/dt (batch, z_dim) and energies λE (batch,). Where an energy is not
-        finite, the velocity is NaN.
+        A function of times (batch,), latents (batch, z_dim), and rows of samples (batch,) or `None`, that returns dz/dt
+        (batch, z_dim), NaN where the energy is not finite, and energies λE (batch,).
     """
 
     def flow(t: Tensor, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:

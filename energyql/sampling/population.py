@@ -1,9 +1,6 @@
 """Draws near the posterior `N(z; 0, I) exp(-λ E(z))` for energies that are costly to evaluate, without a gradient.
 
-Each sample tries some draws from the prior, as in rejection sampling. If it accepts none, these draws become its own
-population of latents. An exponent β rises from 0 to λ in stages. In each stage, the latents of a population are chosen
-by their weights and moved, so that they follow `N(z; 0, I) exp(-βE)`. This is sequential Monte Carlo, as in
-`energyql.sampling.smc`, but no two samples share a population: samples are independent, and have no common ancestors.
+Sequential Monte Carlo with a population of latents for each sample, so that samples are independent.
 """
 
 from __future__ import annotations
@@ -47,27 +44,23 @@ ANGLES = (0.7, 0.5, 0.35)
 BRACKET = 1.5
 """Length of the arc of the slice moves after the last stage, in radians; see `slice_step`."""
 SURE = 4.0
-"""Factor of the strength λ in slice moves of samples for which the query is not yet certain; see the setting `enough`
-of `PopulationSampler`."""
+"""Factor of the strength in slice moves of samples for which the query is not yet certain."""
 BISECTIONS = 40
-"""Number of times that `next_exponents` halves the interval in which it searches an exponent."""
+"""Number of halvings in the search of an exponent."""
 REACH = 8
-"""Size of the population that shows whether any latent satisfies a query, as a multiple of the population of a
-sample."""
+"""Size of the population that shows whether any latent satisfies a query, as a multiple of that of a sample."""
 GENTLE = 0.5
-"""The setting `effective` of a `PopulationSampler` for the population that shows whether a query can be reached. Its
-exponent rises in smaller stages than that of a sample, for a better estimate of how rare the query is."""
+"""The setting `effective` for this population; its smaller stages estimate better how rare the query is."""
 SPREAD = 0.5
-"""Uncertainty of an estimate. If a query cannot be reached, the error estimates which share p of all pictures satisfies
-it, with an interval from p^(1 + `SPREAD`) to p^(1 - `SPREAD`) (docs/decisions/costly-evaluations.md)."""
+"""Uncertainty of the estimated share p of pictures that satisfy a query out of reach: its interval goes from p^(1 +
+`SPREAD`) to p^(1 - `SPREAD`) (docs/decisions/costly-evaluations.md)."""
 MOST_REACH = 2048
-"""Largest number of evaluations of the energy for the estimate of how rare a query is, if no latent satisfies it."""
+"""Most evaluations of the energy for this estimate."""
 REACHED = math.log(2)
-"""A latent counts as satisfying the query if its energy is at most this many nats above the least possible energy. If
-the least possible energy is 0, the query then has a probability of at least 0.5."""
+"""A latent satisfies the query if its energy is at most this many nats above the least; if the least is 0, P is then at
+least 0.5."""
 HIGHEST = 1e12
-"""Largest energy, in nats, from which a weight is computed. Larger and infinite energies are replaced by it, because 0
-times infinity is no number."""
+"""Largest energy, in nats, from which a weight is computed, in place of larger ones: 0 times infinity is no number."""
 NUMBERS_AT_ONCE = 1 << 26
 """Most numbers in the latents of populations that are moved together."""
 
@@ -80,36 +73,28 @@ class PopulationSampler(BatchSampler):
     is. This decides how many draws each sample tries, as in `SliceSampler`. An accepted draw is an exact draw from the
     posterior.
 
-    *Population.* If a sample accepts no draw, its draws are its population. The exponent β rises in stages, each to the
-    largest value at which the effective number of latents, computed from their weights, is at least `effective` times
-    the number of latents. Then `ancestors` latents are chosen by weight and moved three times each. The chosen latents,
-    and the latents after each move, are the population of the next stage. When β is λ, one latent is chosen, and makes
-    `moves` slice moves. No gradient is used.
+    *Population.* If a sample accepts no draw, its draws are its population. The exponent β of `exp(-βE)` rises from 0
+    to λ in stages (`population_stage`). Then one latent is chosen by weight, and makes `moves` slice moves.
 
     *Certainty.* While the energy of a sample is more than `enough` above the least, the sample makes further slice
     moves at four times the strength. So samples end where the query is certain, like samples of the default sampler.
 
     *Reach.* If the energy is costly, and hardly a draw of the pilot satisfies the query, a larger population that
-    belongs to no sample shows whether the query can be reached. As soon as one of its latents satisfies the query,
-    sampling begins. If none does, the run ends with an error that has an estimate of how rare the query is.
+    belongs to no sample shows whether the query can be reached. If none of its latents satisfies it, the run ends with
+    a `NotAcceptedError`, which has an estimate of how rare the query is.
 
-    Diagnostics of each sample are those of a `SliceSampler` that anneals. Evaluations of pilot and populations that
-    belong to no sample are not counted.
+    Diagnostics of each sample are those of a `SliceSampler` that anneals. Evaluations that belong to no sample are not
+    counted.
 
     Args:
-        strength: λ > 0, which multiplies the energy.
+        strength: λ > 0, which multiplies the energy E.
         budget: most evaluations of a sample, as calls of the generator; a move that has begun is finished. A sample
             whose exponent has not reached λ by then has the status `STEP_LIMIT`.
-        pilot: number of draws from the prior that show how common the query is; at most 32 for a costly energy.
-        ancestors: number of latents that are chosen in a stage, at least 1.
-        effective: least effective number of latents after a rise of β, computed from their weights, as a fraction of
-            all latents of a population; above 0 and below 1. A smaller fraction needs fewer stages.
-        moves: number of slice moves after the last stage, at least 1.
-        enough: energy above the least, in nats, at which a sample is certain of the query; `None` for samples of the
-            posterior, without certainty.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
+        pilot: number of draws for the pilot; at most 32 for a costly energy.
+        ancestors: number of latents that are chosen and moved in a stage, at least 1.
+        effective: least effective sample size of a population after a rise of β, as a fraction of its size; above 0 and
+            below 1. A smaller fraction needs fewer stages.
+        enough: energy above the least, in nats, at which a sample is certain; `None` for samples of the posterior.
     """
 
     name = "population"
@@ -136,14 +121,7 @@ class PopulationSampler(BatchSampler):
         return self.enough is not None
 
     def run(self, batch: Batch) -> None:
-        """Move every sample of a batch: by rejection, then by its population, then by slice moves until it is certain.
-
-        A sample is certain if its energy is at most the setting `enough` above the least energy. If `enough` is `None`,
-        no slice moves for certainty are made.
-
-        Raises:
-            NotAcceptedError: the energy is costly, and the query cannot be reached.
-        """
+        """Move every sample of a batch, by rejection, by its population, and by slice moves until it is certain."""
         batch.noise = batch.noise.part("population")
         share = acceptance(batch, self.strength, self.pilot)
         if batch.energy.costly and share < 1 / min(self.pilot, COSTLY_PILOT):
@@ -165,17 +143,7 @@ class PopulationSampler(BatchSampler):
             self._make_sure(batch, self.enough)
 
     def _check_reach(self, batch: Batch) -> bool:
-        """Return true if some latent satisfies the query; raise an error if no such latent is found.
-
-        A large population of latents, which belongs to no sample, is moved in as many stages as the budget of a sample
-        allows. If all its energies are infinite at the start, the result is true as well: every sample then ends with a
-        status that says so.
-
-        Raises:
-            NotAcceptedError: no latent of the population satisfies the query in these stages. The message has an
-                estimate of how rare the query is, for which the population makes further stages, up to `MOST_REACH`
-                evaluations in all, or until the budget of the run ends.
-        """
+        """Raise a `NotAcceptedError` unless a large trial population gets an energy within `REACHED` of the least."""
         streams, count, ancestors = RandomStreams().part("reach"), REACH * FEWEST, REACH * self.ancestors
         like, first = batch.z[:1], torch.full((1,), -batch.noise.start, device=batch.z.device)
         energy = batch.energy.part(first)
@@ -201,23 +169,11 @@ class PopulationSampler(BatchSampler):
 
     @property
     def _cost(self) -> int:
-        """Number of evaluations of the energy that a stage needs for each sample."""
+        """Evaluations of the energy that a stage needs for each sample."""
         return self.ancestors * len(ANGLES)
 
     def _populate(self, batch: Batch, here: Tensor, state: PopulationState) -> Int[Tensor, " rows"]:
-        """Anneal the population of each sample, and move the sample to one latent of its own population.
-
-        The density of a population is the prior times exp(-exponent * energy). Annealing raises the exponent from 0 to
-        λ in stages.
-
-        Args:
-            batch: the batch, which is changed.
-            here: indices of the samples in the batch, on the CPU.
-            state: the populations of these samples.
-
-        Returns:
-            The number of stages of each sample.
-        """
+        """Anneal each sample's population, move the sample to one latent of it, and return numbers of stages."""
         weights, stage = batch.diagnostics["log_weight"], 0
         stages = torch.zeros(len(here), dtype=torch.int64, device=batch.z.device)
         left = torch.arange(len(here))
@@ -250,10 +206,7 @@ class PopulationSampler(BatchSampler):
         return stages
 
     def _make_sure(self, batch: Batch, enough: float) -> None:
-        """Make slice moves with samples until their energy is at most `enough` nats above the least energy.
-
-        A sample also ends when its budget of evaluations is used up.
-        """
+        """Make slice moves until energies are at most `enough` nats above the least, or the budget is used up."""
         move = 0
         usable = batch.status != Status.NON_FINITE
         while True:
@@ -268,13 +221,7 @@ class PopulationSampler(BatchSampler):
 
 
 def _out_of_reach(log_share: float, complete: bool) -> NotAcceptedError:
-    """Return the error for a query that no latent of the population satisfies.
-
-    Args:
-        log_share: logarithm of a share of all pictures, at most 0: of the estimated share that satisfies the query, or
-            of a larger share; see `complete`.
-        complete: whether `log_share` is the estimate. If false, the share that satisfies the query is smaller.
-    """
+    """Error for a query out of reach; `log_share` is log P(query) or, if not `complete`, an upper bound of it."""
     lower, middle, upper = (f"{math.exp(min(-scale * log_share, 700)):,.0f}" for scale in (1 - SPREAD, 1, 1 + SPREAD))
     if complete:
         share = f"about 1 in {middle} pictures satisfies the query (interval: 1 in {lower} to 1 in {upper})"
@@ -290,11 +237,9 @@ class PopulationState(NamedTuple):
     """Populations of latents, one for each sample.
 
     Attributes:
-        z: the latents.
-        energies: energies E of the latents, in nats.
         beta: exponent β of each sample; the latents of its population follow `N(z; 0, I) exp(-βE)`.
-        log_weight: logarithm of the importance weight of each sample, in nats: an estimate of log ∫ N(z; 0, I)
-            exp(-βE(z)) dz.
+        log_weight: log of the importance weight of each sample: an estimate of log ∫ N(z; 0, I) exp(-βE(z)) dz, in
+            nats.
     """
 
     z: Float[Tensor, "rows latents z_dim"]
@@ -303,39 +248,18 @@ class PopulationState(NamedTuple):
     log_weight: Float[Tensor, " rows"]
 
     def log_weights(self, exponents: Float[Tensor, " rows"]) -> Float[Tensor, "rows latents"]:
-        """Return the logarithm of the weight exp(-(exponent - β)E) of each latent, in float64.
-
-        Here β is the present exponent of the sample, and E the energy of the latent. With these weights, the latents of
-        a sample follow `N(z; 0, I) exp(-exponent * E)`.
-
-        Args:
-            exponents: an exponent of at least β for each sample, (rows,).
-        """
+        """Log-weights (β - exponent) E, float64, with which the latents follow the density at `exponents`."""
         return (self.beta - exponents)[:, None] * self.energies.double().clamp(max=HIGHEST)
 
 
 class PopulationInfo(NamedTuple):
-    """The outcome of a stage, in which the exponents of populations rise and their latents are chosen and moved.
-
-    Attributes:
-        evaluations: number of evaluations of the energy for each sample, (rows,) int64.
-    """
+    """Number of evaluations of the energy in a stage for each sample, (rows,) int64."""
 
     evaluations: Int[Tensor, " rows"]
 
 
 def next_exponents(state: PopulationState, strength: float, effective: float) -> Float[Tensor, " rows"]:
-    """Return for each population the largest exponent at which enough of its latents have a notable weight.
-
-    The weights are exp(-(exponent - β)E), where E is the energy of a latent. Enough means that the effective number of
-    latents, computed from these weights, is at least `effective` times the number of latents. An exponent is at most
-    `strength`.
-
-    Args:
-        state: the populations, with their present exponents β.
-        strength: λ, the largest exponent.
-        effective: least effective number as a fraction of the number of latents, above 0 and below 1.
-    """
+    """Largest exponents, at most `strength`, with an effective sample size of at least `effective` times the size."""
     least = effective * state.energies.shape[1]
 
     def enough(exponents: Tensor) -> Tensor:
@@ -354,17 +278,7 @@ def next_exponents(state: PopulationState, strength: float, effective: float) ->
 def choose(
     state: PopulationState, exponents: Float[Tensor, " rows"], noise: StepNoise, count: int
 ) -> tuple[Int[Tensor, "rows count"], Float[Tensor, " rows"]]:
-    """Choose latents of each population by their weights after a rise of its exponent, by systematic sampling.
-
-    Args:
-        state: the populations, with their present exponents β.
-        exponents: the new exponent of each population; a latent of energy E has the weight exp(-(exponent - β)E).
-        noise: random numbers of the samples of the populations.
-        count: number of latents to choose in each population.
-
-    Returns:
-        The indices of the chosen latents; and the logarithm of the importance weight of each sample after the rise.
-    """
+    """Choose latents of each population by weight (systematic sampling); also return new log-weights of samples."""
     log_weights = state.log_weights(exponents)
     shares = torch.softmax(log_weights, 1).cumsum(1)
     levels = (torch.arange(count, device=shares.device) + noise.uniforms(1, "choose").to(shares)) / count
@@ -378,19 +292,9 @@ def population_stage(
 ) -> tuple[PopulationState, PopulationInfo]:  # fmt: skip
     """Raise the exponents of populations, choose some latents of each, called ancestors, by weight, and move these.
 
-    A move is a Metropolis move whose proposal `z cos a + d sin a`, with d from N(0, I), leaves the prior unchanged
-    (preconditioned Crank-Nicolson; Neal 1998), with the angles `ANGLES` in turn. The ancestors and all latents after
-    each move are the new population (Dau and Chopin 2022, arXiv 2011.02328).
-
-    Args:
-        state: the populations.
-        energy: energy of their samples, in nats.
-        noise: random numbers of these samples for this stage.
-        exponents: the new exponent of each sample, at least its β.
-        ancestors: number of latents that are chosen in each population.
-
-    Returns:
-        The new populations, and the number of evaluations for each sample.
+    A Metropolis move for each of `ANGLES` has a proposal `z cos a + d sin a`, with d from N(0, I), that leaves the
+    prior unchanged (preconditioned Crank-Nicolson; Neal 1998). The ancestors and all latents after each move are the
+    new population (Dau and Chopin 2022, arXiv 2011.02328).
     """
     numbers, log_weight = choose(state, exponents, noise, ancestors)
     z = state.z.take_along_dim(numbers[..., None], 1)

@@ -1,7 +1,7 @@
 """Samplers by name, chains of samplers, and records of samplers.
 
-A record describes a sampler in files of results and benchmarks; it is the JSON value `{"name": ..., "settings":
-{...}}`. If the value of a setting is an object with settings, such as another sampler, the value is a record too.
+A record is the JSON value `{"name": ..., "settings": {...}}` that describes a sampler in files of results. A setting
+that is an object with settings, such as another sampler, is a record too.
 """
 
 from __future__ import annotations
@@ -28,24 +28,16 @@ from energyql.sampling.slice import SliceSampler
 FLOW_TOLERANCE = 0.01
 """Energy, in nats, at which flows in this module end: the query then has a probability of 0.99."""
 HANDOVER = 1.0
-"""Energy times strength, in nats, at which the first descent of the sampler "slice+descent" ends, and slice moves
-begin. The query then has a probability of 0.37."""
+"""λE, in nats, at which slice moves take over from the first descent of the sampler "slice+descent"; P is then 0.37."""
 
 
 @dataclass(frozen=True)
 class Chain(BatchSampler):
-    """A `Sampler` that runs several samplers one after the other.
+    """A `Sampler` that runs at least one sampler after the other, each from the latents where the one before ended.
 
-    Each sampler starts at the latents where the sampler before it ended, also for samples that the one before could not
-    finish. The result has the status of the last sampler, and the sum of all evaluations. A sampler with a setting
-    `enough` does not evaluate samples whose energy an earlier sampler recorded as low enough. If two samplers have
-    diagnostics of the same name, the result has those of the later sampler.
-
-    Args:
-        samplers: at least one, in the order in which they run.
-
-    Raises:
-        ArgumentError: there is no sampler.
+    A sampler with a setting `enough` does not evaluate samples whose energy an earlier sampler recorded as low enough.
+    The result has the status of the last sampler, also for samples that earlier ones could not finish, the sum of all
+    evaluations, and of diagnostics with the same name those of the later sampler.
     """
 
     samplers: tuple[BatchSampler, ...]
@@ -90,41 +82,27 @@ class Chain(BatchSampler):
 
 
 def slice_then_ode(*, strength: float = 1.0) -> Sampler:
-    """Return the sampler "slice+ode": draws from the posterior by a `SliceSampler`, then the flow of `ODESolver`.
-
-    Only samples with P(query) below 0.99 follow the flow, and only until P(query) is 0.99. `strength` is the factor
-    λ > 0 by which the energy is multiplied; for other strengths than 1, P(query) stands for exp(-λ energy).
-    """
+    """Sampler "slice+ode": draws from the posterior; those with exp(-λE) below 0.99 then follow the flow until 0.99."""
     return Chain((SliceSampler(strength=strength), ODESolver(strength=strength, enough=FLOW_TOLERANCE)))
 
 
 def slice_then_descent(*, strength: float = 1.0) -> Sampler:
-    """Return the sampler "slice+descent": draws near the posterior by a `SliceSampler`, then a `DescentSampler`.
-
-    The `SliceSampler` has a descent of its own for samples that accept no proposal; see its argument `descent`. At the
-    end, samples with P(query) below 0.9 descend until P(query) is 0.9. `strength` is the factor λ > 0 by which the
-    energy is multiplied; for other strengths than 1, P(query) stands for exp(-λ energy).
-    """
+    """Sampler "slice+descent": draws near the posterior; those with exp(-λE) below 0.9 then descend until 0.9."""
     near = DescentSampler(strength=strength, enough=HANDOVER)
     draws = SliceSampler(strength=strength, descent=near, bracket=math.pi / 2)
     return Chain((draws, DescentSampler(strength=strength)))
 
 
 def flow_to_tolerance(*, strength: float = 1.0) -> Sampler:
-    """Return the sampler "ode", in which samples follow the flow of `ODESolver` until P(query) is 0.99.
-
-    `strength` is the factor λ > 0 by which the energy is multiplied; for other strengths than 1, P(query) stands for
-    exp(-λ energy).
-    """
+    """Sampler "ode": samples follow the flow of `ODESolver` until exp(-λE) is 0.99."""
     return ODESolver(strength=strength, enough=FLOW_TOLERANCE)
 
 
 def make_sampler(name: str, strength: float = 1.0) -> Sampler:
-    """Return the sampler called `name`, one of `SAMPLERS`, which multiplies the energy by `strength`.
+    """Make the sampler called `name`, one of `SAMPLERS`, which multiplies the energy by `strength`.
 
     Raises:
-        ArgumentError: there is no sampler of this name, or `strength` is not above 0, or is above `MOST_STRENGTH`, a
-            million.
+        ArgumentError: there is no sampler of this name, or `strength` is not above 0, or is above a million.
     """
     if name not in SAMPLERS:
         raise ArgumentError(f"there is no sampler {name!r}", hint=f"samplers: {', '.join(SAMPLERS)}")
@@ -137,12 +115,9 @@ Record = dict[str, Any]
 def describe_sampler(sampler: object) -> Record:
     """Return the record of a sampler: `{"name": ..., "settings": {...}}`, with JSON values.
 
-    The name is the attribute `name` of the sampler. If the sampler is no `BatchSampler`, or this attribute is empty, it
-    is the name of the class. The settings are the fields of the sampler if it is a dataclass, else its attributes.
-
-    Settings that are numbers or texts, or lists, tuples and dicts of them, are recorded as they are. For a setting that
-    is a dataclass, or an object whose class defines no `repr`, a record is made too. Any other setting is recorded as
-    its `repr`.
+    The name is the attribute `name` of a `BatchSampler`, if it has one, else that of the class. The settings are the
+    fields of a dataclass, or else the attributes. Numbers, texts, and lists, tuples and dicts of them stay as they are;
+    a dataclass, or an object whose class defines no `repr`, becomes a record; anything else its `repr`.
     """
     return _describe(sampler, ())
 
@@ -183,15 +158,10 @@ _CLASSES = {
 
 
 def sampler_record(value: object) -> Any:
-    """Return the record of a sampler, `{"name": ..., "settings": {...}}`, from the entry in a file of results.
+    """Read the record of a sampler, or a list of them, from the entry in a file of results.
 
-    Args:
-        value: a record, which is returned unchanged; or a text, as files had until November 2026. A text that is the
-            `repr` of a sampler is converted to a record; any other text becomes the name in a record without settings.
-            For results that were joined, a list of records or texts, for which a list of records is returned.
-
-    Raises:
-        ValueError: `value` is neither a record, nor a text, nor a list of these.
+    In older files the entry is a text: the `repr` of a sampler, or another text, which becomes the name in a record
+    without settings. Any other value raises a `ValueError`.
     """
     if isinstance(value, list):
         return [sampler_record(one) for one in value]
@@ -207,10 +177,7 @@ def sampler_record(value: object) -> Any:
 
 
 def _read(node: ast.expr) -> Any:
-    """Convert the syntax tree of a sampler's `repr`, or a part of this tree, to a JSON value.
-
-    A call such as `ODESolver(rtol=0.01)` becomes a record.
-    """
+    """JSON value of the syntax tree of a sampler's `repr`; calls such as `ODESolver(rtol=0.01)` become records."""
     if isinstance(node, ast.Tuple | ast.List):
         return [_read(entry) for entry in node.elts]
     if isinstance(node, ast.Constant):
@@ -221,8 +188,8 @@ def _read(node: ast.expr) -> Any:
     settings = {str(place): _read(entry) for place, entry in enumerate(node.args)}
     settings |= {str(keyword.arg): _read(keyword.value) for keyword in node.keywords}
     if kind == "DescentSampler":
-        settings.setdefault("tolerance", 0.001)  # was not a setting at first
-    if kind == "SliceSampler" and "then" in settings:  # was a setting in place of descent
+        settings.setdefault("tolerance", 0.001)  # older files lack it
+    if kind == "SliceSampler" and "then" in settings:  # older files have it in place of descent
         near = describe_sampler(DescentSampler(strength=settings["strength"], enough=HANDOVER))
         settings["descent"] = near if settings.pop("then") == "descend" else None
     if kind == "Chain":
@@ -231,11 +198,7 @@ def _read(node: ast.expr) -> Any:
 
 
 def strengths(record: object) -> set[float]:
-    """Return all different values of settings called `strength` in a record of a sampler, or in a list of records.
-
-    Records that are nested in other records count too, such as records of the samplers of a `Chain`. If there are
-    several values, no single strength belongs to the samples.
-    """
+    """Collect all values of settings called `strength` in a record, also in nested ones, or in a list of records."""
     if isinstance(record, list):
         return set().union(*map(strengths, record))
     if not isinstance(record, dict):
@@ -245,14 +208,10 @@ def strengths(record: object) -> set[float]:
 
 
 def registered(record: object) -> tuple[str, float | None] | None:
-    """Return the arguments with which `make_sampler` makes the sampler that is recorded in `record`.
+    """Return the arguments of `make_sampler`, name and strength (`None` for 1), that make the sampler of a record.
 
-    Returns:
-        A pair (name, strength), where the strength is `None` if it is 1, the default. `None` instead of the pair if
-        `make_sampler` makes no sampler with this record, for example because settings were changed.
-
-    Raises:
-        ArgumentError: the strength in the record is not above 0, or is too large for a sampler.
+    The result is `None` if there are none, for example because settings were changed. A strength out of range raises an
+    `ArgumentError`.
     """
     if len(values := strengths(record)) != 1:
         return None
@@ -264,11 +223,7 @@ def registered(record: object) -> tuple[str, float | None] | None:
 
 
 def sampler_words(record: object) -> str:
-    """Return a short text for users about a record of a sampler, such as "sampler descent, strength 2".
-
-    If `make_sampler` cannot make the sampler with these settings, the text is its name alone. For a list of records,
-    the texts are joined by "and".
-    """
+    """Short text about a record, such as "sampler descent, strength 2", or its name alone if settings were changed."""
     if isinstance(record, list):
         return " and ".join(map(sampler_words, record))
     try:
@@ -282,10 +237,7 @@ def sampler_words(record: object) -> str:
 
 
 def sampler_text(record: object) -> str:
-    """Return a text with all settings for a record of a sampler, such as `descent(strength=1.0, enough=0.1)`.
-
-    `record` may also be the value of a setting, or a list of records or values.
-    """
+    """Text with all settings of a record, such as `descent(strength=1.0, enough=0.1)`; also of a list of records."""
     if isinstance(record, list):
         return f"[{', '.join(map(sampler_text, record))}]"
     if isinstance(record, dict) and record.keys() == {"name", "settings"}:

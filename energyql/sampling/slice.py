@@ -1,8 +1,4 @@
-"""Draws from the posterior `N(z; 0, I) exp(-λ E(z))`: by rejection as far as it is cheap, then by slice sampling.
-
-Elliptical slice sampling moves a sample z along a random ellipse through z. Samples from the posterior stay samples
-from the posterior. Rejection and slice sampling both need the prior N(0, I).
-"""
+"""Draws from the posterior `N(z; 0, I) exp(-λ E(z))`: by rejection as far as it is cheap, then by slice sampling."""
 
 from __future__ import annotations
 
@@ -42,16 +38,13 @@ from energyql.sampling.rejection import (
 from energyql.sampling.smc import FORGONE, SurrogateProposals
 
 COMMON = 0.05
-"""If at least this share of draws from the prior is accepted, rejection is cheaper than fitting a surrogate, the cheap
-approximation of the energy from which better proposals come."""
+"""Share of accepted draws from the prior from which rejection is cheaper than fitting a surrogate."""
 PATIENCE = 3
-"""With a surrogate (a cheap approximation of the energy), a sample tries at most this multiple of the mean number of
-proposals until one is accepted. One sample in twenty then accepts no proposal."""
+"""With a surrogate, a sample tries at most this multiple of the mean number of proposals until one is accepted."""
 WHOLE = 2 * math.pi
 """Length of a whole ellipse, in radians."""
 MOST_SHRINKS = 100
-"""Largest number of shrinks of the bracket (the arc that points are drawn from) in one move. Afterwards the bracket is
-narrower than the resolution of a float."""
+"""Most shrinks of the arc in one move; it is then narrower than the resolution of a float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,56 +52,45 @@ class SliceSampler(BatchSampler):
     """A `Sampler` that draws from the posterior `N(z; 0, I) exp(-λ E(z))`, by rejection and then by slice sampling.
 
     *Rejection.* For each sample, up to `proposals` draws from the prior are tried; the first is the sample's row of
-    `z0`. A draw is accepted with probability exp(-λE). The first accepted draw is an exact draw from the posterior.
-    Energies must be at least 0, as `-log P` is; a draw with a negative energy is always accepted.
+    `z0`. A draw is accepted with probability exp(-λE), and is then an exact draw from the posterior. Energies must be
+    at least 0, as `-log P` is; a draw with a negative energy is always accepted.
 
-    *Pilot.* Some further draws from the prior, `pilot` in number and the same in every run, show how common the query
-    is. If it is rare, and the energy has a surrogate (a cheap approximation), proposals are drawn from the posterior of
-    the surrogate instead; see `SurrogateProposals`. Trial proposals show whether the surrogate helps. If it does not
-    help, proposals come from the prior, and fewer are tried for rarer queries. But if `descent` is set, and proposals
-    of the surrogate satisfy the query more often, a few of these are tried. Evaluations for pilot and trials are not
-    counted.
+    *Pilot.* Some further draws from the prior, the same in every run, show how common the query is. If it is rare, and
+    the energy has a surrogate (a cheap approximation), trials show whether proposals from the posterior of the
+    surrogate help; see `SurrogateProposals`. Otherwise proposals come from the prior, fewer for rarer queries, or, with
+    a `descent`, a few from the surrogate if these satisfy the query more often. Evaluations for pilot and trials are
+    not counted.
 
     A sample that accepted no proposal moves to one of its proposals, chosen at random by weight. If the surrogate
-    helps, the sample then makes `moves` elliptical slice moves, which leave the posterior unchanged. Accepted samples
-    make such moves too if a notable part of the weights was cut off (`SurrogateProposals.lost`). Without the help of a
-    surrogate, a sample that accepted no proposal goes on in one of two ways:
+    helps, it then makes `moves` elliptical slice moves, which leave the posterior unchanged; accepted samples make them
+    too if a notable part of the weights was cut off (`SurrogateProposals.lost`). Without its help, the sample goes on
+    in one of two ways:
 
-    *Annealing*, if `descent` is `None`. The weights of the proposals are exp(-βE), with an exponent β at which the
-    logarithms of the weights spread by about one nat. Then β rises to λ, in each stage by the factor `growth`. In each
-    stage the sample makes `moves` slice moves at β. The method is annealed importance sampling (Neal 2001, arXiv
-    physics/9803008). Samples are returned as if their weights were equal. The more moves they make, the more closely
-    they follow the posterior; the diagnostic `log_weight` shows how closely.
+    *Annealing*, if `descent` is `None`. The proposals are weighted by exp(-βE), with an exponent β at which the
+    log-weights spread by about one nat. Then β rises to λ, in each stage by the factor `growth`, and the sample makes
+    `moves` slice moves in each stage, two more in the last: annealed importance sampling (Neal 2001, arXiv
+    physics/9803008). Samples are returned as if their weights were equal. The more moves, the more closely they follow
+    the posterior; `log_weight` shows how closely.
 
-    *Descent*, if `descent` is set. The weights of the proposals are exp(-λE), so that the branches of an OR get about
-    their shares. Then the sample descends by the sampler `descent`, and makes `moves` slice moves at λ. For rare
-    queries, a descent is cheaper than annealing, and nearer to the posterior, but samples have no weights.
+    *Descent*, if `descent` is a sampler. The proposals are weighted by exp(-λE), so that the branches of an OR get
+    about their shares. Then the sample descends, and makes `moves` slice moves at λ. For rare queries this is cheaper
+    than annealing, and nearer to the posterior, but samples have no weights.
 
-    Diagnostics of each sample, from which `summarize` computes estimates:
-
-    - `proposals`: number of proposals tried;
-    - `mass`: sum of the weights of the proposals tried;
-    - `exact`: 1 if a proposal was accepted, else 0;
-    - `log_weight`: logarithm of the importance weight of an accepted or annealed sample, in nats; 0 for an accepted
-      draw from the prior;
-    - `stages`, only with annealing: number of stages.
+    Diagnostics of each sample, from which `summarize` computes estimates: `proposals`, the number of proposals tried;
+    `mass`, the sum of their weights; `exact`, 1 if a proposal was accepted, else 0; `log_weight`, the logarithm of the
+    importance weight in nats, 0 for an accepted draw from the prior; and, only with annealing, `stages`, their number.
 
     Args:
         strength: λ > 0, which multiplies the energy.
         proposals: largest number of proposals of a sample, at least 1.
-        pilot: number of draws from the prior that show how common the query is. If the energy draws pictures, at most
-            32 are made. With 0, proposals always come from the prior, and up to `proposals` are tried.
-        descent: sampler by which samples that accept no proposal descend; `None` to anneal them instead.
-        growth: factor by which the exponent β rises in each stage of annealing, above 1.
-        moves: number of slice moves of a sample, at least 1. With annealing, it is the number in each stage, and the
-            last stage has two more.
+        pilot: number of draws for the pilot, at most 32 if the energy draws pictures. With 0, proposals always come
+            from the prior, and up to `proposals` are tried.
+        growth: factor by which the exponent β rises in a stage, above 1.
+        moves: number of slice moves of a sample, or in each stage, at least 1.
         bracket: length of the arc of the ellipse from which a slice move draws its first point, in radians, above 0 and
             at most 2π. A shorter arc needs fewer evaluations, but moves are shorter too.
         max_evaluations: annealing of a sample ends with `Status.STEP_LIMIT` once this many evaluations of the energy,
             including those for proposals, are used up.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
     """
 
     name = "slice"
@@ -135,10 +117,7 @@ class SliceSampler(BatchSampler):
         return self.descent is not None
 
     def run(self, batch: Batch) -> None:
-        """Move every sample of a batch to a draw from the posterior, or to a draw from nearly the posterior.
-
-        The method changes latents, status, counts and diagnostics of the batch in place.
-        """
+        """Move every sample of a batch to a draw from the posterior, or from nearly the posterior."""
         batch.noise = batch.noise.part("slice")
         proposals, most = self._proposals(batch)
         rounds = reject(batch, self.strength, proposals, most)
@@ -158,11 +137,7 @@ class SliceSampler(BatchSampler):
             batch.report(0.5 + 0.5 * (move + 1) / self.moves)
 
     def _proposals(self, batch: Batch) -> tuple[Proposals, int]:
-        """Choose whether proposals come from the prior or from a surrogate, a cheap approximation of the energy.
-
-        Returns:
-            The proposals, and the largest number of them that a sample may try.
-        """
+        """Choose between proposals from the prior and from a surrogate, and how many a sample may try."""
         # Pilot and trials belong to no sample, so they are the same in every run.
         share = acceptance(batch, self.strength, self.pilot) if self.pilot else 1.0
         if share < COMMON and batch.energy.surrogate is not None:
@@ -211,23 +186,13 @@ class SliceSampler(BatchSampler):
 
 
 class SliceInfo(NamedTuple):
-    """The outcome of a slice move.
-
-    Attributes:
-        evaluations: number of evaluations of the energy in the move for each sample, (rows,) int64.
-    """
+    """Number of evaluations of the energy in a slice move for each sample, (rows,) int64."""
 
     evaluations: Int[Tensor, " rows"]
 
 
 class SliceState(NamedTuple):
-    """The latents of samples, and their energies, before or after an elliptical slice move (`slice_step`).
-
-    Attributes:
-        z: current latents, a row for each sample.
-        energies: energy of each sample at its latent, in nats, not multiplied by the exponent β of the move. The move
-            takes these energies as they are, and does not evaluate the energy at `z` again.
-    """
+    """Latents before or after a slice move, and their energies in nats, which the move does not evaluate again."""
 
     z: Float[Tensor, "rows z_dim"]
     energies: Float[Tensor, " rows"]
@@ -239,22 +204,15 @@ def slice_step(
 ) -> tuple[SliceState, SliceInfo]:  # fmt: skip
     """Make one elliptical slice move with every sample, which leaves the density `N(z; 0, I) exp(-βE)` unchanged.
 
-    The method is that of Murray, Adams and MacKay 2010, arXiv 1001.0175, figure 2. A random ellipse through the sample
-    is chosen, and a random threshold below exp(-βE) of the sample. Random points on an arc of the ellipse are tried
-    until exp(-βE) of a point is above the threshold; the sample moves to this point. After each failure the arc shrinks
-    towards the sample.
+    The method is that of Murray, Adams and MacKay 2010, arXiv 1001.0175, figure 2. Random points on an arc of a random
+    ellipse through the sample are tried until exp(-βE) of a point is above a random threshold below that of the sample,
+    which moves there. After each failure the arc shrinks towards the sample.
 
     Args:
-        state: state of the samples.
-        energy: energy of these samples, in nats.
-        noise: random numbers of these samples for this move.
         exponents: β of each sample, (rows,), or one number for all.
         bracket: length of the arc, in radians, from which the first point is drawn. The sample is at a random point of
             this arc (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole ellipse, as in
             Murray et al.
-
-    Returns:
-        The new state, and the number of evaluations for each sample.
     """
     z, energies = state.z.clone(), state.energies.clone()
     evaluations = torch.zeros_like(energies, dtype=torch.int64)
@@ -299,17 +257,7 @@ def slice_move(
     batch: Batch, rows: Int[Tensor, " rows"], here: Int[Tensor, " rows"], exponents: Tensor | float, stream: str,
     bracket: float,
 ) -> None:  # fmt: skip
-    """Make a `slice_step` with some samples of a batch, and record latents, energies and counts in the batch.
-
-    Args:
-        batch: the batch, which is changed.
-        rows: indices of the samples in the batch.
-        here: the same indices on the CPU.
-        exponents: the exponent β for each of these samples, (rows,), or for all; the move leaves the density
-            `N(z; 0, I) exp(-βE)` unchanged.
-        stream: name of the random numbers of the move, unique in the run.
-        bracket: length of the arc from which the first point is drawn, in radians.
-    """
+    """Make a `slice_step` with the samples `rows` (`here` on the CPU) of a batch, and record the result there."""
     energy, noise = batch.energy.part(rows), StepNoise(batch.noise, batch.z, here, stream)
     state = SliceState(batch.z[rows], batch.energies[rows])
     state, info = slice_step(state, energy, noise, exponents=exponents, bracket=bracket)
@@ -321,10 +269,7 @@ class AnnealingState(NamedTuple):
     """State of samples that are annealed, with a row for each sample.
 
     Attributes:
-        z: current latents.
-        energies: energy at z, in nats.
-        beta: exponent β of the next stage, above 0 and at most the strength λ. The moves of this stage leave the
-            density `N(z; 0, I) exp(-βE)` unchanged, where E is the energy.
+        beta: exponent β of the next stage, whose moves leave `N(z; 0, I) exp(-βE)` unchanged; above 0 and at most λ.
         log_weight: logarithm of the importance weight of each sample, in nats.
     """
 
@@ -335,12 +280,7 @@ class AnnealingState(NamedTuple):
 
 
 class AnnealingInfo(NamedTuple):
-    """The outcome of a stage of annealing, for each sample.
-
-    Attributes:
-        last: whether the exponent of the stage was the strength λ, so that annealing of the sample has ended.
-        evaluations: number of evaluations of the energy in the stage, int64.
-    """
+    """Outcome of a stage, for each sample: whether it was the `last`, at β = λ, and its number of evaluations."""
 
     last: Bool[Tensor, " rows"]
     evaluations: Int[Tensor, " rows"]
@@ -351,17 +291,9 @@ def annealing_stage(
 ) -> tuple[AnnealingState, AnnealingInfo]:
     """Make the slice moves of one stage of annealing with every sample, and then raise its exponent β.
 
-    β is multiplied by the factor `growth`, but becomes at most λ, and the weight of the sample changes accordingly. A
-    sample whose β is λ already makes two more moves, and keeps β and weight.
-
-    Args:
-        state: state of the samples.
-        energy: energy of these samples, in nats.
-        noise: random numbers of these samples for this stage.
-        settings: settings of the sampler. Only `strength` (λ), `growth`, `moves` and `bracket` are used.
-
-    Returns:
-        The new state, and for each sample whether it has ended, and its number of evaluations.
+    β is multiplied by `growth`, but becomes at most λ, and the weight of the sample changes accordingly. A sample whose
+    β is λ already makes two more moves, and keeps β and weight. Of `settings`, `strength` (λ), `growth`, `moves` and
+    `bracket` are used.
     """
     last, evaluations = state.beta >= settings.strength, torch.zeros_like(state.beta, dtype=torch.int64)
     z, energies = state.z, state.energies

@@ -1,12 +1,10 @@
 """Proposals for the posterior of a rare query, by sequential Monte Carlo on a cheap approximation of the energy.
 
 The approximation E_s(v), called surrogate, depends only on v, the coordinates of z along a few directions. Draws from
-`N(v; 0, I) exp(-λ E_s(v))`, called particles, are made by sequential Monte Carlo (Del Moral, Doucet and Jasra 2006).
-The particles are the same in every run; 2048 (`SAMPLES_OF_A_SET`) successive samples of a run use the same set of them.
-
-To make a proposal for a sample, a particle is moved by random numbers of the sample, and all other coordinates of z are
-drawn from the prior. Proposals have the weights `exp(-λ E(z)) / exp(-λ E_s(v))`. By these weights, rejection and
-importance sampling follow the posterior of the energy E, even if the surrogate is wrong.
+`N(v; 0, I) exp(-λ E_s(v))`, called particles, are made by sequential Monte Carlo (Del Moral, Doucet and Jasra 2006). A
+proposal for a sample is a particle, moved by random numbers of the sample, with all other coordinates of z from the
+prior. With the weights `exp(-λ E(z)) / exp(-λ E_s(v))`, rejection follows the posterior of E even if the surrogate is
+wrong.
 """
 
 from __future__ import annotations
@@ -26,72 +24,52 @@ from energyql.numerics.shapes import Float
 from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples, evaluate_points
 
 ANCESTORS = 4096
-"""Number of particles that are chosen and moved in a stage of sequential Monte Carlo. The particles after each of
-several moves, together, are the particles of the next stage (Dau and Chopin 2022, "Waste-free sequential Monte Carlo",
-arXiv 2011.02328)."""
+"""Number of particles that are chosen and moved in a stage; those after each move, together, are the next particles
+(Dau and Chopin 2022, "Waste-free sequential Monte Carlo", arXiv 2011.02328)."""
 FIRST_PARTICLES = 131_072
-"""Number of particles of the first stage of sequential Monte Carlo; they are draws from the prior."""
+"""Number of particles of the first stage; they are draws from the prior."""
 LEAST_EFFECTIVE = 0.5
-"""The exponent of each stage after the first is the largest at which the effective number of particles, computed from
-their weights, is at least `LEAST_EFFECTIVE` times the number of particles."""
+"""Least effective number of particles, as a fraction of all, after a rise of the exponent in a stage but the first."""
 ANGLES = (0.9, 0.5, 0.3)
-"""Angles a of the moves of a particle, in radians: v becomes v cos a + d sin a, where d is a draw from the prior."""
+"""Angles a of the moves of a particle, v cos a + d sin a, in radians; a sweep has one move at each."""
 OWN_SWEEPS = 4
-"""Number of sweeps by which a particle is moved before it is proposed to a sample. A sweep has one move at each of the
-angles `ANGLES`."""
+"""Number of sweeps by which a particle is moved before it is proposed to a sample."""
 FEW_SWEEPS = 1
-"""Number of sweeps by which a particle is moved before it is proposed to a sample, if the surrogate (the cheap
-approximation of the energy) is not good enough for rejection. Then a descent follows anyway."""
+"""The same for a surrogate that is not good enough for rejection, so that a descent follows anyway."""
 SAMPLES_OF_A_SET = 2048
-"""Number of successive samples of a run that use the same set of particles. A set is worth some thousands of
-independent draws; many more samples from one set would not follow the posterior more closely."""
+"""Number of successive samples of a run that use the same set of particles."""
 SETS = 1 << 32
 """Number of different sets of particles; after so many sets, samples use the first sets again."""
 SWEEPS = 3
-"""Number of sweeps in a stage of sequential Monte Carlo. A sweep has one move at each angle of `ANGLES`."""
+"""Number of sweeps in a stage."""
 MOST_STAGES = 100
-"""Largest number of stages of sequential Monte Carlo before the last one, in which the exponent becomes 1."""
+"""Largest number of stages before the last one, in which the exponent becomes 1."""
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
-"""`TRIALS` proposals, which belong to no sample, are made to assess a surrogate. If at least the share `PROMISING` of
-them satisfies the query, `MORE_TRIALS` follow, because a few hundred do not show how large the largest weights are."""
+"""A surrogate is assessed by `TRIALS` proposals, and by `MORE_TRIALS` more if the share `PROMISING` of them satisfies
+the query, to see how large the largest weights are."""
 FORGONE, MOST_COST = 0.01, 16.0
-"""Weights of proposals are cut off at a ceiling, by which a part of the posterior's mass is lost. The ceiling is chosen
-so that at most the share `FORGONE` is lost, or, if this needs more than `MOST_COST` proposals for a sample on average,
-so that this many suffice."""
+"""The ceiling at which weights are cut off is chosen so that the share `FORGONE` of the posterior's mass is lost, or
+more, if a sample would need more than `MOST_COST` proposals on average."""
 MOST_LOST = 0.5
-"""If a larger share of the posterior's mass would be lost by the ceiling of weights, proposals of the surrogate are not
-used for exact draws; see `SurrogateProposals.trusted`."""
+"""Largest lost share of the posterior's mass with which proposals of the surrogate are used for exact draws."""
 TEMPERS = (0.25, 0.5)
-"""Factors by which λ is multiplied for the surrogate. They are tried in order, until trial proposals satisfy the query
-often enough (`PROMISING`), and at most the share `FORGONE` of the posterior's mass is lost. With a small factor, more
-proposals are drawn where the surrogate's energy is wrongly high, but fewer proposals satisfy the query."""
+"""Factors of λ for the surrogate, tried in order until trials satisfy the query often enough (`PROMISING`) and little
+mass is lost (`FORGONE`). A small factor finds more where the surrogate's energy is wrongly high, but satisfies less
+often."""
 
 
 class Particles(NamedTuple):
-    """Draws of equal weight from `N(v; 0, I) exp(-λ E_s(v))`.
-
-    E_s is a surrogate, a cheap approximation of an energy, λ is the strength by which it is multiplied, and v are the
-    coordinates of z on which E_s depends.
-
-    Attributes:
-        v: the draws.
-        energies: λ E_s of each draw, in nats.
-    """
+    """Draws v of equal weight from `N(v; 0, I) exp(-λ E_s(v))`, and λ E_s of each, in nats; E_s is a surrogate."""
 
     v: Float[Tensor, "particles r"]
     energies: Float[Tensor, " particles"]
 
     def moves(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Iterator[Particles]:
-        """Move all particles several times, once at each angle of `ANGLES`, and yield them after every move.
+        """Move all particles once at each angle of `ANGLES`, and yield them after every move.
 
-        The moves are Metropolis moves, which leave `N(v; 0, I) exp(-energy(v))` unchanged. The proposals of the moves
-        leave the prior unchanged (Neal 1998, "Regression and classification using Gaussian process priors", equation
-        15).
-
-        Args:
-            energy: function from v to energies, in nats; its values at the particles are the attribute `energies`.
-            draws: random numbers from N(0, 1), (particles, `draws_of_a_move(r)`), where r is the number of coordinates
-                in v.
+        The Metropolis moves leave `N(v; 0, I) exp(-energy(v))` unchanged, and their proposals the prior (Neal 1998,
+        "Regression and classification using Gaussian process priors", equation 15). `draws` are from N(0, 1),
+        (particles, `draws_of_a_move(r)`).
         """
         v, energies = self.v, self.energies
         directions, chances = draws.split([len(ANGLES) * v.shape[1], len(ANGLES)], 1)
@@ -104,15 +82,7 @@ class Particles(NamedTuple):
             yield Particles(v, energies)
 
     def moved(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Particles:
-        """Return the particles after several sweeps of Metropolis moves. A sweep has one move for each of `ANGLES`.
-
-        A move at the angle a proposes cos(a) v + sin(a) n for each particle, with n from N(0, I).
-
-        Args:
-            energy: function from v to energies, in nats; its values at the particles are the attribute `energies`.
-            draws: random numbers from N(0, 1) for all sweeps side by side, (particles, sweeps * `draws_of_a_move(r)`),
-                where r is the number of coordinates in v.
-        """
+        """Return the particles after several sweeps of `moves`, whose `draws` are side by side."""
         state = self
         for some in draws.split(draws_of_a_move(self.v.shape[1]), 1):
             *_, state = state.moves(energy, some)
@@ -120,10 +90,7 @@ class Particles(NamedTuple):
 
 
 def draws_of_a_move(r: int) -> int:
-    """Return how many random numbers a call of `Particles.moves` uses for each particle.
-
-    `r` is the number of coordinates of a particle.
-    """
+    """Number of random numbers that `Particles.moves` uses for each particle of `r` coordinates."""
     return len(ANGLES) * (r + 1)
 
 
@@ -138,15 +105,12 @@ def anneal_particles(
     Args:
         particles: draws of equal weight from this density; their `energies` are E(v), in nats.
         exponent: exponent before the stage, at least 0 and below 1.
-        energy: function from v, (particles, r), to E(v), in nats.
-        draws: for each sweep (one move at each angle of `ANGLES`), random numbers from N(0, 1), (`ANCESTORS`,
-            `draws_of_a_move(r)`), where `ANCESTORS` is the number of particles that are chosen and moved.
-        effective: the new exponent is the largest at which the effective number of particles, computed from their
-            weights, is at least this; with 0, the new exponent is 1.
+        draws: for each sweep (one move at each angle), draws from N(0, 1), (4096, 3 (r + 1)).
+        effective: least effective number of particles at the new exponent; with 0, this becomes 1.
 
     Returns:
-        Draws of equal weight from the density at the new exponent, those after all moves together; the new exponent, at
-        most 1; and the change of the logarithm of the density's integral over v.
+        Draws of equal weight from the density at the new exponent, this exponent (at most 1), and the rise of the
+        logarithm of the density's integral.
     """
     energies = particles.energies.cpu().double()
     risen = _exponent(energies, exponent, effective)
@@ -169,17 +133,9 @@ def anneal_particles(
 def particles_of(
     surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype, number: int = 0
 ) -> tuple[Particles, float]:
-    """Make a set of particles: draws from `N(v; 0, I) exp(-λ E_s(v))`, which are the same in every run.
+    """Make a set of particles, the same in every run, and estimate log ∫ N(v; 0, I) exp(-λ E_s(v)) dv, in nats.
 
-    Args:
-        surrogate: the energy E_s, a cheap approximation of an energy.
-        strength: λ, which multiplies E_s.
-        dtype: dtype of the particles.
-        number: number of the set, from 0 on; sets of different numbers are independent.
-
-    Returns:
-        The particles, and an estimate of log ∫ N(v; 0, I) exp(-λ E_s(v)) dv, in nats. For λ = 1, this approximates
-        log P(query).
+    For λ = 1, this approximates log P(query). Sets of different `number` are independent.
     """
     basis = surrogate.basis
     r = len(basis)
@@ -201,15 +157,7 @@ def particles_of(
 
 
 def _exponent(energies: Float[Tensor, " particles"], reached: float, least: float) -> float:
-    """Return the largest exponent, at most 1, at which the effective number of particles is at least `least`.
-
-    The density of the particles is the prior times exp(-exponent * energy). Each stage raises the exponent.
-
-    Args:
-        energies: energies of the particles, in nats.
-        reached: the present exponent, at which all particles have equal weights.
-        least: least effective number, computed from the weights exp((reached - exponent) * energies).
-    """
+    """Largest exponent, at most 1, with an effective number of `least`, if weights are equal at `reached`."""
 
     def enough(exponent: float) -> bool:
         return effective_samples((reached - exponent) * energies) >= least
@@ -224,17 +172,7 @@ def _exponent(energies: Float[Tensor, " particles"], reached: float, least: floa
 
 
 class _Quality(NamedTuple):
-    """Estimates, from trial proposals, of how good proposals by a surrogate are.
-
-    Attributes:
-        strength: λ, the factor by which the surrogate's energy is multiplied.
-        satisfied: mean of exp(-λE) over the trials, by the true energy E.
-        lost: share of the posterior's mass that is lost if weights above a ceiling count as the ceiling. The ceiling is
-            chosen so that little is lost and few proposals are needed.
-        ceiling: logarithm of this ceiling; a proposal with a weight of at least the ceiling is always accepted. But if
-            `lost` is above 0.5 (`MOST_LOST`), it is the logarithm of the largest weight of the trials.
-        cost: expected number of proposals until one is accepted.
-    """
+    """Estimates, from trial proposals, of how good proposals by a surrogate are; see `SurrogateProposals`."""
 
     strength: float
     satisfied: float
@@ -244,13 +182,7 @@ class _Quality(NamedTuple):
 
     @classmethod
     def of(cls, strength: float, log_weights: Float[Tensor, " trials"], probabilities: Tensor) -> _Quality:
-        """Choose the ceiling of weights, and return all estimates.
-
-        Args:
-            strength: λ, the factor by which the surrogate's energy is multiplied.
-            log_weights: logarithms of the weights of the trial proposals.
-            probabilities: exp(-λE) of each trial proposal, by the true energy E.
-        """
+        """Choose the ceiling of weights by `FORGONE` and `MOST_COST`, and estimate the rest."""
         largest = log_weights.max().nan_to_num(neginf=0.0)
         weights = (log_weights - largest).exp().sort().values
         below = torch.minimum(weights, weights[:, None]).mean(1)  # mass below the ceiling, for each weight as ceiling
@@ -265,21 +197,15 @@ class _Quality(NamedTuple):
 
 
 class SurrogateProposals:
-    """Proposals for rejection that are drawn from the posterior of a surrogate, a cheap approximation of an energy.
-
-    When an object is made, some trial proposals, which belong to no sample, are evaluated to estimate its attributes.
-
-    Args:
-        batch: a batch whose energy has a surrogate.
-        strength: strength λ of the posterior that rejection draws from.
+    """Proposals for rejection from the posterior of a surrogate, assessed by trial proposals that belong to no sample.
 
     Attributes:
-        ceiling: logarithm of a weight; proposals of this weight or more are always accepted. See `Proposals`.
+        ceiling: logarithm of the weight from which proposals are always accepted; see `Proposals`.
         satisfied: mean of exp(-λE) over the trials, about the share of proposals that satisfy the query.
-        lost: share of the posterior's mass that is lost because weights above the ceiling count as the ceiling. A
-            lower ceiling needs fewer proposals, but loses more.
-        trusted: whether `lost` is at most 0.5 (`MOST_LOST`). Only then accepted proposals are nearly draws from the
-            posterior. If it is false, `ceiling` is the logarithm of the largest weight of the trials instead.
+        lost: share of the posterior's mass that is lost because weights above the ceiling count as the ceiling. A lower
+            ceiling needs fewer proposals, but loses more.
+        trusted: whether `lost` is at most 0.5, so that accepted proposals are nearly draws from the posterior; if not,
+            the ceiling is the largest weight of the trials.
         cost: expected number of proposals until one is accepted.
     """
 
@@ -303,16 +229,7 @@ class SurrogateProposals:
         self._sweeps = OWN_SWEEPS if self.trusted else FEW_SWEEPS
 
     def _try(self, batch: Batch, strength: float, count: int, stream: str) -> tuple[Tensor, Tensor]:
-        """Draw trial proposals, which belong to no sample, and return log-weights and exp(-λE), both (count,) float64.
-
-        E is the energy of the batch, and λ the strength by which it is multiplied.
-
-        Args:
-            batch: the batch, whose energy is evaluated.
-            strength: λ, which multiplies the energy.
-            count: number of trial proposals.
-            stream: name of the random numbers of these proposals.
-        """
+        """Draw trial proposals that belong to no sample; return log-weights and exp(-λE), both (count,) float64."""
         trials = Batch.start(batch.energy, batch.z.new_zeros(count, batch.z.shape[1]), RandomStreams().part(stream))
         z, ratios = self.draw(trials, torch.arange(count), torch.zeros(count, 1, dtype=torch.int64), 1)
         energies = strength * evaluate_points(batch.energy, z, torch.full_like(trials.rows, -batch.noise.start))
@@ -320,24 +237,11 @@ class SurrogateProposals:
         return log_weights[:, 0].double(), probabilities[:, 0].double()
 
     def _energy(self, v: Tensor) -> Tensor:
-        """Return λ E_s(v), where E_s is the surrogate and λ its strength.
-
-        Row i of the result depends only on row i of v, to the last bit, so that samples do not depend on their batch.
-        """
+        """λ E_s(v); row i depends only on row i of v, to the last bit, so that samples do not depend on their batch."""
         return in_batches(lambda part: (self._strength * self._surrogate(part),), v, few_sizes(len(v)))[0]
 
     def _starts(self, first: int, rows: Tensor, place: Tensor) -> tuple[Particles, Tensor]:
-        """Choose a particle for each proposal, from the set of particles that the sample of the proposal uses.
-
-        Args:
-            first: index in the run of the first sample of the batch.
-            rows: for each proposal, the row of its sample in the batch, ascending, on the CPU.
-            place: for each proposal, a draw from N(0, 1), which determines the particle in the set.
-
-        Returns:
-            The particles, one for each proposal; and for each proposal the log-integral that `particles_of` returns for
-            the set of its particle, (rows,).
-        """
+        """Choose a particle for each proposal by `place`, from N(0, 1); also return its set's log-integral."""
         before, inside = divmod(first, SAMPLES_OF_A_SET)
         numbers, sizes = torch.unique_consecutive((inside + rows) // SAMPLES_OF_A_SET, return_counts=True)
         v, energies, masses = list[Tensor](), list[Tensor](), list[float]()
@@ -351,10 +255,7 @@ class SurrogateProposals:
         return Particles(torch.cat(v), torch.cat(energies)), each
 
     def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
-        """Return some proposals for some samples, and log(prior density / density of proposals) at each proposal.
-
-        The arguments are explained in `Proposals.draw`: indices of samples, and numbers of their proposals.
-        """
+        """See `Proposals.draw`."""
         z_dim, r = batch.z.shape[1], len(self._surrogate.basis)
         widths = [z_dim, 1, self._sweeps * draws_of_a_move(r)]
         like = batch.z.new_empty(1).expand(len(batch.z), sum(widths))

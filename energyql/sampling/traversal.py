@@ -17,11 +17,10 @@ MOST_STEPS = 64
 def interpolate(
     start: Float[Tensor, "batch z_dim"], end: Float[Tensor, "batch z_dim"], times: list[float]
 ) -> Float[Tensor, "batch times z_dim"]:
-    """Return latents on the way from `start` to `end`, at `times`: 0 is `start`, 1 is `end`.
+    """Interpolate between latents along a great arc (Shoemake 1985), with lengths that change linearly.
 
-    The direction of the latent moves along a great arc (Shoemake 1985), and its length changes linearly. A straight
-    line would pass through latents that are much shorter than samples of the prior. A straight line is used only if the
-    directions of start and end are equal or opposite, or the length of start or end is 0.
+    A straight line, used only if directions are equal or opposite or a length is 0, would pass through latents that are
+    much shorter than samples of the prior. At the time 0 the result is `start`, at 1 `end`.
     """
     first, last = start.double(), end.double()
     lengths = first.norm(dim=1, keepdim=True), last.norm(dim=1, keepdim=True)
@@ -41,20 +40,10 @@ def interpolate(
 def vary(
     latents: Float[Tensor, "given z_dim"], count: int, amount: float, seed: int
 ) -> tuple[Float[Tensor, "count z_dim"], Float[Tensor, "count given"]]:
-    """Return variations of latents: random latents near one latent, or between several.
+    """Draw random latents near one latent, or between several; also return the weights of `latents` in each.
 
-    For each variation, a mean of `latents` is taken, with random weights that sum to 1. The mean is scaled to the
-    weighted mean of the lengths of `latents`. Then the mean is moved along the great arc towards a new sample of the
-    prior. With an `amount` of 0 the mean stays, with an `amount` of 1 it becomes the new sample.
-
-    Args:
-        latents: at least one latent to vary.
-        count: number of variations to return.
-        amount: how far the mean moves along the arc, from 0 to 1.
-        seed: seed of the random weights and of the samples of the prior.
-
-    Returns:
-        The variations, and for each variation the weights of `latents` in its mean.
+    A mean of `latents` with random weights, scaled to the weighted mean of their lengths, is moved along the great arc
+    towards a new sample of the prior by `amount`: at 0 it stays, at 1 it becomes the new sample.
     """
     numbers = normals(seed, 0, count, len(latents), stream="mixture").to(latents).square()
     weights = numbers / numbers.sum(1, keepdim=True)
@@ -66,22 +55,14 @@ def vary(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """A sampler that returns existing latents, without a computation, for code that takes latents only from a sampler.
-
-    Attributes:
-        latents: the latents; sample i of the run is row i.
-    """
+    """A sampler that returns existing latents (row i for sample i of the run), for code that takes only samplers."""
 
     latents: Float[Tensor, "batch z_dim"] = field(repr=False)
 
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Return the rows of `latents` for the samples of a batch, all with `Status.OK`.
-
-        `noise` says which samples of the run are in the batch. Of `z0`, only length, dtype and device are used;
-        `energy` and `progress` are ignored.
-        """
+        """Return the `latents` of the samples that `noise` names, with `Status.OK`; values of `z0` do not matter."""
         rows = noise.start + noise.offsets(torch.arange(len(z0)))
         none = torch.zeros(len(z0), dtype=torch.int64)
         return SampleResult(self.latents[rows.to(self.latents.device)].to(z0), none + Status.OK, none, none)
