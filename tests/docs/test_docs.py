@@ -88,6 +88,11 @@ def test_links_and_pictures_exist(page: Path) -> None:
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
+def test_no_block_of_a_measurement_is_run() -> None:
+    for page in (DOCS / "measurements").glob("*.md"):
+        assert all(block.left_out for block in blocks(page) if block.language in {"python", "sh"}), page
+
+
 def test_examples_are_all_shown() -> None:
     shown = re.findall(
         r"^```\{literalinclude\} (\S+)", (DOCS / "examples.md").read_text(encoding="utf-8"), re.MULTILINE

@@ -25,6 +25,10 @@ def test_two_commands_do_all_the_set_up():
     assert lines.index(install) < lines.index(test)
 
 
+def test_it_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 130
+
+
 def test_the_main_job_draws_a_labelled_grid(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = shlex.split(texts(README, "sh")[0].split("&& energyql ")[1])

@@ -51,7 +51,7 @@ def test_notebooks_are_shown_with_their_outputs(site: Path, name: str) -> None:
 def test_the_search_finds_words_on_pages_from_disk(chromium: Any, site: Path) -> None:
     with visiting(chromium, site.as_uri(), ready="article", folder="docs") as visitor:
         for start, words, title in (
-            ("index.html", "oneDNN", "Performance"),
+            ("index.html", "oneDNN", "Speed and memory"),
             ("about/changes.html", "until_satisfied", "energyql.until_satisfied"),
             ("notebooks/first-pictures.html", "balanced data set", "From a query to a balanced data set"),
         ):
