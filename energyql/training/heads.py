@@ -76,15 +76,10 @@ def attribute_loss(
 
 
 def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates: int = 81) -> tuple[float, float]:
-    """Return the number by which logits are divided for the lowest loss, and this loss, in nats.
+    """Temperature scaling (Guo et al. 2017, arXiv 1706.04599): the divisor of logits with the least loss, and the loss.
 
-    The method is temperature scaling (Guo et al. 2017, arXiv 1706.04599).
-
-    Args:
-        outputs: logits, (batch, outputs); the predicted means for a continuous attribute, whose divisor is always 1.
-        labels: 0 or 1, class indices, or numbers, (batch,); NaN where missing.
-        spec: the attribute.
-        candidates: number of divisors that are tried, from 0.1 to 10, evenly spread on a logarithmic scale.
+    The outputs of a continuous attribute are its means, whose divisor is 1. `candidates` divisors from 0.1 to 10 are
+    tried, on a logarithmic scale.
     """
     if KINDS[spec.kind].numeric:
         return 1.0, attribute_loss(outputs, labels, spec).item()
@@ -318,11 +313,7 @@ class _Fit:
 
     @torch.no_grad()
     def held_out(self, state: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Return outputs and labels of each head for the held-out latents, as tensors on the CPU.
-
-        `state` has the parameters of the heads by name. If classes have weights in the loss, their effect on the
-        logits, a shift, is subtracted.
-        """
+        """Outputs and labels of each head for the held-out latents; logits without the shift by class weights."""
         parts, labels = self.predict(self.x[self.split :], state), self.targets[self.split :].unbind(1)
         outputs = [part - shift for part, shift in zip(parts, self.shifts, strict=True)]
         moved = to_cpu([*outputs, *labels])

@@ -145,7 +145,8 @@ def train_judge(
             (`module:function` or a plugin).
         settings: settings of the fit of the judge.
         command: the command that messages propose to continue an interrupted training; by default this call.
-        generator, allow_plugins, device, progress: see `train_attributes`.
+        device: where pictures are drawn and the judge is trained.
+        generator, allow_plugins, progress: see `train_attributes`.
 
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
