@@ -22,10 +22,7 @@ WARM_UP = 0.1
 
 
 def learning_rate(done: float) -> float:
-    """Return the learning rate, as a share of its highest value, when a fraction `done` of the fit is done.
-
-    The rate rises linearly from 0.04 to 1, then falls along a cosine to 0.
-    """
+    """Learning rate as a share of its highest, by the fraction done: a warm-up from 0.04 to 1, then a cosine to 0."""
     if done < WARM_UP:
         return 0.04 + 0.96 * done / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
@@ -48,10 +45,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tens
 
 
 def digest(settings: object, *tensors: Tensor) -> str:
-    """Return a SHA-256, as text, of the settings and tensors on which the result of a step of a training depends.
-
-    If two digests are equal, the results are equal too. `settings` is anything whose `repr` tells its value.
-    """
+    """SHA-256 of all on which the result of a step of a training depends; `settings` is known by its `repr`."""
     identity = hashlib.sha256(repr(settings).encode())
     for tensor in tensors:
         identity.update(repr((tuple(tensor.shape), tensor.dtype)).encode())

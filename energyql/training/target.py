@@ -315,15 +315,7 @@ def _folder(model: object, out: str | Path | None) -> Path:
 
 
 def call_text(function: str, model: object, out: str | Path | None) -> str:
-    """Return the text of a call in Python, for a message that proposes to repeat the call.
-
-    For example "train_attributes('faces', ..., out='mine') with the same arguments".
-
-    Args:
-        function: name of the function.
-        model: its first argument.
-        out: its argument `out`; left out of the text if it is `None`.
-    """
+    """Text of a Python call, such as "train_attributes('faces', ..., out='mine') with the same arguments"."""
     name = repr(str(model)) if isinstance(model, str | Path) else f"a {type(model).__name__}"
     return f"{function}({name}, ...{'' if out is None else f', out={str(out)!r}'}) with the same arguments"
 
@@ -382,11 +374,7 @@ def open_source(source: Source) -> Target:
 
 
 def is_generator_name(model: str) -> bool:
-    """Return whether `model` is the name of a generator's code: "module:factory", or the name of an installed plugin.
-
-    A name with a colon does not count if it is the path of a file or folder. A name without a colon does not count if
-    it is the path of a file or of a pipeline, or the name of a packaged model.
-    """
+    """Whether `model` names a generator's code, "module:factory" or a plugin; files and packaged models come first."""
     taken = Path(model).exists() if ":" in model else is_foreign(model) or model in packaged_models()
     return not taken and is_plugin(model, GENERATORS)
 

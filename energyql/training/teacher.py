@@ -217,11 +217,7 @@ def _drawn_labels(
 
 
 def _draw_labels(logits: Float[Tensor, "count outputs"], random: torch.Generator) -> Float[Tensor, " n"]:
-    """Draw `DRAWS` random labels for each row of logits, (DRAWS * count,).
-
-    A row is one logit of yes, with labels 0 and 1; or a logit for each class, with class indices as labels. The labels
-    of row i are at `i`, `i + count` and so on.
-    """
+    """Draw `DRAWS` labels for each row of logits (of yes, or of classes); row i has those at `i + k * count`."""
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     below = logits.softmax(1).cumsum(1)[:, :-1]
