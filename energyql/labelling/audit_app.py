@@ -86,10 +86,7 @@ def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
 
     @app.delete("/api/answers")
     async def undo() -> AuditState:
-        """Remove the answers about the picture that was answered last, and return the new state of the audit.
-
-        The page then shows this picture again.
-        """
+        """Remove the answers about the last picture, which the page then shows again, and return the new state."""
         session.undo()
         return state()
 

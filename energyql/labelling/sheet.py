@@ -76,9 +76,7 @@ class LabelSheet:
         return cls(path, folder, table.vocabulary)
 
     def rows(self) -> dict[int, Cells]:
-        """Return the labels in the file, in the order of its rows: number of a picture -> labels of the picture.
-
-        The picture that was labelled last is the last row. The result is empty if there is no file yet.
+        """Return picture -> its labels, in the order of the file: the picture that was labelled last is the last.
 
         Raises:
             DataError: somebody has changed the file: its attributes differ, or a row has no number of a picture.

@@ -97,12 +97,7 @@ def fit_bank(
 
 
 def with_labels(specs: Vocabulary, labels: Mapping[str, Tensor], split: int) -> Vocabulary:
-    """Attributes with enough labels for a head, see `check_labels`.
-
-    Args:
-        labels: attribute -> (n,): 0/1, class index or number; NaN where missing.
-        split: heads learn from the first `split` labels; the other labels are held out.
-    """
+    """Attributes for which a head can be fitted to the labels, see `check_labels`."""
     usable = []
     for name, spec in specs.items():
         with suppress(DataError):
@@ -117,12 +112,7 @@ def fit_heads(
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:  # fmt: skip
     """Run `train_heads` on the device of a training, and return the heads on the CPU.
 
-    Args:
-        labels: attribute -> (n,): 0/1, class index or number; NaN where missing.
-        held_out: number or share of the last latents that stop and calibrate the heads.
-        stage: name of the fit in reports of progress.
-        checkpoint: file for the state of the fit.
-        seed: is added to the seed of the samples.
+    The seed is that of the samples plus `seed`; `stage` is the name of the fit in reports of progress.
     """
     device = task.prior.device
     bank, fits = train_heads(
@@ -179,8 +169,8 @@ def fit_second(
     """Fit a second head to each attribute: where it disagrees with the first, predictions are doubtful.
 
     Two heads that learn from almost the same samples make the same errors. So second heads learn from only the last
-    half of the samples, which includes the report's, unseen by the first heads. Of the teacher's pictures they use
-    every second one. They take half the steps. Attributes with too few labels in that half have no second head.
+    half of the samples, which includes the report's, unseen by the first heads; and from every second picture of the
+    teacher. They take half the steps. Attributes with too few labels in that half have no second head.
 
     Args:
         latents: (n, latent_dim), all labelled latents.

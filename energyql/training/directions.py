@@ -48,8 +48,8 @@ PICTURES, SIDE = 2048, 16
 LEAST_VARIANCE = 1e-4
 """A principal component of w counts as constant if its variance is below this share of the largest."""
 NOISE = 1.1
-"""Principal components of w are arbitrary where the ratio of its largest to its smallest variance is below this
-multiple of that of isotropic noise."""
+"""Principal components are arbitrary if all have nearly the same variance: limit of the ratio of the largest to the
+smallest, as a multiple of that of isotropic noise."""
 
 _Components = tuple[Float[Tensor, "count components"], Float[Tensor, " count"]]
 """Unit vectors in whitened coordinates (`_Whitened`), and the share (0 to 1) of each, see `find_directions`."""
@@ -175,7 +175,7 @@ class _Whitened:
 
     Attributes:
         samples: prior samples in these coordinates, (n, components).
-        variances: of the principal components of w that are not constant, (components,), descending.
+        variances: variances of the principal components of w that are not constant, (components,), descending.
         axes: unit vectors of these components, (w_dim, components).
     """
 
@@ -314,7 +314,7 @@ class Directions:
         titles: the index of each direction, such as "0"; or the name of its goal.
         layers: layers of the generator in which pictures are moved; `None` for all.
         truncation: range (low, high) of psi of the prior samples.
-        condition: of the prior samples, or "random"; `None` for a generator without classes.
+        condition: condition of the prior samples, or "random"; `None` for a generator without classes.
         generator: fingerprint of the generator; "" for one that is no torch module.
 
     Raises:

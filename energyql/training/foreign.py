@@ -65,8 +65,8 @@ def add_heads(
         space: the latent that the heads read: "w", "z", "direction" (z scaled to unit second moment) or "features"
             (numbers that the generator computes from z for heads).
         truncation: range (low, high) of psi in which the heads are valid.
-        condition: for which the heads are valid: a class, as many numbers as there are classes, or "random" for every
-            class; by default that of the heads in the folder.
+        condition: condition for which the heads are valid: a class, as many numbers as there are classes, or "random"
+            for every class; by default that of the heads in the folder.
         replace: whether new heads may replace old heads of the same attributes.
         model, generator, allow_plugins: see `train_attributes`.
 
@@ -139,7 +139,7 @@ def import_boundary(
         path: a `.npy` file of shape (1, latent_dim) or (latent_dim,).
         spec: the yes/no attribute that the boundary separates.
         latents: labelled latents in the space of the boundary, (n, latent_dim).
-        labels: of `latents`, (n,): 0 or 1, NaN where missing.
+        labels: labels of the latents, (n,): 0 or 1, NaN where missing.
 
     Raises:
         ModelError: the file is missing, damaged or no such array; `spec` is no yes/no attribute; the latents are not

@@ -32,13 +32,12 @@ from energyql.training.steps import learning_rate
 Goal = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(pictures before a move of w, after it, alpha (batch,) from -1 to 1) -> squared error of the change, (batch,)."""
 SIDE = 64
-"""Pictures are compared with an edit at this side in pixels: on larger ones, edges that move a little do not
-overlap."""
+"""Side, in pixels, at which pictures are compared with edits: on larger ones, moved edges do not overlap."""
 ZOOM, SHIFT, TURN, LIGHT = 2**0.5, 0.125, 0.35, 0.5
 """Edits at alpha = 1: factor of zoom and contrast, share of the side, angle (radians, counterclockwise), added light
 (pixels are in [-1, 1])."""
 STEPS, BATCH, RATE = 64, 4, 0.1
-"""Of Adam: steps, samples in a step, and largest learning rate in standard deviations of w under the prior."""
+"""Adam: steps, samples in a step, and largest learning rate, in standard deviations of w under the prior."""
 MOMENTUM, SMOOTHING = 0.9, 0.999
 """Decay rates of Adam's two moments. The second is of the whole gradient, not of each number, so that a direction does
 not move w where pictures would not change."""

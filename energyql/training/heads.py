@@ -31,7 +31,7 @@ class HeadFit:
 
     Attributes:
         temperature: divisor of the logits; 1 for a continuous attribute.
-        steps: after which the held-out loss was lowest; all steps if there is no early stopping.
+        steps: number of steps after which the held-out loss was lowest, or of all steps if there is no early stopping.
     """
 
     temperature: float
@@ -178,7 +178,7 @@ def train_heads(
         latents: (n, latent_dim): w if `fitted.space` is "w", features if it is "features", else z.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         held_out: number (int) or share (float) of the last latents, for early stopping and calibration.
-        seed: of all random numbers; no global random state is read or changed.
+        seed: seed of all random numbers; no global random state is read or changed.
         fitted: conditions of the training, which the bank records.
         checkpoint: file for the state of the fit, from which a call with the same data and settings continues.
 

@@ -64,8 +64,8 @@ MOST_PICTURES = 5_000
 MOST_HELD_OUT = 5_000
 """Most labelled samples that are stored with a verifier."""
 PROPOSED = 0.2
-"""Share of the pictures for a labelling function that a sampler draws for random queries: judge and verifier will have
-to decide on pictures that a sampler draws."""
+"""If a function labels, a sampler draws this share of the pictures for random queries, as it draws those to be
+judged."""
 NETWORKS = 4
 """Number of networks of a verifier that learns from a table of labels."""
 BY_FUNCTION = 2
@@ -77,7 +77,7 @@ FEW = 1_000
 FRESH = 256
 """Fewest pictures without labels that a verifier reads after its training."""
 VERIFIER_SEED = 16
-"""Is added to the seed of the judge's fit to get that of the verifier's; no other fit adds it."""
+"""Offset of the seed of the verifier's fit from that of the judge's; no other fit has this offset."""
 TRAIN: Final = "train"
 """Value of the argument `judge` with which a new judge is trained."""
 
@@ -93,7 +93,7 @@ class TrainedJudge:
         unmeasured: why a given judge was not measured, such as "it gave the labels itself"; else "".
         verifier: decides which pictures are kept; `None` if it learned no attribute, or the judge was given.
         verifier_report: attribute -> quality of the verifier, as in `report`; empty if the judge was given.
-        held_out: random pictures, with and without labels, as networks that did not learn from them read them; `None`
+        held_out: random pictures, with and without labels, and what networks that did not learn from them read; `None`
             without a verifier.
     """
 
@@ -308,18 +308,15 @@ def _fit_both(
 def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[str], trained: TrainedJudge) -> None:
     """Write a judge, its verifier and their reports to a model folder.
 
-    Networks replace earlier ones of the attributes `names`; those of other attributes stay. A judge that is code is
-    recorded by its name if the folder is a model, and is then its only judge, until networks judge all attributes, or a
-    training of all attributes is told to have no judge.
+    A network replaces earlier ones of the attributes `names`; those of other attributes stay. Code is recorded by its
+    name, if the folder is a model. It is then the only judge, until networks judge all attributes, or a training of all
+    attributes is told to have no judge.
 
     Args:
         name: the argument `judge` of the training.
 
-    Raises:
-        ModelError: a file in the folder is missing or damaged.
-
-    Warns: LabelWarning: earlier code stays the judge, because of other attributes; or other attributes lose their
-    judge.
+    Warns:
+        LabelWarning: earlier code stays the judge, because of other attributes; or other attributes lose their judge.
     """
     judge, names = trained.judge, list(names)
     networks = [network for network in networks_of(trained.verifier) if isinstance(network, Judge)]
@@ -447,12 +444,11 @@ def fit_reader(task: Task, learnable: Callable[[Mapping[str, Column]], Vocabular
     It is measured on a fifth of the labelled pictures, from which it does not learn.
 
     Args:
-        learnable: attribute -> labels to the attributes to learn.
+        learnable: function from attribute -> labels to the attributes to learn.
         count: number of pictures to label, if the labels are a function.
 
     Raises:
-        DataError: it is not known which pictures the labels are about, an attribute has no label to learn from, or the
-            network learns no attribute well enough.
+        DataError: the network learns no attribute well enough, or there are no such labels.
         ModelError: the folder has attributes already.
     """
     if task.target.bank is not None:
@@ -478,11 +474,11 @@ def labelled_pictures(
     """Labelled pictures: those of a table of labels, or new ones that a function labels.
 
     Args:
-        name: of the network that learns from them, for files of intermediate results.
-        learnable: attribute -> labels to the attributes to learn.
+        name: name of the network that learns from them, for files of intermediate results.
+        learnable: function from attribute -> labels to the attributes to learn.
         count: number of pictures to label, if the labels are a function.
         side: largest side of the returned pictures, in pixels.
-        apart: is added to the seed of new pictures.
+        apart: number that is added to the seed of new pictures.
 
     Returns:
         The pictures, (n, 3, size, size) uint8; attribute -> (n,) labels as numbers; the attributes; and the prior

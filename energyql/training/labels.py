@@ -36,8 +36,8 @@ INDEX, CHOSEN, DRAWN = "index", "chosen", "drawn"
 RANDOM, UNSURE = "random", "unsure"
 """Values of the column `CHOSEN`: at random, or because predictions for the picture were uncertain."""
 POOL_START, POOL_SIZE = 1_000_000, 5_000
-"""The pool has the pictures from which uncertain ones are chosen: number of its first picture (random pictures have
-smaller numbers), and default size."""
+"""The pool, from which uncertain pictures are chosen: number of its first picture (random ones are smaller), and
+size."""
 POOL = ".pool"
 """Subfolder beside a table, for thumbnails of the pool, if a teacher chose pictures from it."""
 TEST_SHARE = 0.2
@@ -54,7 +54,7 @@ class Drawn:
         seed: picture i is drawn from prior sample i of this seed, its i-th random latent.
         truncation: psi.
         generator: first digits of the fingerprint of the generator; "" for one that is not a torch module.
-        condition: of a conditional generator; `None` for others.
+        condition: condition of a conditional generator; `None` for others.
     """
 
     seed: int
@@ -103,7 +103,7 @@ class Drawn:
         return None if text is None else cls.parse(str(text), str(record))
 
     def check(self, source: str, *, seed: int | None, truncation: Any, condition: Any) -> None:
-        """Raise an `ArgumentError` if an argument that is not `None` differs from the field of its name."""
+        """Raise an `ArgumentError` if seed, truncation or condition is stated and differs from the record."""
         for name, value in {"seed": seed, "truncation": truncation, "condition": condition}.items():
             value = tuple(value) if isinstance(value, list) else value
             own, hint = getattr(self, name), f"leave out the {name}"
@@ -111,7 +111,7 @@ class Drawn:
                 raise ArgumentError(f"{source} is about pictures of {name} {own}, not {value}", hint=hint)
 
     def check_generator(self, generator: Generator, source: str) -> None:
-        """Raise a `DataError` if another generator drew the pictures; nothing is known without fingerprints."""
+        """Raise a `DataError` if another generator drew the pictures, as fingerprints tell."""
         own = module_fingerprint(generator)[:_DIGITS]
         if self.generator and own and self.generator != own:
             raise DataError(f"{source} is about pictures of another generator", hint="give the one that drew them")
@@ -317,7 +317,8 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
             `index` nor a file of latents.
         VocabularyError: a table with the column `drawn` has a column whose name describes no attribute.
 
-    Warns: LabelWarning: there are latents, but there is no column `index`.
+    Warns:
+        LabelWarning: there are latents, but there is no column `index`.
     """
     columns = read_columns(path)
     rows = len(next(iter(columns.values()), ()))

@@ -1,4 +1,4 @@
-"""The fit of networks that read attributes off pictures: judges, verifiers, and teachers, which label for heads."""
+"""The fit of networks that read attributes off pictures: judges, verifiers, and teachers (which label for heads)."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ WRITES = 24
 AT_ONCE = 256
 """Number of pictures that a network reads in one call."""
 CALM = 0.15
-"""Share of the strength of random distortions at the end of a fit: the network must be precise on undistorted
-pictures."""
+"""Strength of random distortions at the end of a fit: it must be precise on undistorted pictures too."""
 TEST_SHARE = 0.2
 """Share of the labelled pictures on which a network is only measured (networks of a verifier: see `fit_verifier`)."""
 LEAST_SIDE = 16
@@ -48,7 +47,7 @@ class PictureSettings:
 
     Attributes:
         side: largest side of the pictures that the network reads, in pixels; larger pictures are reduced.
-        channels: of each level (a pair of convolutions) of the network.
+        channels: number of channels at each level (a pair of convolutions) of the network.
         passes: number of times that the network learns from each picture, on average.
         least: smallest number of pictures in all steps together; if there are few, each is used more often than
             `passes`.
@@ -219,7 +218,7 @@ def fit_judge(
         vocabulary: the attributes; `labels` must have all of them.
         halves: indices of the pictures to learn from, and of those for the report; by default a random fifth is for the
             report.
-        seed: of all random numbers, also of the choice of that fifth.
+        seed: seed of all random numbers, also of the choice of that fifth.
         checkpoint: file for the state of the fit, from which a call with the same data and settings continues.
         progress: function that is called with the fraction done.
 
@@ -255,7 +254,7 @@ class FittedVerifier:
     """The networks of a verifier, whose mean output is a calibrated prediction for a random picture.
 
     Attributes:
-        networks: of the same attributes; empty if they learned none.
+        networks: all of the same attributes; empty if they learned none.
         report: attribute -> quality on labels that the networks did not learn from, also for attributes that they do
             not read. Scores are from before the calibration, the error of calibration from after it.
         rows: indices of the random pictures by which the networks were calibrated and measured.
@@ -331,7 +330,6 @@ def fit_verifier(
         folds: indices of the pictures of each fold, at least two folds.
         tests: indices of the random pictures of each fold, by which the networks are calibrated and measured.
         fresh: further random pictures without labels, (m, 3, side, side) uint8.
-        seed: of the first network; the next has the next seed.
         checkpoint: folder for the states of the fits, from which a call with the same data and settings continues.
 
     Raises:
@@ -387,8 +385,7 @@ def fit_verifier(
 def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> tuple[Tensor, Tensor]:
     """Factor and offset, (outputs,), that give the mean of all networks (`joint`) the spread of the means of `parts`.
 
-    Errors of networks that learned from different labels partly cancel, so the mean of all varies less between
-    pictures.
+    The mean of all varies less between pictures, because errors of networks that learned from other labels cancel out.
     """
     counts, factors = list(map(output_count, specs.values())), list[Tensor]()
     columns = zip(joint.split(counts, 1), *(part.split(counts, 1) for part in parts), strict=True)

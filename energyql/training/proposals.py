@@ -53,7 +53,7 @@ def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tens
     """Draw latents with a sampler for random queries, conjunctions of conditions on two or three attributes.
 
     Args:
-        task: of one truncation and one class. The latents are stored, for an interrupted training.
+        task: its samples have one truncation and one class. Drawn latents are stored, for an interrupted training.
         labels: attribute -> labels of random pictures, NaN where missing, whose quantiles are limits such as 0.4 in
             `age > 0.4`.
 

@@ -36,12 +36,12 @@ def with_gains(
 ) -> dict[str, HeadReport]:
     """Compare each new head with the old one on the same held-out samples, to show what more labels have gained.
 
-    This needs an old head that learned from pictures drawn in the same way: of others, it may have seen what is now
+    This needs an old head that learned from pictures drawn in the same way: any other may have learned from what is now
     held out.
 
     Args:
-        latents: of the held-out samples.
-        labels: attribute -> labels of these samples, NaN where missing.
+        latents: latents of the held-out samples.
+        labels: attribute -> labels of the held-out samples, NaN where missing.
 
     Returns:
         Attribute -> report with more `details`: `drawn` as text and, after a comparison, `round`, a dict of `measure`
@@ -104,7 +104,7 @@ def _gain(before: Prediction, now: Prediction, labels: Float[Tensor, " rows"]) -
 BINS = 10
 """Number of bins of equal width for predicted probabilities."""
 ERROR_BINS, ERROR_RANGE = 24, 4.0
-"""Of a histogram of errors: number of bins, and largest error in predicted standard deviations, to both sides."""
+"""Histogram of errors: number of bins, and largest error to both sides, in predicted standard deviations."""
 PLOT, LEFT, GAP, HEAD, FOOT = 168, 40, 48, 97, 52
 CARD = (LEFT + 2 * PLOT + GAP + 24, HEAD + PLOT + FOOT)
 MARGIN, TITLE = 24, 62
@@ -189,11 +189,9 @@ def _rankings(prediction: Prediction, labels: Tensor, spec: AttributeSpec) -> di
 def area(scores: Float[Tensor, " samples"], true: Tensor) -> Interval:
     """Area under the ROC curve: how well scores rank samples of a class above the others; with a 95 % interval.
 
-    The interval is Wilson's for an effective number of samples, by the variance of the area (DeLong et al. 1988). That
-    variance is too small, or 0, if a class has few samples with high scores. So the number is at most 3 m n / (m + n +
-    1), its value for random scores of m samples of the class and n others.
-
-    Equal scores count half. Some samples must be `true`, and some not.
+    The interval is Wilson's for an effective number of samples, by the variance of the area (DeLong et al. 1988). If a
+    class has few samples, all with high scores, that variance is too small, or 0. So the number is at most its value
+    for random scores, 3 m n / (m + n + 1) with m samples of the class and n others. Equal scores count half.
     """
     ranks, m, n = _ranks(scores), int(true.sum()), int((~true).sum())
     above = (ranks[true] - _ranks(scores[true])) / n

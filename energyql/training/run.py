@@ -48,11 +48,9 @@ from energyql.training.teacher import further_pictures, store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
 FIRST_ROUND, ROUNDS = 5_000, 4
-"""By default, a labeller labels this many pictures in a first round; each further round, up to `ROUNDS`, doubles the
-number."""
+"""Pictures that a labeller labels by default in a first round, and most rounds, each of which doubles the number."""
 LEAST_GAIN = 0.01
-"""Another round follows only if the last one lowered the held-out loss of the heads by more than this share on
-average."""
+"""Another round follows if the last one lowered the heads' held-out loss by more than this share on average."""
 MEASURED = 1_000
 """Number of pictures on which losses are measured after each round: no heads of a round learn from them."""
 
@@ -130,7 +128,7 @@ def train_attributes(
         count: with a labeller, the number of pictures that it labels. By default 5,000 in a first round, and each
             further round doubles their number, up to 40,000; the rounds end if one lowers the held-out loss of the
             heads by at most 1 %, or if no loss can be measured. With a table that has numbers of pictures, the number
-            of further pictures that a teacher labels for the heads: networks that learn from the table. By default
+            of further pictures that a teacher (networks that learn from the table) labels for the heads. By default
             8,000, but 0 if pictures have more than 128 pixels a side, because drawing takes long then; 0 is for no
             teacher.
         space: the latent that heads read: "w"; "z"; "direction", which is z scaled to unit second moment, on which the

@@ -59,7 +59,7 @@ def draw_thumbnails(
     Both are kept in `folder`, so that an interrupted call can be repeated.
 
     Args:
-        side: of the thumbnails, in pixels; smaller pictures keep their size.
+        side: side of the thumbnails, in pixels; smaller pictures keep their size.
 
     Returns:
         The thumbnails, (n, 3, size, size) uint8; and attribute -> n labels, empty without a labeller.
@@ -159,7 +159,7 @@ class Prior:
         return len(set(self.fitted.truncation)) == 1 and self.fitted.condition != RANDOM
 
     def check_single(self) -> None:
-        """Raise an `ArgumentError` unless `is_single`, as pictures that were labelled by hand are."""
+        """Raise an `ArgumentError` unless `is_single`, as pictures labelled by hand must be."""
         if not self.is_single:
             raise ArgumentError(
                 "pictures that were labelled by hand have one truncation and one condition, and these have several",
@@ -238,12 +238,7 @@ def label_prior(
     After an interruption, the same call continues from the files in `folder`, unless labeller, seed, truncation,
     condition, generator or kind of device have changed.
 
-    Args:
-        check: is called with the names of the attributes after the first pictures, and may raise an error to stop
-            early.
-
-    Returns:
-        Attribute -> n labels.
+    `check` gets the names of the attributes after the first pictures, and may raise an error to stop early.
 
     Raises:
         DataError: the labeller does not return a label of the same attributes for each picture.
@@ -309,8 +304,7 @@ def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:
         Psi, rounded to two decimals, at most 1; 1 if w is equal for all prior samples.
 
     Raises:
-        DataError: the latents have another size than w of the generator, or an implausible mean or spread; the message
-            names `source`.
+        DataError: the latents have another size than w of the generator, or an implausible mean or spread.
     """
     index = torch.arange(2048)
     centre, free = (replace(prior, seed=0).under(truncation=(psi, psi)).w(index) for psi in (0.0, 1.0))

@@ -79,7 +79,6 @@ class Target:
     """The model folder that a training makes or changes, with its generator and the heads from before the training.
 
     Attributes:
-        generator: whose latents are labelled.
         truncation: psi of the model; `None` if the generator is an object that cannot be saved.
         bank: the attributes in the folder, if any.
         code: name of the generator's code, if the folder has it in place of weights.
@@ -120,7 +119,7 @@ class Target:
         Args:
             space: latent that the heads read, such as "w".
             truncation: range (low, high) of psi.
-            condition: of the samples, or "random"; `None` for that of the heads in the folder.
+            condition: condition of the samples, or "random"; `None` for that of the heads in the folder.
 
         Raises:
             ArgumentError: the generator needs a condition, or has no such condition; or heads on `space` cannot be
@@ -140,7 +139,7 @@ class Target:
         return Prior(self.generator, seed, fitted, torch.device(device))
 
     def prior_of(self, drawn: Drawn, device: torch.device | str) -> Prior:
-        """Prior samples of pictures that were drawn so, for heads that read w."""
+        """Prior samples of the pictures of a table, for heads that read w."""
         psi = drawn.truncation
         return self.prior(drawn.seed, FittedUnder("w", (psi, psi), drawn.condition, self.fingerprint), device)
 
@@ -179,7 +178,7 @@ class Target:
         model is moved into the range for which they are valid.
 
         Args:
-            name: of the model, for the title of `report.png`.
+            name: name of the model, for the title of `report.png`.
             second: attribute -> second head, see `fit_second`.
 
         Returns:
@@ -219,7 +218,7 @@ class Task:
         target: the model folder, with the heads from before the training.
         prior: prior samples, some of them labelled; `prior.fitted` has the conditions of the training.
         labels: a table, or a function that labels pictures.
-        report: is called with the name of a stage and the fraction done.
+        report: function of a stage and the fraction of it done.
     """
 
     target: Target
@@ -268,8 +267,7 @@ def opening_target(
     Args:
         out: the model folder of the training; by default the folder of `source`.
         truncation: psi of a new model; by default that of the generator.
-        command: continues the training after an interruption: words of the command line after `energyql`, or the text
-            of a call. `None` if it cannot be continued.
+        command: command that continues the training after an interruption, for messages; `None` if there is none.
 
     Raises:
         ArgumentError: another process or thread writes into the folder, there is no folder to write to, or two
@@ -321,13 +319,10 @@ def call_text(function: str, model: object, out: str | Path | None) -> str:
 
 
 def open_target(source: Source, folder: Path, truncation: float | None = None) -> Target:
-    """Load the generator and the heads of a model for a training that will write to `folder`.
+    """Load the generator and the heads of a model for a training that will write to `folder`, which need not exist.
 
-    If `folder` is no model yet, the files of the model wait in a subfolder until `Target.changing` moves them.
-
-    Args:
-        folder: need not exist.
-        truncation: psi of a new model; by default that of the generator.
+    If it is no model yet, the files of the model wait in a subfolder until `Target.changing` moves them. `truncation`
+    is the psi of a new model, by default that of the generator.
 
     Raises:
         ArgumentError: `source.model` and `source.generator` both name a generator.
@@ -440,7 +435,7 @@ def _write(generator: Generator, folder: Path, truncation: float | None, checkpo
 def _named(folder: Path, name: str, truncation: float | None) -> Target:
     """Open `folder` for a training on a generator that code makes: its name is recorded, not weights.
 
-    By default, psi is the largest for which heads in the folder are valid, or 1 without heads.
+    The psi of a new model is by default the largest at which heads in the folder are valid, or 1 without heads.
     """
     generator = named_generator(name)
     mark = module_fingerprint(generator)

@@ -37,8 +37,8 @@ FURTHER, LARGEST = 8_000, 128
 """Number of pictures that a teacher labels by default: none of more than `LARGEST` pixels a side, because labelling
 more by hand is faster than drawing so many."""
 FURTHER_SEED, FURTHER_SEED_BY_FUNCTION = 2, 18
-"""Are added to the seed of a training for the further pictures, if the labels are a table or a function. (A function
-labels pictures of the seeds that are 0, 1 and 2 larger.)"""
+"""Offsets of the seed of further pictures, with labels by a table and by a function (which labels at the offsets 0 to
+2)."""
 FOLDS = 3
 """Number of folds of the labelled pictures, and of networks: each learns from all folds but one."""
 DRAWS = 4
@@ -52,9 +52,9 @@ class Taught:
     Attributes:
         latents: (n, latent_dim). That of each picture occurs `DRAWS` times, each time with another random label.
         labels: attribute -> (n,): 0/1, class index or number; only attributes that are read clearly better than chance.
-        report: attribute -> `score` and `interval` as in `HeadReport`, on `samples` labels by hand that the teacher did
-            not learn from, if it learned the attribute; and `pictures`, how many further ones got labels.
-        networks: of the attributes in `labels`; empty if there are none.
+        report: attribute -> `pictures`, the number of further pictures with labels; and, if the teacher learned it,
+            `score` and `interval` as in `HeadReport`, on `samples` labels by hand that the teacher did not learn from.
+        networks: the teacher, for the attributes in `labels`; empty if there are none.
     """
 
     latents: Float[Tensor, "n latent_dim"]
@@ -202,9 +202,10 @@ def _drawn_labels(
 ) -> Float[Tensor, " n"]:
     """Draw `DRAWS` labels of each new picture from calibrated probabilities; for a number, repeat its prediction.
 
-    Labels by hand calibrate only single networks, by a factor s, as just one network did not learn from each labelled
-    picture. The mean of all networks has smaller errors, so s is too small for it. If single networks are calibrated to
-    labels that are drawn from the mean with factor s, their factor is t; the mean then gets the factor s * s / t.
+    Only one network did not learn from a picture that is labelled by hand. So these labels calibrate single networks,
+    by a factor s of the logits. The mean of all networks errs less, so s is too small for it. Labels are drawn from the
+    mean with factor s, and single networks are calibrated to them, by a factor t. The result is drawn with factor s * s
+    / t.
     """
     mean = new.mean(0)
     if KINDS[spec.kind].numeric:

@@ -72,7 +72,7 @@ def calibrated(
     The report is on random pictures, because others were chosen for their uncertain predictions.
 
     Args:
-        log_odds: of the text for n pictures, as the reader computes them.
+        log_odds: log-odds of the text for n pictures, before calibration.
         labels: 0 or 1; NaN where a picture has no label.
         contrast: text with which the reader compared `text` to get the log-odds.
         learned: number of pictures at the start that are not random.
