@@ -74,8 +74,7 @@ def picture_response(data: bytes, name: object) -> Response:
 def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
     """Make the web application that labels the pictures of a table.
 
-    The file is read for each request, so a user may edit it while the page is open. By default only visitors on this
-    machine have access.
+    Each request reads the file, so a user may edit it meanwhile. By default only visitors on this machine have access.
 
     Raises:
         DataError: the folder of the table has no pictures yet.

@@ -59,22 +59,21 @@ def sample_pictures(
         count: number of random pictures that the folder is to have, numbered 0 to `count - 1`; or, with `unsure`, the
             number of pictures to add. At least 1.
         unsure: whether to choose pictures with the least certain predictions, about as many for each value of an
-            attribute, so that rare classes are labelled too. Pictures that are labelled or in the folder already are
+            attribute, so that rare classes are labelled too. Pictures that are labelled or already in the folder are
             not chosen.
         by: whose predictions count: "heads", which read latents; "teacher", networks that read pictures, which
             `train_attributes` fits to a table of labels; or "reader", the network `reader` and the heads, where
             pictures come first for which both are unsure or disagree. By default the more accurate teacher if there is
-            one, and the heads for attributes that it does not read. A teacher needs drawings of the whole pool, but
-            only once for all rounds.
+            one, and the heads for attributes that it does not read. For a teacher, the whole pool is drawn, once for
+            all rounds.
         only: attributes whose predictions count, all by default.
-        labelled: file name of a further table of labels. Pictures in this table, or in `labels.csv` of the folder, are
-            not chosen.
+        labelled: further table of labels. Pictures in it, or in `labels.csv` of the folder, are not chosen.
         reader: labels pictures by prompts of yes/no attributes, for `by="reader"`.
         pool: number of prior samples to choose from. They begin at sample 1,000,000, so that none is a random picture.
         seed: seed of the samples; by default that of the pictures in the folder, or 0 for a new folder.
         truncation: psi, 0 to 2. By default that of the pictures in the folder; for a new folder that of the model, or
-            the largest at which its heads are valid. A checkpoint has the psi of its family, such as 0.7; a generator
-            of your own has 1.
+            the largest at which its heads are valid. Checkpoints have the psi of their family, such as 0.7, and others
+            1.
         condition: a class, or as many numbers as the generator has classes. By default that of the pictures in the
             folder; for a new folder, the one for which the heads are valid.
         generator, allow_plugins, device, progress: see `train_attributes`.

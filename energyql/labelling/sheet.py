@@ -98,8 +98,7 @@ class LabelSheet:
             cells: attribute -> label; an attribute that is left out gets an empty label.
 
         Raises:
-            DataError: there is no such picture or attribute, a label is no value of its attribute, or the file is
-                damaged.
+            DataError: there is no such picture or attribute, a label is no value of it, or the file is damaged.
         """
         if index not in self.folder.indices:
             raise DataError(f"{self.folder.path} has no picture {index}")

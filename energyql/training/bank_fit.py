@@ -57,8 +57,7 @@ def fit_bank(
         The heads with their reports; attribute -> second head, see `fit_second`; and the teacher's networks, if any.
 
     Raises:
-        DataError: there are fewer than 20 samples, too few labels of an attribute, or a label is no value of its
-            attribute.
+        DataError: there are fewer than 20 samples, too few labels of an attribute, or a label is no value of it.
     """
     table, seed = task.table or LabelTable({}, source="the labeller"), task.prior.seed % 2**63
     labels = {name: encode_column(columns[name], spec, table.source) for name, spec in specs.items()}

@@ -30,15 +30,13 @@ class ClipLabeller:
     Args:
         reader: network that compares pictures with texts.
         prompts: attribute -> [prompt of yes, prompt of no], or attribute -> {class: prompt}.
-        margin: least difference between the two highest logits; with a smaller one there is no label, as it would be a
-            guess.
+        margin: least difference between the two highest logits; with a smaller one, there is no label.
         identity: name of the reader. An interrupted labelling continues only with an equal name, prompts and margin.
         words: the reader with calibrations. A yes/no attribute whose prompt of yes has one is decided by its calibrated
             log-odds, without its prompt of no.
 
     Attributes:
-        calibrations: attribute -> text about the calibration of its prompt of yes, such as "calibrated on 30 labels";
-            or "zero-shot".
+        calibrations: attribute -> calibration of its prompt of yes, such as "calibrated on 30 labels" or "zero-shot".
 
     Raises:
         DataError: there are no prompts, or the prompts of an attribute are neither a pair nor {class: prompt}.
@@ -84,8 +82,7 @@ class ClipLabeller:
         """Label pictures in [-1, 1], (batch, 1 or 3, height, width).
 
         Returns:
-            Attribute -> a label for each picture: true, false or the name of a class; `None` if it would be a guess,
-                see `margin`.
+            Attribute -> a label for each picture: true, false or the name of a class; `None` below `margin`.
         """
         predictions = self.predict(images)
         labels: dict[str, list[Any]] = {}

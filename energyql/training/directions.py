@@ -303,8 +303,7 @@ class Directions:
     """Directions of w, the largest share first; or, if the method has goals, in the order of the goals.
 
     The value of direction i is `normal[i] @ w + offset[i]`, which has mean 0 and standard deviation 1 under the prior.
-    If the values of two prior samples differ by 1, their w differ by `move[i]` on average; an edit that raises the
-    value by 1 adds `move[i]` to w.
+    If the values of two prior samples differ by 1, their w differ by `move[i]` on average; an edit by 1 adds that to w.
 
     Attributes:
         method: see `find_directions`.
@@ -318,8 +317,7 @@ class Directions:
         generator: fingerprint of the generator; "" for one that is no torch module.
 
     Raises:
-        ArgumentError: a tensor is not finite, not float32 or of another shape; or titles, layers or truncation are
-            wrong.
+        ArgumentError: a tensor is not finite, not float32 or of another shape; or titles, layers or psi are wrong.
     """
 
     method: str

@@ -103,8 +103,7 @@ def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict
         std: standard deviation that the heads of continuous attributes predict; the file has none.
 
     Raises:
-        ModelError: the file is missing, damaged, unsafe or no such classifier; or its outputs do not fit the
-            attributes.
+        ModelError: the file is missing, damaged, unsafe or no such classifier; or it does not fit the attributes.
     """
     with reading(path):
         tensors = _state_dict(path)

@@ -34,8 +34,7 @@ Goal = Callable[[Tensor, Tensor, Tensor], Tensor]
 SIDE = 64
 """Side, in pixels, at which pictures are compared with edits: on larger ones, moved edges do not overlap."""
 ZOOM, SHIFT, TURN, LIGHT = 2**0.5, 0.125, 0.35, 0.5
-"""Edits at alpha = 1: factor of zoom and contrast, share of the side, angle (radians, counterclockwise), added light
-(pixels are in [-1, 1])."""
+"""Edits at alpha = 1: factor of zoom and contrast, share of the side, angle in radians, light (pixels in [-1, 1])."""
 STEPS, BATCH, RATE = 64, 4, 0.1
 """Adam: steps, samples in a step, and largest learning rate, in standard deviations of w under the prior."""
 MOMENTUM, SMOOTHING = 0.9, 0.999
@@ -73,8 +72,7 @@ def learn_goals(
         layers: layers of the generator in which w moves; `None` for all.
 
     Returns:
-        Float64: the directions in whitened coordinates, each the move for alpha = 1; and how well each goal is reached,
-            see `_shares`.
+        Float64: the directions in whitened coordinates, each the move for alpha = 1; and the results of `_shares`.
 
     Raises:
         ArgumentError: the error of a goal has no gradient with respect to w, or does not depend on w.
@@ -182,9 +180,8 @@ EDITS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "blue": partial(_light, channels=(2,)),
     "contrast": _contrast,
 }
-"""Edits by name: (square pictures in [-1, 1], alpha (batch,)) -> edited pictures, and a mask that is false for pixels
-from outside the old pictures. Positive alpha zooms in, moves right or up, turns counterclockwise, and adds light or
-contrast."""
+"""Edits by name: (square pictures in [-1, 1], alpha (batch,)) -> edited pictures, and a mask, false for pixels from
+outside. Positive alpha zooms in, moves right or up, turns counterclockwise, and adds light or contrast."""
 
 
 def _edit_error(before: Tensor, after: Tensor, alpha: Tensor, *, edit: str) -> Tensor:
@@ -261,12 +258,10 @@ def head_numbers(
 ) -> Numbers:
     """Predictions of heads for the first prior samples, as numbers by name, (samples,).
 
-    That is the log-odds of "smile", the mean of "age", and for "hair = red" the logit minus the mean logit of all
-    classes.
+    Such as the log-odds of "smile", the mean of "age", and the logit of "hair = red" minus the mean of all classes.
 
     Args:
-        chosen: numbers, such as "hair = red", or attributes, such as "hair" for all its classes; by default the first
-            `count` numbers.
+        chosen: see `number_goals`.
 
     Raises:
         ArgumentError: `bank` is `None`, there is no number of a chosen name, or more than `count` are chosen.

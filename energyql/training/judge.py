@@ -64,8 +64,7 @@ MOST_PICTURES = 5_000
 MOST_HELD_OUT = 5_000
 """Most labelled samples that are stored with a verifier."""
 PROPOSED = 0.2
-"""If a function labels, a sampler draws this share of the pictures for random queries, as it draws those to be
-judged."""
+"""If a function labels, a sampler draws this share of the pictures, for random queries, as it draws those to judge."""
 NETWORKS = 4
 """Number of networks of a verifier that learns from a table of labels."""
 BY_FUNCTION = 2
@@ -93,8 +92,8 @@ class TrainedJudge:
         unmeasured: why a given judge was not measured, such as "it gave the labels itself"; else "".
         verifier: decides which pictures are kept; `None` if it learned no attribute, or the judge was given.
         verifier_report: attribute -> quality of the verifier, as in `report`; empty if the judge was given.
-        held_out: random pictures, with and without labels, and what networks that did not learn from them read; `None`
-            without a verifier.
+        held_out: random pictures, some with labels, and what networks that did not learn from them read; if a verifier
+            learned.
     """
 
     judge: ImageLabeller | None
@@ -125,24 +124,20 @@ def train_judge(
 
     Both read pictures, so they are independent of the heads, which read latents. The verifier decides which drawn
     pictures are kept; the judge says whether these satisfy the query. The judge learns from half of the labels and is
-    measured on the other half. Each network of the verifier learns from all folds of the labels but one, on which it is
-    measured.
+    measured on the other half. Each network of the verifier learns from all folds but one, on which it is measured.
 
-    They replace earlier ones of the same attributes; those of other attributes stay. After an interruption, the same
-    call continues the training.
+    They replace earlier ones of the same attributes. After an interruption, the same call continues the training.
 
     Args:
         model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.
-        labels: a labeller (a function or torch module that labels pictures); or a table with the numbers of pictures,
-            or its file name.
+        labels: a labeller (a function or torch module that labels pictures), a table with numbers of pictures, or its
+            path.
         out: the model folder; by default the folder of `model`.
         only: attributes to judge; by default all attributes of the model that have labels.
-        count: number of pictures that a labeller labels: others than those for heads. A given `judge` is measured on at
-            most 1,000.
-        seed: seed of the pictures; by default the one that the table states, else 0 for a table and 2**32 for a
-            labeller.
-        judge: a judge to measure instead: a `Judge` of another model, a function or torch module, or the name of code
-            (`module:function` or a plugin).
+        count: number of pictures that a labeller labels, not those for heads; at most 1,000 for a given `judge`.
+        seed: seed of the pictures; by default the one that a table states, else 0; 2**32 for a labeller.
+        judge: a judge to measure in place of training: a `Judge` of another model, a function or torch module, or the
+            name of code (`module:function` or a plugin).
         settings: settings of the fit of the judge.
         command: the command that messages propose to continue an interrupted training; by default this call.
         device: where pictures are drawn and the judge is trained.

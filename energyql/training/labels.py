@@ -36,8 +36,7 @@ INDEX, CHOSEN, DRAWN = "index", "chosen", "drawn"
 RANDOM, UNSURE = "random", "unsure"
 """Values of the column `CHOSEN`: at random, or because predictions for the picture were uncertain."""
 POOL_START, POOL_SIZE = 1_000_000, 5_000
-"""The pool, from which uncertain pictures are chosen: number of its first picture (random ones are smaller), and
-size."""
+"""The pool, from which uncertain pictures are chosen: number of its first picture (random ones are smaller), size."""
 POOL = ".pool"
 """Subfolder beside a table, for thumbnails of the pool, if a teacher chose pictures from it."""
 TEST_SHARE = 0.2
@@ -157,8 +156,7 @@ def parse_attribute(text: str) -> AttributeSpec:
     """Read an attribute: `name` for yes/no, `name=class|class` for classes, `name=low..high` for a number.
 
     Raises:
-        VocabularyError: the text has another form; or the name is "index", "chosen" or "drawn", another column of a
-            table.
+        VocabularyError: the text has another form; or the name is "index", "chosen" or "drawn".
     """
     name, equals, domain = (part.strip() for part in text.partition("="))
     if name in (INDEX, CHOSEN, DRAWN):
@@ -176,8 +174,7 @@ def attribute_text(spec: AttributeSpec) -> str:
 
 
 ENOUGH, RARE = 100, 20
-"""A training warns of fewer labels: `ENOUGH` of each class on average (twice as many of a number), `RARE` of the
-rarest."""
+"""A training warns of fewer labels: `ENOUGH` per class on average (twice of a number), `RARE` of the rarest class."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +185,7 @@ class LabelTable:
         columns: attribute -> n cells, the labels.
         index: numbers of prior samples, (n,); `None` if there are `latents`.
         latents: w or z of the samples, (n, latent_dim); `None` if there is an `index`.
-        learned: number of rows at the start that are only learned from, because their pictures were chosen as
-            uncertain.
+        learned: number of rows at the start, of pictures chosen as uncertain, that are only learned from.
         test: number of rows at the end that only the report uses. With `None`, the training chooses rows at random.
         vocabulary: the attributes of the columns, if the table states them.
         drawn: how the pictures were drawn, if the table states it.
@@ -313,8 +309,8 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
         latents: a `.npy` file, or a `.safetensors` file with one tensor, of latents (n, latent_dim).
 
     Raises:
-        DataError: a file is missing or damaged; the two files do not fit each other; or there is neither a column
-            `index` nor a file of latents.
+        DataError: a file is missing or damaged; the files do not fit each other; or there is neither `index` nor
+            `latents`.
         VocabularyError: a table with the column `drawn` has a column whose name describes no attribute.
 
     Warns:

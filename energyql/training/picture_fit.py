@@ -49,8 +49,7 @@ class PictureSettings:
         side: largest side of the pictures that the network reads, in pixels; larger pictures are reduced.
         channels: number of channels at each level (a pair of convolutions) of the network.
         passes: number of times that the network learns from each picture, on average.
-        least: smallest number of pictures in all steps together; if there are few, each is used more often than
-            `passes`.
+        least: smallest number of pictures in all steps together; if there are few, each is used more often.
         most: largest number of pictures in all steps together; if there are many, each is used less often.
         batch: number of pictures in a step.
         lr: highest learning rate of AdamW.
@@ -216,8 +215,7 @@ def fit_judge(
         pictures: (n, 3, side, side) uint8.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have all of them.
-        halves: indices of the pictures to learn from, and of those for the report; by default a random fifth is for the
-            report.
+        halves: indices of the pictures to learn from, and of those for the report, by default a random fifth.
         seed: seed of all random numbers, also of the choice of that fifth.
         checkpoint: file for the state of the fit, from which a call with the same data and settings continues.
         progress: function that is called with the fraction done.
@@ -316,11 +314,10 @@ def fit_verifier(
 
     They learn as if all classes were equally frequent, so they predict rare classes too often. A factor and a shift of
     the outputs, fitted to the labels of random pictures in the left-out folds, correct this. The mean of all networks
-    is less certain than that of those that left out the same fold; a second factor, from the pictures `fresh`, corrects
-    that.
+    is less certain than that of those that left out the same fold, which a second factor, by the pictures `fresh`,
+    corrects.
 
-    The verifier reads all attributes that it predicts better than chance, because a poor prediction is better than
-    none.
+    The verifier reads all attributes that it predicts better than chance: a poor prediction is better than none.
 
     Args:
         pictures: (n, 3, side, side) uint8.

@@ -36,8 +36,8 @@ def with_gains(
 ) -> dict[str, HeadReport]:
     """Compare each new head with the old one on the same held-out samples, to show what more labels have gained.
 
-    This needs an old head that learned from pictures drawn in the same way: any other may have learned from what is now
-    held out.
+    The old head must have learned from pictures drawn in the same way; another may have learned from what is now held
+    out.
 
     Args:
         latents: latents of the held-out samples.
@@ -66,7 +66,7 @@ def with_gains(
 def describe_gain(gains: Mapping[str, Any]) -> str:
     """Line of text about the dict `round` of `with_gains`.
 
-    For example "balanced accuracy 81.2 with 300 labels, 86.0 with 500: +4.8 points (+1.1 to +8.5, 95 %) on 96 random
+    Such as "balanced accuracy 81.2 with 300 labels, 86.0 with 500: +4.8 points (+1.1 to +8.5, 95 %) on 96 random
     pictures held out".
     """
     unit, factor, digits = (" points", 100, 1) if gains["measure"] == "balanced accuracy" else ("", 1, 2)
@@ -134,8 +134,7 @@ def report_quality(
     Args:
         predictions: attribute -> prediction of the held-out samples; or values without probabilities, as in `labels`.
         labels: attribute -> (held out,): 0/1, class index or number; NaN where missing.
-        fitted: attribute -> labels of the samples that were learned from, (fitted,), which are only counted; NaN where
-            missing.
+        fitted: attribute -> labels of the samples that were learned from, (fitted,), which are only counted.
 
     Returns:
         Attribute -> report.
@@ -204,8 +203,7 @@ def weighted_share(weights: Float[Tensor, " samples"], true: Tensor) -> Interval
     """Weighted share of the samples that are true, with a 95 % interval.
 
     The interval is Wilson's for an effective number of samples, by the variance of a ratio estimator. That variance is
-    too small if few samples have most of the weight. So the number is at most Kish's, (sum of weights)² / sum of
-    squares.
+    too small if few samples have most of the weight. So it is at most Kish's, (sum of weights)² / sum of squares.
     """
     weights = weights / weights.sum()
     share = weights[true].sum().item()

@@ -66,8 +66,7 @@ class Trained:
         folder: the model folder.
         bank: all heads of the folder, new and old; or, if the space is "picture", the network that reads pictures.
         report: attribute -> quality of the new head on held-out samples.
-        judge: reads the new attributes off pictures, to decide whether samples satisfy a query; `None` if there is
-            none.
+        judge: reads the new attributes off pictures, to decide whether samples satisfy a query.
         judge_report: attribute -> quality of the judge, see `TrainedJudge.report`.
         judge_unmeasured: why a given judge was not measured, such as "it gave the labels itself"; else "".
         verifier: decides which pictures are kept; `None` if none was trained.
@@ -129,14 +128,13 @@ def train_attributes(
             further round doubles their number, up to 40,000; the rounds end if one lowers the held-out loss of the
             heads by at most 1 %, or if no loss can be measured. With a table that has numbers of pictures, the number
             of further pictures that a teacher (networks that learn from the table) labels for the heads. By default
-            8,000, but 0 if pictures have more than 128 pixels a side, because drawing takes long then; 0 is for no
-            teacher.
+            8,000, but 0 if pictures have more than 128 pixels a side, which take long to draw; 0 is for no teacher.
         space: the latent that heads read: "w"; "z"; "direction", which is z scaled to unit second moment, on which the
             pictures of a StyleGAN depend; or "features", numbers that the generator computes from z for heads (see
             `ViewedGenerator.features`). By default that of the model's other heads; without heads, "features" if the
             generator has some, else "w". Latents in a table must be w for "w", and z for the others. With "picture", a
-            network that reads pictures is fitted in place of heads (see `PictureBank`), and a labeller labels at most
-            5,000 pictures.
+            network that reads pictures is fitted in place of heads (see `PictureBank`), to at most 5,000 pictures of a
+            labeller.
         truncation: psi of the samples, or a range (low, high) from which each sample has a random psi. By default the
             psi of the pictures, if the table or its folder states it; else the range of the model's other heads; else
             the psi that is estimated from w in a table; else the psi of the model.
@@ -144,7 +142,7 @@ def train_attributes(
             "random" for a random class of each picture, and heads that are valid for every class. By default that of
             the pictures, if the table or its folder states it, else that of the model's other heads.
         seed: seed of the samples; picture i of `sample_pictures(seed=...)` is drawn from sample i. By default the one
-            that the table or its folder states, else 0. For a labeller 2**32, so that it labels no pictures that users
+            that the table or its folder states, else 0; for a labeller 2**32, so that it labels no pictures that users
             draw with small seeds.
         replace: whether new heads may replace old heads of the same attributes.
         generator: name of the generator's code, for a model folder that only names it.

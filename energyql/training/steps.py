@@ -63,8 +63,7 @@ class StepFile:
     """A file with the result of a step of a training, such as labels, or with the state of an unfinished step.
 
     It is read only if it is undamaged and was written under an equal `identity`, a text such as a `digest`; without a
-    `path`, nothing is read or written. Writing raises an `ArgumentError` if it fails, for example because the disk is
-    full.
+    `path`, nothing is read or written. Writing may raise an `ArgumentError`, such as for a full disk.
     """
 
     path: Path | None

@@ -112,8 +112,7 @@ def read_npy(path: Path, kind: type[EnergyQLError] = DataError) -> Tensor:
     """Read the plain numbers of a `.npy` file as float32; numbers beyond its range become infinite.
 
     Raises:
-        EnergyQLError: of the class `kind`: the file is missing or damaged, or has other data, such as text, dates,
-            complex numbers or objects.
+        EnergyQLError: of the class `kind`: the file is missing or damaged, or has other data, such as text or objects.
     """
     size, wrong = check_file(path, kind=kind), f"cannot read {path}: it is not a .npy file of plain numbers"
     with naming_source(path, kind), path.open("rb") as file:

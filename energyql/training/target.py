@@ -122,8 +122,7 @@ class Target:
             condition: condition of the samples, or "random"; `None` for that of the heads in the folder.
 
         Raises:
-            ArgumentError: the generator needs a condition, or has no such condition; or heads on `space` cannot be
-                fitted so.
+            ArgumentError: the generator needs a condition, or has no such one; or heads on `space` cannot have it.
         """
         own = None if self.bank is None else self.bank.condition
         checked = check_fitted_condition(own if condition is None else condition, self.generator)
@@ -261,8 +260,8 @@ def opening_target(
 
     The block changes the model only by `Target.changing`. All else that it writes are intermediate results in a
     subfolder, which is removed at the end, except after an interruption such as Ctrl-C if `command` can continue the
-    training. Results of an earlier, interrupted training are removed only by a block with `command` that ends without
-    an error.
+    training. The results of an interrupted training before it are removed only by a block with `command` that ends
+    without an error.
 
     Args:
         out: the model folder of the training; by default the folder of `source`.

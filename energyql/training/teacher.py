@@ -37,7 +37,7 @@ FURTHER, LARGEST = 8_000, 128
 """Number of pictures that a teacher labels by default: none of more than `LARGEST` pixels a side, because labelling
 more by hand is faster than drawing so many."""
 FURTHER_SEED, FURTHER_SEED_BY_FUNCTION = 2, 18
-"""Offsets of the seed of further pictures, with labels by a table and by a function (which labels at the offsets 0 to
+"""Offset of the seed of further pictures, for labels in a table or by a function (whose pictures have offsets 0 to
 2)."""
 FOLDS = 3
 """Number of folds of the labelled pictures, and of networks: each learns from all folds but one."""
@@ -67,8 +67,7 @@ class Taught:
 def further_pictures(task: Task, count: int | None) -> int:
     """Number of further pictures for teacher and verifier; 0 if the labels are not a table about pictures.
 
-    `count` is the number that the user wants; by default it is 8,000, or 0 if pictures have more than 128 pixels a
-    side.
+    `count` is the user's wish; by default it is 8,000, or 0 for pictures of more than 128 pixels a side.
     """
     if task.table is None or task.table.index is None:
         return 0
@@ -82,8 +81,7 @@ def draw_further(task: Task, count: int, side: int) -> tuple[Tensor, Prior]:
     """Draw further random pictures without labels, of a seed that no labelled pictures have.
 
     Returns:
-        The pictures, (n, 3, size, size) uint8, of at most `side` pixels a side; and the prior samples that start with
-            them.
+        The pictures, (n, 3, size, size) uint8, reduced to `side`; and the prior whose first samples they are.
     """
     prior = task.prior.apart(FURTHER_SEED if task.table is not None else FURTHER_SEED_BY_FUNCTION)
     pictures, _ = task.draw("further pictures", prior, torch.arange(count), side)
@@ -186,8 +184,7 @@ def load_teacher(folder: Path) -> list[Judge]:
 def teacher_reads(networks: Sequence[Judge], pictures: Tensor) -> dict[str, Prediction]:
     """Predictions of a teacher, the mean of its networks, for pictures (n, 3, side, side) uint8.
 
-    They are right if all classes are equally frequent. The standard deviation of a number is always 1, and means
-    nothing.
+    They are right if all classes are equally frequent. The standard deviation of a number means nothing.
     """
     outputs = mean_outputs(networks, pictures)
     return split_outputs(outputs, networks[0].vocabulary.values(), dict.fromkeys(networks[0].vocabulary, 1.0))
@@ -203,9 +200,8 @@ def _drawn_labels(
     """Draw `DRAWS` labels of each new picture from calibrated probabilities; for a number, repeat its prediction.
 
     Only one network did not learn from a picture that is labelled by hand. So these labels calibrate single networks,
-    by a factor s of the logits. The mean of all networks errs less, so s is too small for it. Labels are drawn from the
-    mean with factor s, and single networks are calibrated to them, by a factor t. The result is drawn with factor s * s
-    / t.
+    by a factor s of the logits. The mean of all networks errs less, so s is too small for it. If single networks are
+    calibrated to labels drawn from the mean with s, their factor is t. The mean then gets s * s / t.
     """
     mean = new.mean(0)
     if KINDS[spec.kind].numeric:

@@ -1,7 +1,6 @@
 """Calibration of a reader of words, such as CLIP, by a few labels of pictures.
 
-A reader tells the log-odds that a text is true of a picture. Slope and offset fit them to labels (Platt 1999), with a
-prior on both.
+A reader tells the log-odds that a text is true of a picture; a slope and an offset fit them to labels (Platt 1999).
 """
 
 from __future__ import annotations
