@@ -72,8 +72,8 @@ def sample_pictures(
         pool: number of prior samples to choose from. They begin at sample 1,000,000, so that none is a random picture.
         seed: seed of the samples; by default that of the pictures in the folder, or 0 for a new folder.
         truncation: psi, 0 to 2. By default that of the pictures in the folder; for a new folder that of the model, or
-            the largest at which its heads are valid. Checkpoints have the psi of their family, such as 0.7, and others
-            1.
+            the largest at which its heads are valid. Checkpoints have that of their family, such as 0.7; your own
+            generators 1.
         condition: a class, or as many numbers as the generator has classes. By default that of the pictures in the
             folder; for a new folder, the one for which the heads are valid.
         generator, allow_plugins, device, progress: see `train_attributes`.
@@ -186,7 +186,7 @@ def _choose(
 
 @torch.no_grad()
 def _draw(prior: Prior, folder: PictureFolder, indices: Sequence[int], report: Report) -> None:
-    """Write pictures to a folder, without drawing again those that it has."""
+    """Write the pictures of prior samples to a folder, except those that it has."""
     missing = [index for index in indices if not folder.file(index).exists()]
     for start in range(0, len(missing), PICTURES_AT_ONCE):
         part = missing[start : start + PICTURES_AT_ONCE]

@@ -76,7 +76,7 @@ class LabelSheet:
         return cls(path, folder, table.vocabulary)
 
     def rows(self) -> dict[int, Cells]:
-        """Return picture -> its labels, in the order of the file: the picture that was labelled last is the last.
+        """Return number of a picture -> its labels, in the order of the file, which ends with the latest picture.
 
         Raises:
             DataError: somebody has changed the file: its attributes differ, or a row has no number of a picture.
@@ -110,7 +110,7 @@ class LabelSheet:
         return self._write(rows | {index: checked})
 
     def undo(self, index: int) -> dict[int, Cells]:
-        """Remove the labels of a picture, or the file if there are no others, and return these."""
+        """Remove the labels of a picture (and the file, if there are no others), and return the others."""
         return self._write({number: cells for number, cells in self.rows().items() if number != index})
 
     def update(self, labels: Mapping[int, Mapping[str, Any]]) -> dict[int, Cells]:

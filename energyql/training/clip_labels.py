@@ -21,7 +21,7 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 Prompts = Mapping[str, Sequence[str] | Mapping[str, str]]
 """Attribute -> [prompt of yes, prompt of no]; or attribute -> {class: prompt}."""
 EXAMPLE = 'such as {"glasses": ["a face with glasses", "a face without glasses"]}'
-"""For the hints of error messages."""
+"""Example of prompts, for the hints of error messages."""
 
 
 class ClipLabeller:

@@ -186,7 +186,7 @@ class _Whitened:
 
     @classmethod
     def of(cls, prior: Prior, report: Report) -> _Whitened:
-        """Whiten new samples of w; components along which w hardly varies are left out."""
+        """Whiten w by samples from the prior, without components along which it hardly varies."""
         size = prior.w(torch.arange(1)).shape[1]
         if size > MOST_NUMBERS:
             raise ArgumentError(f"w has {size} numbers, and directions are found among at most {MOST_NUMBERS}")
@@ -229,13 +229,13 @@ class _Whitened:
         return inner[varies] / spread[varies, None], share[varies]
 
     def slopes(self, values: Float[Tensor, "n outputs"]) -> Float[Tensor, "outputs components"]:
-        """Regress `values`, numbers for the first n samples, on the whitened coordinates."""
+        """Regress `values`, numbers for the first n samples such as pixels, on the whitened coordinates."""
         x = self.samples[: len(values)]
         solution: Tensor = torch.linalg.lstsq(x - x.mean(0), values - values.mean(0)).solution
         return solution.t()
 
     def nearest(self, outputs: Float[Tensor, "n outputs"]) -> _Components:
-        """For each output of heads, its regression on w as a direction, with R2 as its share, for "interfacegan"."""
+        """Regression of each output of heads on w, as a direction whose share is R2, for "interfacegan"."""
         slopes = self.slopes(outputs)
         size = slopes.norm(dim=1)
         return slopes / size[:, None].clamp(min=1e-12), size.square() / outputs.var(0).clamp(min=1e-12)
@@ -271,7 +271,7 @@ def _eigenvectors(rows: Float[Tensor, "outputs inputs"]) -> _Components:
 
 
 def _style_weights(generator: Generator, layers: Sequence[int] | None, method: str) -> Float[Tensor, "styles w_dim"]:
-    """Linear maps from w to the styles of a StyleGAN (float64); `method` is for the error if it has none."""
+    """Matrix from w to the styles of a StyleGAN (float64); `method` is for the error if there are none."""
     affines = getattr(getattr(generator, "synthesis", None), "affines", None)
     if affines is None:
         name = type(generator).__name__
@@ -285,7 +285,8 @@ FORMAT = 1
 DIRECTIONS_SEED = 2**32 + 1
 """Seed of the prior samples in which directions are found: larger than those with which users usually draw."""
 STD = 0.1
-"""Standard deviation that the head of a direction predicts: with 0, samplers would have no gradient at a limit."""
+"""Standard deviation that the head of a direction predicts: with 0, conditions would have no gradient at their
+limit."""
 LABELS, HIDDEN = 40_000, 256
 """Where heads do not read w, a direction's head is fitted to this many prior samples, with this many hidden units."""
 RANGE, TOLERANCE = 4.0, 0.25

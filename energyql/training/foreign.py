@@ -295,7 +295,7 @@ def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTabl
     last tenth of the samples is only for the report on the heads.
 
     Args:
-        folder: has `all_latents.pickle` and `att_light.pickle`.
+        folder: folder with `all_latents.pickle` and `att_light.pickle`.
         only: attributes to read; by default those of StyleFlow's 21 that have more than one value in the file.
 
     Returns:

@@ -33,7 +33,7 @@ A_FORMULA = 16
 SIZES = (2, 3)
 """Possible numbers of attributes in a random query, if the model has that many."""
 SHARES = (0.25, 0.75)
-"""Range of the quantile of the labels of a continuous attribute with which a random query compares it, by > or <."""
+"""A random query compares a continuous attribute with a quantile of its labels between these two."""
 TRIES = 2
 """Most random queries that are tried for each that is needed: some of them cannot be sampled."""
 

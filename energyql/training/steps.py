@@ -45,7 +45,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tens
 
 
 def digest(settings: object, *tensors: Tensor) -> str:
-    """SHA-256 of all on which the result of a step of a training depends; `settings` is known by its `repr`."""
+    """SHA-256 of the settings (by their `repr`) and tensors on which the result of a training step depends."""
     identity = hashlib.sha256(repr(settings).encode())
     for tensor in tensors:
         identity.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
