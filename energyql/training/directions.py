@@ -271,7 +271,7 @@ def _eigenvectors(rows: Float[Tensor, "outputs inputs"]) -> _Components:
 
 
 def _style_weights(generator: Generator, layers: Sequence[int] | None, method: str) -> Float[Tensor, "styles w_dim"]:
-    """Matrix from w to the styles of a StyleGAN (float64); `method` is for the error if there are none."""
+    """Matrix from w to the styles of a StyleGAN (float64), or an error that names `method` for other generators."""
     affines = getattr(getattr(generator, "synthesis", None), "affines", None)
     if affines is None:
         name = type(generator).__name__

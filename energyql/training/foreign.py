@@ -94,8 +94,8 @@ def add_heads(
 def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict[str, Head]:
     """Read the heads in a checkpoint of LACE's attribute classifiers. Nothing in the file is executed.
 
-    One network of fully connected layers of any size, each with a leaky ReLU of slope 0.2, serves all attributes. Of
-    its two outputs for a yes/no attribute, no and yes, the head predicts the difference as the logit of yes.
+    The file has one network for all attributes: fully connected layers of any size, each with a leaky ReLU of slope
+    0.2. Of its two outputs for a yes/no attribute, no and yes, the head predicts the difference as the logit of yes.
 
     Args:
         path: a `.pt` file.

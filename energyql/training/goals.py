@@ -72,7 +72,7 @@ def learn_goals(
         layers: layers of the generator in which w moves; `None` for all.
 
     Returns:
-        Float64: the directions in whitened coordinates, each the move for alpha = 1; and the results of `_shares`.
+        In float64, the directions in whitened coordinates, each the move for alpha = 1; and the results of `_shares`.
 
     Raises:
         ArgumentError: the error of a goal has no gradient with respect to w, or does not depend on w.

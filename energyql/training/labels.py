@@ -63,7 +63,7 @@ class Drawn:
 
     @classmethod
     def by(cls, generator: Generator, seed: int, truncation: float, condition: Condition | None) -> Drawn:
-        """Record pictures that `generator` draws with this seed, psi and condition."""
+        """Make the record of pictures that `generator` draws with this seed, psi and condition."""
         return cls(seed, truncation, module_fingerprint(generator)[:_DIGITS], condition)
 
     def __str__(self) -> str:

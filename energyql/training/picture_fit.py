@@ -223,7 +223,7 @@ def fit_judge(
     Returns:
         The judge, and attribute -> report for all attributes. The judge has only those that it reads well enough in the
             report, and is `None` if there are none. The standard deviation that it predicts for a number is the root
-            mean square error there.
+            mean square error on the report's pictures.
 
     Raises:
         DataError: an attribute has no label of a picture to learn from, or labels that are too large.
@@ -404,8 +404,8 @@ def calibration(
 ) -> tuple[Tensor, Tensor]:
     """Factor and shifts (outputs,) with which factor * outputs + shift has the lowest loss on the labels.
 
-    Temperature scaling has a factor alone (Guo et al. 2017, arXiv 1706.04599). Shifts (Platt 1999) correct that
-    networks which learned as if all classes were equally frequent predict rare ones too often.
+    Temperature scaling has a factor alone (Guo et al. 2017, arXiv 1706.04599). Shifts (Platt 1999) are needed because
+    networks that learned as if all classes were equally frequent predict rare ones too often.
     """
     log_scale, shift = torch.zeros(()).requires_grad_(), torch.zeros(outputs.shape[1]).requires_grad_()
     count = int((~labels.isnan()).sum())

@@ -248,7 +248,7 @@ class Task:
             return draw_thumbnails(prior, index, side, folder, labeller=labeller, report=self.report)
 
     def progress(self, stage: str) -> Callable[[float], None]:
-        """Progress function for a stage."""
+        """Make a function of the fraction done of `stage`, which calls `report`."""
         return partial(self.report, stage)
 
 
