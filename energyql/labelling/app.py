@@ -21,7 +21,7 @@ STATIC = Path(__file__).parent / "static"
 BODY = 64 * 1024
 """Largest size of the body of a request, in bytes."""
 AHEAD = 3
-"""Number of pictures to label next that a response names, so that the page loads them in advance."""
+"""Number of next pictures that a response names, so that the page loads them in advance."""
 DESCRIPTION = """Labels of the pictures of a folder.
 
 `GET /api/state` returns what is left to label, `POST /api/labels` writes the labels of one picture, and
@@ -53,18 +53,14 @@ class State(BaseModel):
 
 
 class Labels(RequestBody):
-    """Labels of one picture, which a request of the page contains."""
+    """Labels of one picture, in a request of the page."""
 
     index: int = Field(description="Number of the picture.")
     labels: dict[str, str | float | bool | None] = Field(description="Attribute to label; null if nobody can decide.")
 
 
 def picture_response(data: bytes, name: object) -> Response:
-    """Return the response with a picture as PNG, WebP or JPEG.
-
-    Args:
-        data: the bytes of the picture's file.
-        name: name of the picture, for the message.
+    """Response with a picture as PNG, WebP or JPEG.
 
     Raises:
         DataError: the file is of another kind. It may be a link, in a folder from a stranger, to a private file.
@@ -76,11 +72,9 @@ def picture_response(data: bytes, name: object) -> Response:
 
 
 def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
-    """Return the web application that labels the pictures of a table.
+    """Make the web application that labels the pictures of a table.
 
-    Args:
-        sheet: the table. Its file is read for each request, so that a user may edit the file while the page is open.
-        access: who may use the application; by default only visitors on this machine.
+    Each request reads the file, so a user may edit it meanwhile. By default only visitors on this machine have access.
 
     Raises:
         DataError: the folder of the table has no pictures yet.

@@ -48,11 +48,9 @@ class GivenAnswers(RequestBody):
 
 
 def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
-    """Return the web application of an audit, in which a person says whether pictures satisfy their query.
+    """Make the web application of an audit by one person; by default only visitors on this machine have access.
 
-    Args:
-        session: the audit by one person. The caller keeps other processes from writing to the folder of the audit.
-        access: who may use the application; by default only visitors on this machine.
+    The caller keeps other processes from writing to the folder of the audit.
     """
     pictures = session.subject.pictures
 
@@ -88,10 +86,7 @@ def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
 
     @app.delete("/api/answers")
     async def undo() -> AuditState:
-        """Remove the answers about the picture that was answered last, and return the new state of the audit.
-
-        The page then shows this picture again.
-        """
+        """Remove the answers about the last picture, which the page then shows again, and return the new state."""
         session.undo()
         return state()
 

@@ -24,7 +24,6 @@ class PictureFolder:
     Picture number i is drawn from prior sample i of the seed, its i-th random latent.
 
     Attributes:
-        path: the folder.
         drawn: how the pictures were drawn: seed, truncation, generator and condition.
         random: number of random pictures, which have the numbers 0 to `random - 1`.
         unsure: numbers of the pictures that were chosen because predictions for them were uncertain.
@@ -37,7 +36,7 @@ class PictureFolder:
 
     @classmethod
     def read(cls, path: Path) -> PictureFolder:
-        """Return the folder of pictures at `path`, as its file `pictures.json` describes it.
+        """Read a folder of pictures, as its file `pictures.json` describes it.
 
         Raises:
             DataError: the file is missing or damaged.
@@ -63,20 +62,15 @@ class PictureFolder:
         return [*range(self.random), *self.unsure]
 
     def chosen(self, index: int) -> str:
-        """Return how the picture with number `index` was chosen: "random" or "unsure"."""
+        """Return how a picture was chosen: "random" or "unsure"."""
         return RANDOM if index < self.random else UNSURE
 
     def file(self, index: int) -> Path:
-        """Return the file name of the picture with number `index`, such as `folder/0000012.png`."""
+        """Return the path of a picture, such as `folder/0000012.png`."""
         return self.path / f"{index:07d}.png"
 
     def having(self, random: int, unsure: tuple[int, ...]) -> PictureFolder:
-        """Write to `pictures.json` that the folder has more pictures, and return the folder with the new values.
-
-        Args:
-            random: number of all random pictures, old and new.
-            unsure: numbers of all pictures, old and new, that were chosen because predictions for them were uncertain.
-        """
+        """Record in `pictures.json` that the folder has more pictures; both arguments count old and new ones."""
         grown = replace(self, random=random, unsure=unsure)
         record = {"energyql": __version__, "drawn": str(self.drawn), "random": random, "unsure": list(unsure)}
         write_json(self.path / RECORD, record)

@@ -29,17 +29,14 @@ from energyql.training.target import Source, open_source
 from energyql.training.teacher import load_teacher, teacher_reads
 
 BINS = 5
-"""The range from the smallest to the largest prediction of a continuous attribute is cut into this number of equal
-parts."""
+"""Number of equal parts of the range of predictions of a continuous attribute."""
 PICTURES_AT_ONCE = 16
 Chooser = Literal["heads", "teacher", "reader"]
-"""Whose predictions decide which pictures are to be labelled: those of heads (networks that take latents), of a teacher
-(networks that take pictures), or of a reader of words (a network that compares pictures with texts) and the heads."""
+"""Whose predictions choose pictures to label: see `sample_pictures`."""
 
 
 READER_SIDE = 128
-"""Side, in pixels, of the thumbnails from which a reader of words (a network that compares pictures with texts)
-predicts attributes, so that pictures to label can be chosen."""
+"""Side, in pixels, of the thumbnails for a reader of words (a network that compares pictures with texts)."""
 
 
 @takes_label
@@ -53,48 +50,40 @@ def sample_pictures(
     """Draw pictures of a generator to label, without a query; the generator needs no attributes.
 
     All pictures in a folder have the same generator, seed, truncation and condition. After an interruption, the same
-    call draws the pictures that are missing. A later call with `unsure` adds pictures to the folder, as a round of
-    active learning.
+    call draws the pictures that are missing. A later call with `unsure` adds pictures, as a round of active learning.
 
     Args:
-        model: a checkpoint, a model folder, a packaged model, a `Model`, or a generator of your own, as an object or by
-            name. A name is `module:factory`, or the name of an installed plugin.
-        out: the folder of the pictures. The name of a file is the number of the picture, such as `0000012.png`. Picture
-            i is drawn from prior sample i of the seed, its i-th random latent, as for `train_attributes`.
+        model: as for `train_attributes`; or a `Model`.
+        out: the folder of the pictures. Picture i, such as `0000012.png`, is drawn from prior sample i of the seed, its
+            i-th random latent, as for `train_attributes`.
         count: number of random pictures that the folder is to have, numbered 0 to `count - 1`; or, with `unsure`, the
             number of pictures to add. At least 1.
-        unsure: whether to choose pictures with the least certain predictions, in place of random pictures. About as
-            many pictures are chosen for each value of an attribute, so that rare classes are labelled too. Pictures
-            that are labelled or in the folder already are not chosen.
-        by: whose predictions count: "heads", which read latents, or "teacher", networks that read pictures. A teacher
-            is fitted by `train_attributes` on a table of labels. By default the teacher if there is one, because it is
-            more accurate, and the heads for attributes that it does not read. For a teacher, all pictures of the pool
-            are drawn, but only once for all rounds.
-            "reader" is the network `reader` together with the heads: pictures come first for which both are unsure, or
-            for which they predict different values.
-        only: attributes whose predictions count, all by default.
-        labelled: file name of a further table of labels. Pictures in this table, or in `labels.csv` of the folder, are
+        unsure: whether to choose pictures with the least certain predictions, about as many for each value of an
+            attribute, so that rare classes are labelled too. Pictures that are labelled or already in the folder are
             not chosen.
-        reader: a network that labels pictures by comparing them with prompts of yes/no attributes, if `by` is "reader".
+        by: whose predictions count: "heads", which read latents; "teacher", networks that read pictures, which
+            `train_attributes` fits to a table of labels; or "reader", the network `reader` and the heads, where
+            pictures come first for which both are unsure or disagree. By default the more accurate teacher if there is
+            one, and the heads for attributes that it does not read. For a teacher, the whole pool is drawn, once for
+            all rounds.
+        only: attributes whose predictions count, all by default.
+        labelled: further table of labels. Pictures in it, or in `labels.csv` of the folder, are not chosen.
+        reader: labels pictures by prompts of yes/no attributes, for `by="reader"`.
         pool: number of prior samples to choose from. They begin at sample 1,000,000, so that none is a random picture.
-        seed: seed of the samples. By default the seed of the pictures in the folder; for a new folder, 0.
-        truncation: truncation psi, 0 to 2. By default the psi of the pictures in the folder; for a new folder, the psi
-            of the model. If the heads are not valid at the psi of the model, the default is the largest psi at which
-            the heads are valid. A checkpoint has the psi of its family, such as 0.7; a generator of your own has the
-            psi 1.
-        condition: condition of a conditional generator: a class, or as many numbers as it has classes. By default the
-            condition of the pictures in the folder; for a new folder, the condition for which the heads are valid.
-        generator: name of the generator's code, for a model folder that only names it.
-        allow_plugins: whether to import the generator that the model folder names.
-        device: where to draw.
-        progress: whether to show progress bars, or a function that is called with the stage and the fraction done.
+        seed: seed of the samples; by default that of the pictures in the folder, or 0 for a new folder.
+        truncation: psi, 0 to 2. By default that of the pictures in the folder; for a new folder that of the model, or
+            the largest at which its heads are valid. Checkpoints have that of their family, such as 0.7; your own
+            generators 1.
+        condition: a class, or as many numbers as the generator has classes. By default that of the pictures in the
+            folder; for a new folder, the one for which the heads are valid.
+        generator, allow_plugins, device, progress: see `train_attributes`.
 
     Returns:
         The folder, with all its pictures.
 
     Raises:
-        ArgumentError: an argument is out of range, or does not fit the pictures that the folder has; `unsure` is true,
-            but the model has no heads on latents; or `by` is "teacher", but the model has no teacher.
+        ArgumentError: an argument is out of range, or does not fit the pictures that the folder has; or the model lacks
+            the heads, the teacher or the reader whose predictions are to count.
         DataError: the folder or a table is damaged, or a table is about other pictures.
         ModelError: the model cannot be read.
     """
@@ -159,11 +148,7 @@ def sample_pictures(
 
 
 def _labelled(table: Path, drawn: Drawn) -> list[int]:
-    """Return the numbers of the pictures in a table of labels.
-
-    Raises:
-        DataError: the table cannot be read, or its pictures were not drawn as `drawn` states.
-    """
+    """Numbers of the pictures in a table; raise a `DataError` if they were not drawn as `drawn` says."""
     labels = read_label_table(table)
     if labels.drawn != drawn:
         message = f"{table} is not about these pictures: {labels.drawn} is not {drawn}"
@@ -176,25 +161,7 @@ def _choose(
     prior: Prior, bank: AttributeBank, teacher: Sequence[Judge], names: Sequence[str], excluded: set[int],
     count: int, pool: int, folder: Path, report: Report, reader: ClipLabeller | None,
 ) -> list[int]:  # fmt: skip
-    """Return the numbers of the pictures with the least certain predictions in the pool, the pictures to choose from.
-
-    Args:
-        prior: the random latents of the generator by number; the pool is a range of these numbers.
-        bank: heads on latents, which predict the attributes that the teacher does not predict.
-        teacher: networks that predict attributes of pictures; empty if there is no teacher.
-        names: the attributes whose predictions count.
-        excluded: numbers of pictures that must not be chosen.
-        count: number of pictures to choose.
-        pool: number of samples in the pool. The number of its first sample is `POOL_START`.
-        folder: folder of the pictures. Thumbnails of the pool are written to its subfolder `POOL`.
-        report: function that is called with the stage and the fraction done.
-        reader: reader of words, a network that compares pictures with texts; `None` for none. With a reader, the
-            prediction for an attribute is the mean of the log-odds of the reader and of the head. This mean is near 0
-            where both are unsure, and where they predict different values.
-
-    Raises:
-        ArgumentError: the pool has fewer than `count` pictures that may be chosen.
-    """
+    """Choose pictures from the pool by `choose_unsure`; with a reader, by the mean of its log-odds and the head's."""
     whole = torch.arange(POOL_START, POOL_START + pool)
     rows = [row for row, number in enumerate(whole.tolist()) if number not in excluded]
     if count > len(rows):
@@ -219,11 +186,7 @@ def _choose(
 
 @torch.no_grad()
 def _draw(prior: Prior, folder: PictureFolder, indices: Sequence[int], report: Report) -> None:
-    """Draw the pictures of the prior samples `indices`, and write them to a folder of pictures.
-
-    Pictures whose files are in the folder already are not drawn again. `report` is called with the stage and the
-    fraction done.
-    """
+    """Write the pictures of prior samples to a folder, except those that it has."""
     missing = [index for index in indices if not folder.file(index).exists()]
     for start in range(0, len(missing), PICTURES_AT_ONCE):
         part = missing[start : start + PICTURES_AT_ONCE]
@@ -236,21 +199,18 @@ def _draw(prior: Prior, folder: PictureFolder, indices: Sequence[int], report: R
 def choose_unsure(predictions: Mapping[str, Prediction], count: int) -> list[int]:
     """Choose the pictures with the least certain predictions, about as many for each value of each attribute.
 
-    Each value of each attribute has a queue of all pictures, and one picture is taken from each queue in turn. So a
-    rare class gets as many pictures as a common class. The queue of a class begins with the pictures that are predicted
-    to be of this class, the least certain first. The other pictures follow, first those whose logit of this class is
-    nearest to the logit of their predicted class.
+    One picture is taken in turn from a queue for each value, so that a rare class gets as many as a common one. The
+    queue of a class begins with the pictures predicted to be of it, the least certain first; then follow the others,
+    first those whose logit of the class is nearest to that of their predicted class.
 
-    A continuous attribute is predicted with the same certainty for all pictures. Its predictions are cut into `BINS`
-    parts of equal width. The queue of a part begins with the pictures in the part, and the others follow, both in the
-    order of the pictures.
+    A continuous attribute is predicted with equal certainty for all pictures. It has five queues, for five parts of
+    equal width of its predictions, each with the pictures of the part first.
 
     Args:
-        predictions: attribute -> predictions for all pictures.
         count: number of pictures to choose, at most the number of all pictures.
 
     Returns:
-        Different indices of pictures in the predictions, in the order in which they were taken from the queues.
+        Different indices of pictures in the predictions, in the order in which they were chosen.
     """
     queues = [iter(queue.tolist()) for prediction in predictions.values() for queue in _queues(prediction)]
     chosen: dict[int, None] = {}
@@ -263,11 +223,7 @@ def choose_unsure(predictions: Mapping[str, Prediction], count: int) -> list[int
 
 
 def _queues(prediction: Prediction) -> Iterator[Tensor]:
-    """Yield a queue for each value of an attribute: the indices of all pictures, in the order in which to label them.
-
-    `choose_unsure` explains the order. For a continuous attribute there is a queue for each of `BINS` intervals of its
-    predictions.
-    """
+    """Yield a queue for each value of an attribute, the indices of all pictures, see `choose_unsure`."""
     if KINDS[prediction.kind].numeric:
         mean = prediction.number().contiguous()
         edges = torch.linspace(float(mean.min()), float(mean.max()), BINS + 1, device=mean.device)

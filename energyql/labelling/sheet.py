@@ -1,6 +1,6 @@
 """The table of labels that people make on a web page, or by sorting pictures into sub-folders.
 
-The table is a CSV file. Each change writes a new file in place of the old one, so that no file is half written.
+It is a CSV file. Each change writes a new file in place of the old one, so that no file is half written.
 """
 
 from __future__ import annotations
@@ -49,15 +49,10 @@ class LabelSheet:
 
     @classmethod
     def open(cls, path: Path, folder: PictureFolder, attributes: str | None) -> LabelSheet:
-        """Open the table in a file, or begin a new table if there is no file.
-
-        The file of a new table is written with the first labels.
+        """Open the table in a file, or begin a new one, whose file is written with the first labels.
 
         Args:
-            path: the CSV file.
-            folder: the pictures.
-            attributes: the attributes to label, as a text such as "glasses, hair=black|brown, age=0..1"; `None` for
-                those of the table in the file.
+            attributes: a text such as "glasses, hair=black|brown, age=0..1"; `None` for those of the table in the file.
 
         Raises:
             ArgumentError: there is no file, and `attributes` is `None`.
@@ -81,9 +76,7 @@ class LabelSheet:
         return cls(path, folder, table.vocabulary)
 
     def rows(self) -> dict[int, Cells]:
-        """Return the labels in the file, in the order of its rows: number of a picture -> labels of the picture.
-
-        The picture that was labelled last is the last row. The result is empty if there is no file yet.
+        """Return number of a picture -> its labels, in the order of the file, which ends with the latest picture.
 
         Raises:
             DataError: somebody has changed the file: its attributes differ, or a row has no number of a picture.
@@ -99,18 +92,13 @@ class LabelSheet:
         return {number: dict(zip(labels, cells, strict=True)) for number, *cells in lines}
 
     def decide(self, index: int, cells: Mapping[str, Any]) -> dict[int, Cells]:
-        """Write the labels of one picture to the file, in place of earlier labels of this picture.
+        """Write the labels of one picture, in place of its earlier ones, and return all as `rows` does.
 
         Args:
-            index: number of the picture.
             cells: attribute -> label; an attribute that is left out gets an empty label.
 
-        Returns:
-            Number of a picture -> labels of the picture, for all labelled pictures; the picture `index` is the last.
-
         Raises:
-            DataError: there is no picture with this number, there is no such attribute, or a label is no value of its
-                attribute; or the file is damaged.
+            DataError: there is no such picture or attribute, a label is no value of it, or the file is damaged.
         """
         if index not in self.folder.indices:
             raise DataError(f"{self.folder.path} has no picture {index}")
@@ -122,21 +110,14 @@ class LabelSheet:
         return self._write(rows | {index: checked})
 
     def undo(self, index: int) -> dict[int, Cells]:
-        """Remove the labels of the picture with number `index` from the file; without other labels, remove the file.
-
-        The result has the labels of the other pictures: number of a picture -> labels of the picture.
-        """
+        """Remove the labels of a picture (and the file, if there are no others), and return the others."""
         return self._write({number: cells for number, cells in self.rows().items() if number != index})
 
     def update(self, labels: Mapping[int, Mapping[str, Any]]) -> dict[int, Cells]:
-        """Write labels of several pictures to the file at once.
+        """Write labels of several pictures at once, and return all as `rows` does.
 
         Args:
-            labels: number of a picture -> attribute -> new label. A label that the table already has stays if its
-                attribute is left out here.
-
-        Returns:
-            Number of a picture -> labels of the picture, for all labelled pictures.
+            labels: number of a picture -> attribute -> new label; attributes that are left out keep their labels.
 
         Raises:
             DataError: a label is no value of its attribute, or the file is damaged.
@@ -164,11 +145,7 @@ class LabelSheet:
 
 
 def _cell(spec: AttributeSpec, cell: Any) -> str:
-    """Return a label of the attribute `spec` as the text of a table cell, such as "yes" for true; "" if it is missing.
-
-    Raises:
-        DataError: the label is no value of the attribute.
-    """
+    """Text of a label in a table, such as "yes" for true; raise a `DataError` if it is no value of the attribute."""
     if lacks_value(cell, spec):
         return ""
     label = KINDS[spec.kind].label(cell, spec)
@@ -180,10 +157,9 @@ def _cell(spec: AttributeSpec, cell: Any) -> str:
 def labels_from_folders(folder: PictureFolder, table: Path) -> LabelSheet:
     """Write a table of labels from the sub-folders into which a person has sorted pictures.
 
-    Sub-folders `glasses` and `no-glasses` (or `not-glasses`) make a yes/no attribute. Sub-folders `hair=black` and
-    `hair=brown` make a categorical attribute. Copies of a picture may be in sub-folders of several attributes. Each
-    copy has the file name of the picture, which begins with its number. The labels are added to the labels that the
-    table already has.
+    Sub-folders `glasses` and `no-glasses` (or `not-glasses`) make a yes/no attribute, `hair=black` and `hair=brown` a
+    categorical one. Copies of a picture may be in sub-folders of several attributes, with the file name of the picture,
+    which begins with its number. The labels are added to those that the table already has.
 
     Args:
         folder: the folder of the pictures, which contains the sub-folders.
@@ -193,9 +169,9 @@ def labels_from_folders(folder: PictureFolder, table: Path) -> LabelSheet:
         The table with all labels.
 
     Raises:
-        DataError: one of these: there are no sub-folders, or no pictures in them; an attribute has only one sub-folder;
-            a picture is in two sub-folders of one attribute; a file is no picture of `folder`; the table is about other
-            pictures or attributes.
+        DataError: there are no sub-folders, or no pictures in them; an attribute has only one sub-folder; a picture is
+            in two sub-folders of one attribute; a file is no picture of `folder`; or the table is about other pictures
+            or attributes.
         VocabularyError: the name of a sub-folder describes no attribute.
     """
     places = {path.name: path for path in sorted(folder.path.iterdir()) if path.is_dir() and path.name[0] != "."}
@@ -220,17 +196,7 @@ def labels_from_folders(folder: PictureFolder, table: Path) -> LabelSheet:
 
 
 def _attribute_texts(meanings: dict[str, tuple[str, str]], folder: Path) -> list[str]:
-    """Return the attributes that sub-folders describe, as texts.
-
-    A yes/no attribute is only its name, such as "glasses"; a categorical one has its values, as "hair=black|brown".
-
-    Args:
-        meanings: name of a sub-folder -> (attribute, label).
-        folder: the folder of pictures, for messages.
-
-    Raises:
-        DataError: there are no sub-folders, the name of one has a comma, or an attribute has only one sub-folder.
-    """
+    """Texts of the attributes that sub-folders mean, such as "glasses" or "hair=black|brown"."""
     values: dict[str, set[str]] = {}
     for name, value in meanings.values():
         values.setdefault(name, set()).add(value)
@@ -247,10 +213,7 @@ def _attribute_texts(meanings: dict[str, tuple[str, str]], folder: Path) -> list
 
 
 def _meaning(place: str) -> tuple[str, str]:
-    """Return the attribute and the label that the name of a sub-folder means.
-
-    They are ("hair", "black") for "hair=black", ("glasses", "yes") for "glasses", ("glasses", "no") for "no-glasses".
-    """
+    """Attribute and label that a sub-folder means: "hair=black", "glasses" (yes) or "no-glasses" (no)."""
     name, equals, value = place.partition("=")
     if equals:
         return name, value

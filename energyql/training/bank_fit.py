@@ -1,8 +1,4 @@
-"""Fit, calibrate and measure heads: small networks that predict attributes of pictures from latents.
-
-A teacher (networks that read pictures) may label more pictures for the heads. Each attribute also gets a second head,
-which is fitted to half of the samples only. Where the two heads of an attribute disagree, predictions are doubtful.
-"""
+"""Fit, calibrate and measure heads on labelled samples, with more labels by a teacher (networks that read pictures)."""
 
 from __future__ import annotations
 
@@ -28,22 +24,15 @@ from energyql.training.teacher import DRAWS, Taught, teach
 from energyql.vocabulary import Vocabulary
 
 TEST_SHARE = 0.1
-"""Share of the labelled samples that are held out for the report on the heads, if the table of labels does not say
-which samples are for the report. With fewer than 2,000 samples, the larger `SMALL_TEST_SHARE` is used."""
+"""Share of the labelled samples held out for the report, unless the table of labels says which are."""
 HELD_OUT_SHARE, SECOND_HELD_OUT_SHARE = 0.12, 0.2
-"""Shares of the samples that are held out to decide when the training of heads stops, and to calibrate the heads. The
-first number is for the first heads: a share of the samples that are not for the report. The second number is for the
-second heads: a share of the last half of all samples; the other samples are not used for second heads."""
+"""Shares of the samples that are held out to stop and calibrate first heads and second heads."""
 TAUGHT_DECAY = 1 / 3
-"""Factor of the weight decay of heads that learn from labels by a teacher. Heads with more labels need less decay."""
+"""Factor of the weight decay of heads that learn from a teacher: with more labels, less decay is needed."""
 TAUGHT_STOPPING = 1 / 8
-"""Share of the pictures labelled by the teacher that are held out to decide when the training of heads stops, and to
-calibrate the heads. Labels by hand are held out too, but these alone are too few: of 500 labels by hand, only some 55
-are held out."""
+"""Share of the teacher's pictures that is held out to stop and calibrate heads: labels by hand alone are too few."""
 SMALL_TEST_SHARE, ENOUGH_TESTS = 0.2, 200
-"""If there are fewer than 2,000 labelled samples, the share `SMALL_TEST_SHARE` is for the report on the heads, but at
-most `ENOUGH_TESTS` samples. With only `TEST_SHARE` of so few samples, the confidence intervals of the scores would be
-too wide."""
+"""Share for the report of few samples, at most `ENOUGH_TESTS`: with `TEST_SHARE`, intervals would be wide."""
 
 
 def fit_bank(
@@ -57,26 +46,18 @@ def fit_bank(
 ) -> tuple[AttributeBank, dict[str, Head], Sequence[Judge]]:
     """Fit a head to each attribute of labelled samples, and measure the heads on samples kept for the report.
 
-    If the labels are a table with numbers of pictures, a teacher (networks that learn from the table) labels further
-    pictures. Heads of attributes that the teacher reads clearly better than chance learn from the table and from labels
-    by the teacher; both sorts of labels also decide when their training stops, and calibrate them. Other heads use the
-    table only.
+    A teacher, fitted to a table with numbers of pictures, may label more pictures. Heads of attributes that it reads
+    clearly better than chance learn from both sorts of labels, other heads from the table only.
 
     Args:
-        task: the model folder, the prior samples and their labels.
-        latents: latents of the labelled samples, a row each, in the space that the heads read.
         columns: attribute -> a label for each row of `latents`.
-        specs: the attributes to fit.
         further: number of pictures that the teacher labels, see `further_pictures`; 0 for no teacher.
-        settings: settings of the fit.
 
     Returns:
-        Three values. First, the heads with their reports. Second, attribute -> second head, see `fit_second`. Third,
-            the networks of the teacher; the list is empty if no teacher labelled pictures.
+        The heads with their reports; attribute -> second head, see `fit_second`; and the teacher's networks, if any.
 
     Raises:
-        DataError: there are fewer than 20 samples, too few labels of an attribute, or a label that is no value of its
-            attribute.
+        DataError: there are fewer than 20 samples, too few labels of an attribute, or a label is no value of it.
     """
     table, seed = task.table or LabelTable({}, source="the labeller"), task.prior.seed % 2**63
     labels = {name: encode_column(columns[name], spec, table.source) for name, spec in specs.items()}
@@ -115,13 +96,7 @@ def fit_bank(
 
 
 def with_labels(specs: Vocabulary, labels: Mapping[str, Tensor], split: int) -> Vocabulary:
-    """Return the attributes that have enough labels for the fit of a head, see `check_labels`.
-
-    Args:
-        specs: the attributes.
-        labels: attribute -> (n,): 0/1, class index or number; NaN where missing.
-        split: heads learn from the first `split` labels; the other labels are held out.
-    """
+    """Attributes for which a head can be fitted to the labels, see `check_labels`."""
     usable = []
     for name, spec in specs.items():
         with suppress(DataError):
@@ -134,18 +109,9 @@ def fit_heads(
     task: Task, latents: Tensor, labels: Mapping[str, Tensor], specs: Vocabulary, settings: HeadSettings, *,
     held_out: float | int, stage: str, checkpoint: Path | None = None, seed: int = 0,
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:  # fmt: skip
-    """Fit heads by `train_heads` on the device of a training, and return them on the CPU.
+    """Run `train_heads` on the device of a training, and return the heads on the CPU.
 
-    Args:
-        task: the prior samples, with the seed and the device of the training.
-        latents: (n, latent_dim), in the space that the heads read.
-        labels: attribute -> (n,): 0/1, class index or number; NaN where missing.
-        specs: the attributes.
-        settings: settings of the fit.
-        held_out: number or share of the last latents that stop and calibrate the heads.
-        stage: name of the fit in reports of progress.
-        checkpoint: file for the state of the fit; `None` for no file.
-        seed: number that is added to the seed of the samples to get the seed of the fit.
+    The seed is that of the samples plus `seed`; `stage` is the name of the fit in reports of progress.
     """
     device = task.prior.device
     bank, fits = train_heads(
@@ -167,25 +133,7 @@ def _fit(
     stop: int,
     settings: HeadSettings,
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:
-    """Fit the first head of each attribute; `fit_second` fits the second heads.
-
-    Heads of the attributes in `taught.labels` are fitted to labels by the teacher and by hand, other heads to labels by
-    hand alone.
-
-    Args:
-        task: the model folder and the prior samples.
-        latents: latents of samples that were labelled by hand or by a function.
-        labels: attribute -> labels of these samples, (rows,): 0/1, class index or number; NaN where missing.
-        specs: the attributes.
-        taught: latents and labels of the pictures that the teacher labelled.
-        folder: folder for the states of the fits, from which an interrupted training continues.
-        stop: how many of the last `latents` are held out to stop and calibrate all heads. Heads that learn from the
-            teacher are stopped and calibrated on the share `TAUGHT_STOPPING` of its pictures as well.
-        settings: settings of the fit.
-
-    Returns:
-        The heads; and attribute -> `HeadFit`, the number of steps of the fit and the temperature of the head.
-    """
+    """Fit the first heads, to labels by teacher and by hand where `taught` has the attribute, else by hand alone."""
     heads: dict[str, Head] = {}
     fits: dict[str, HeadFit] = {}
     for stage, with_teacher in (("further", True), ("training", False)):
@@ -217,24 +165,16 @@ def fit_second(
     settings: HeadSettings,
     taught: Taught,
 ) -> dict[str, Head]:
-    """Fit a second head for each attribute of `bank`, with another seed, to the last half of the labelled samples.
+    """Fit a second head to each attribute: where it disagrees with the first, predictions are doubtful.
 
-    Where the first and the second head of an attribute disagree, predictions are doubtful. Second heads use only the
-    last half of the samples, because two heads that learn from almost the same samples make the same errors. The last
-    half contains the samples for the report, from which first heads do not learn. In a test with 400 samples, second
-    heads that shared 80 % of the samples with the first heads disagreed on only 3 % of the wrong predictions. Second
-    heads on the last half disagreed on 43 %.
+    Two heads that learn from almost the same samples make the same errors. So second heads learn from only the last
+    half of the samples, which includes the report's, unseen by the first heads; and from every second picture of the
+    teacher. They take half the steps. Attributes with too few labels in that half have no second head.
 
     Args:
-        task: the model folder and the prior samples.
-        latents: (n, latent_dim), all labelled latents, in the space that the heads read.
+        latents: (n, latent_dim), all labelled latents.
         labels: attribute -> (n,): 0/1, class index or number; NaN where missing.
         bank: the first heads.
-        settings: settings of the fit of the first heads; second heads take half of the steps.
-        taught: latents and labels by the teacher. Second heads learn from every second of these latents.
-
-    Returns:
-        Attribute -> second head. Attributes with too few labels of the last half of the samples are left out.
     """
     own, more = slice(len(latents) // 2, None), slice(1, None, 2)
     held_out = len(latents[own]) - int(len(latents[own]) * (1 - SECOND_HELD_OUT_SHARE))

@@ -30,17 +30,13 @@ class ClipLabeller:
     Args:
         reader: network that compares pictures with texts.
         prompts: attribute -> [prompt of yes, prompt of no], or attribute -> {class: prompt}.
-        margin: least difference between the two highest logits. If the difference is smaller, the label is left out,
-            because it would be a guess.
-        identity: name of the reader. An interrupted labelling is continued only by a labeller with an equal name, equal
-            prompts and an equal margin.
-        words: the reader with calibrations, which turn the logits of some texts into log-odds. A yes/no attribute whose
-            prompt of yes has a calibration is decided by these log-odds, without its prompt of no. `None` for no
-            calibrations.
+        margin: least difference between the two highest logits; with a smaller one, there is no label.
+        identity: name of the reader. An interrupted labelling continues only with an equal name, prompts and margin.
+        words: the reader with calibrations. A yes/no attribute whose prompt of yes has one is decided by its calibrated
+            log-odds, without its prompt of no.
 
     Attributes:
-        calibrations: attribute -> text for users about the calibration of its prompt of yes, such as "calibrated on 30
-            labels"; "zero-shot" without a calibration.
+        calibrations: attribute -> calibration of its prompt of yes, such as "calibrated on 30 labels" or "zero-shot".
 
     Raises:
         DataError: there are no prompts, or the prompts of an attribute are neither a pair nor {class: prompt}.
@@ -70,7 +66,7 @@ class ClipLabeller:
 
     @torch.no_grad()
     def predict(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, YesNo]:
-        """Return predictions of the yes/no attributes, for pictures in [-1, 1]."""
+        """Predict the yes/no attributes of pictures in [-1, 1]."""
         predictions = {}
         for name, (values, texts) in self.texts.items():
             if values == [True, False]:
@@ -86,8 +82,7 @@ class ClipLabeller:
         """Label pictures in [-1, 1], (batch, 1 or 3, height, width).
 
         Returns:
-            Attribute -> a label for each picture: true, false or the name of a class; `None` if the logits of the two
-                most similar prompts differ by less than `margin`.
+            Attribute -> a label for each picture: true, false or the name of a class; `None` below `margin`.
         """
         predictions = self.predict(images)
         labels: dict[str, list[Any]] = {}
@@ -110,16 +105,13 @@ def load_clip_labeller(
     margin: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> ClipLabeller:
-    """Load a CLIP model with open_clip, which downloads missing weights, and return a labeller that uses the model.
+    """Load a labeller with a CLIP model of open_clip, which downloads missing weights.
 
     Args:
-        prompts: attribute -> [prompt of yes, prompt of no], or attribute -> {class: prompt}; or the path of a JSON file
-            with such an object.
+        prompts: as for `ClipLabeller`; or the path of a JSON file, see `read_prompts`.
         model: a name in `open_clip.list_models()`.
         weights: a name in `open_clip.list_pretrained_tags_by_model(model)`, or the name of a file of weights.
-        margin: least difference between the two highest logits of an attribute. If the difference is smaller, the
-            picture gets no label.
-        device: where to compute.
+        margin: least difference between the two highest logits for a label, see `ClipLabeller`.
 
     Raises:
         ArgumentError: open_clip is not installed.
@@ -152,15 +144,7 @@ def read_prompts(path: Path) -> Prompts:
 
 
 def _attribute(name: str, options: Any) -> tuple[AttributeSpec, list[Any], list[str]]:
-    """Return the attribute called `name`, its values, and a prompt for each value.
-
-    Args:
-        name: name of the attribute.
-        options: [prompt of yes, prompt of no] for a yes/no attribute, {class: prompt} for a categorical attribute.
-
-    Raises:
-        DataError: `options` has another form.
-    """
+    """The attribute for some prompts, its values, and a prompt for each value."""
     prompts = list(options.values()) if isinstance(options, Mapping) else options
     if isinstance(prompts, list | tuple) and len(prompts) > 1 and all(isinstance(prompt, str) for prompt in prompts):
         if isinstance(options, Mapping):

@@ -38,25 +38,21 @@ from energyql.training.target import Source, Target, call_text, open_source
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 WITH_GOALS = ("interfacegan", "steerability", "ganalyze")
-"""Methods that find one direction for each goal, such as an attribute or an edit. For these methods, the argument
-`count` of `find_directions` is the largest number of goals."""
+"""Methods that find one direction for each goal, such as an attribute or an edit."""
 DRAWS, DRAWS_PER_NUMBER = 8192, 32
-"""The covariance of w is estimated from `DRAWS` prior samples, or from `DRAWS_PER_NUMBER` times the size of w, if that
-is more."""
+"""Prior samples for the covariance of w: `DRAWS`, or `DRAWS_PER_NUMBER` for each number of w if that is more."""
 MOST_NUMBERS = 1024
 """Largest size of w for which directions are found: memory grows with the square of the size."""
 PICTURES, SIDE = 2048, 16
 """Number of pictures that the method "pictures" draws, and the side in pixels to which it reduces them."""
 LEAST_VARIANCE = 1e-4
-"""A principal component of w counts as constant if its variance is less than this share of the largest variance."""
+"""A principal component of w counts as constant if its variance is below this share of the largest."""
 NOISE = 1.1
-"""Principal components are arbitrary if w varies equally in all directions. They count as arbitrary if the ratio of the
-largest to the smallest variance is below a limit. The limit is `NOISE` times the ratio that the same number of samples
-of an isotropic distribution would have."""
+"""Principal components are arbitrary if all have nearly the same variance: limit of the ratio of the largest to the
+smallest, as a multiple of that of isotropic noise."""
 
 _Components = tuple[Float[Tensor, "count components"], Float[Tensor, " count"]]
-"""Directions, and the share of each. Directions are unit vectors in whitened coordinates, in which w has covariance 1.
-A share is a number from 0 to 1, how much of what the method explains lies along the direction."""
+"""Unit vectors in whitened coordinates (`_Whitened`), and the share (0 to 1) of each, see `find_directions`."""
 
 
 @takes_label
@@ -81,55 +77,41 @@ def find_directions(
     method. Styles are the numbers that the layers of a StyleGAN compute from w.
 
     - `ganspace`: the principal components of w among prior samples (Härkönen et al. 2020, arXiv 2004.02546). `share` is
-      the part of the variance of w that lies along a direction.
-    - `sefa`: the eigenvectors of AᵀA (Shen and Zhou 2021, arXiv 2007.06600). A is the matrix of the linear maps from w
-      to the styles, with each row scaled to length 1. The value of a direction is the coordinate of w along the
-      eigenvector. `share` is the eigenvalue divided by the sum of all eigenvalues.
-    - `styles`: the principal components of the styles among prior samples, as functions of w. Unlike `sefa`, `styles`
-      counts only changes that occur under the prior. `share` is the part of the variance of the styles that lies along
-      a direction.
-    - `pictures`: a linear function of w is fitted to pictures of `SIDE` pixels a side. The principal components of this
-      function are the directions. Generators of any kind will do. `share` is the part of the variance of the function
-      that lies along a direction.
-    - `interfacegan`: for each attribute, the linear function of w that is nearest to the output of its head. (The
-      method of Shen et al. 2020, arXiv 1907.10786, separates labels by a plane instead.) `share` is R2 of the linear
-      function: 1 if the head is linear.
+      the part of the variance of w along a direction.
+    - `sefa`: the eigenvectors of AᵀA (Shen and Zhou 2021, arXiv 2007.06600), where A is the matrix from w to the
+      styles, with rows scaled to length 1. The value is the coordinate of w along the eigenvector. `share` is the
+      eigenvalue divided by the sum of all.
+    - `styles`: the principal components of the styles among prior samples, as functions of w. Unlike `sefa`, it counts
+      only changes that occur under the prior. `share` is the part of the variance of the styles.
+    - `pictures`: the principal components of a linear function of w that is fitted to pictures of 16 pixels a side, for
+      generators of any kind. `share` is the part of the variance of the function.
+    - `interfacegan`: for each attribute, the linear function of w that is nearest to the output of its head. (Shen et
+      al. 2020, arXiv 1907.10786, separate labels by a plane instead.) `share` is R2 of the linear function.
     - `steerability`: for each edit in `energyql.training.goals.EDITS`, such as zoom, the direction along which pictures
       change as if they were edited (Jahanian et al. 2020, arXiv 1907.07171).
-    - `ganalyze`: for each number that a labeller or the judge of the model reads from pictures, the direction along
-      which the number rises most evenly (GANalyze, Goetschalckx et al. 2019, arXiv 1906.10112).
+    - `ganalyze`: for each number that a labeller or the model's judge reads off pictures, the direction along which it
+      rises most evenly (GANalyze, Goetschalckx et al. 2019, arXiv 1906.10112).
 
-    The last two methods learn by gradients through the generator. Their `share` is how well the edit or the rise is
-    reached on samples that were not learned from. It is 1 - e / u, at least 0, where e is the squared error of pictures
-    moved along the direction, and u is the squared error of unchanged pictures.
+    The last two learn by gradients through the generator. Their `share` is 1 - e / u, at least 0, on samples that were
+    not learned from: e is the squared error of pictures moved along the direction, u that of unchanged pictures.
 
     Args:
-        model: a packaged model, a model folder, a checkpoint, a generator of your own or the name of its code, a
-            `Model`, or a `Target` from `open_source`.
-        method: the method, one of those above.
+        model: as for `train_attributes`; or a `Model`, or a `Target` from `open_source`.
         count: number of directions; for the last three methods the largest number.
-        goals: names of attributes (for `interfacegan`), of edits (`steerability`) or of numbers (`ganalyze`) to find
-            directions for, at most `count`; by default the first `count` that exist. Other methods have no goals.
-        labeller: for `ganalyze`, a function of pictures or a torch module that reads the numbers, in place of the judge
-            of the model. Its result, name -> tensor (batch,), must have gradients.
-        layers: layers of the generator, 0 to `num_ws - 1`; by default all. Only styles of these layers count. In
-            pictures, a direction moves w only for these layers.
-        truncation: psi of the prior samples, 0 to 2. By default the range of psi for which the model's heads are valid;
-            without heads, the psi of the model.
-        condition: condition of the prior samples, for a conditional generator: a class, as many numbers as there are
-            classes, or "random"; by default the condition for which the model's heads are valid.
-        generator: name of the generator's code, for a model folder that only names it.
-        allow_plugins: whether to import the generator that the model folder names.
-        device: where to compute: "cpu", "cuda" or "mps"; "auto" is a GPU if there is one.
-        progress: whether to show progress bars, or a function that is called with the stage and the fraction done.
-
-    Returns:
-        The directions, the largest share first; for methods with goals, in the order of the goals.
+        goals: attributes (for `interfacegan`), edits (`steerability`) or numbers (`ganalyze`) to find directions for,
+            at most `count`; by default the first that exist. Other methods have no goals.
+        labeller: for `ganalyze`, a function of pictures or a torch module that reads the numbers, in place of the
+            judge. Its result, name -> tensor (batch,), must have gradients.
+        layers: layers of the generator, 0 to `num_ws - 1`; by default all. Only styles of these layers count, and
+            pictures are moved in these layers only.
+        truncation: psi of the prior samples, 0 to 2; by default the range for which the model's heads are valid, or the
+            model's psi if it has no heads.
+        condition: a class, as many numbers as there are classes, or "random"; by default that of the model's heads.
+        generator, allow_plugins, device, progress: see `train_attributes`.
 
     Raises:
         ArgumentError: an argument has a wrong value; there is no such device, layer or goal; the method needs styles,
-            heads or a judge, which are missing; more goals are named than `count`; w varies in fewer directions than
-            `count`, or alike in all directions.
+            heads or a judge, which are missing; or w varies in fewer directions than `count`, or alike in all.
         DataError: the labeller does not return the same finite numbers, one for each picture, in every call.
     """
     if method not in (methods := get_args(DirectionMethod)):
@@ -189,15 +171,12 @@ def _check_count(components: Tensor, count: int) -> None:
 
 @dataclass(frozen=True)
 class _Whitened:
-    """Coordinates of w in which prior samples have mean 0 and covariance 1, so that all directions vary equally.
-
-    All tensors are float64.
+    """Coordinates of w (float64) in which prior samples have mean 0 and covariance 1: all directions vary equally.
 
     Attributes:
         samples: prior samples in these coordinates, (n, components).
-        mean: mean of w, (w_dim,).
         variances: variances of the principal components of w that are not constant, (components,), descending.
-        axes: unit vectors of the principal components that are not constant, (w_dim, components).
+        axes: unit vectors of these components, (w_dim, components).
     """
 
     samples: Tensor
@@ -207,17 +186,7 @@ class _Whitened:
 
     @classmethod
     def of(cls, prior: Prior, report: Report) -> _Whitened:
-        """Draw samples of w from the prior, and return them in whitened coordinates, with the map to these coordinates.
-
-        Principal components along which w hardly varies are left out.
-
-        Args:
-            prior: prior samples.
-            report: function that is called with the stage and the fraction done.
-
-        Raises:
-            ArgumentError: w has more than `MOST_NUMBERS` numbers, is not finite, or is equal for all samples.
-        """
+        """Whiten w by samples from the prior, without components along which it hardly varies."""
         size = prior.w(torch.arange(1)).shape[1]
         if size > MOST_NUMBERS:
             raise ArgumentError(f"w has {size} numbers, and directions are found among at most {MOST_NUMBERS}")
@@ -243,11 +212,7 @@ class _Whitened:
         return self.axes * self.variances.sqrt()
 
     def own(self) -> _Components:
-        """Return the principal components of w as directions, with the share of each component in the variance of w.
-
-        Raises:
-            ArgumentError: the components are arbitrary, because all have nearly the same variance.
-        """
+        """Principal components of w; raise an error if they are arbitrary, as their variances are nearly equal."""
         size, ratio = len(self.variances), (len(self.variances) / len(self.samples)) ** 0.5
         noise = ((1 + ratio) / (1 - ratio)) ** 2  # Marchenko and Pastur 1967
         if self.variances[0] < NOISE * noise * self.variances[-1]:
@@ -256,14 +221,7 @@ class _Whitened:
         return torch.eye(size, dtype=torch.double), self.variances / self.variances.sum()
 
     def along(self, weights: Float[Tensor, "styles w_dim"]) -> _Components:
-        """Return the directions of the method "sefa": eigenvectors of AᵀA, where A is `weights` with rows of length 1.
-
-        The share of a direction is its eigenvalue divided by the sum of all eigenvalues. Eigenvectors along which w
-        hardly varies are left out.
-
-        Args:
-            weights: matrix of the linear maps from w to the styles.
-        """
+        """Directions of "sefa", without those along which w hardly varies."""
         vectors, share = _eigenvectors(weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-12))
         inner = vectors @ self.scaled
         spread = inner.norm(dim=1)
@@ -271,20 +229,13 @@ class _Whitened:
         return inner[varies] / spread[varies, None], share[varies]
 
     def slopes(self, values: Float[Tensor, "n outputs"]) -> Float[Tensor, "outputs components"]:
-        """Return the coefficients of a linear regression that predicts `values` from the whitened coordinates.
-
-        `values` are numbers for the first n samples, such as pixels of their pictures.
-        """
+        """Regress `values`, numbers for the first n samples such as pixels, on the whitened coordinates."""
         x = self.samples[: len(values)]
         solution: Tensor = torch.linalg.lstsq(x - x.mean(0), values - values.mean(0)).solution
         return solution.t()
 
     def nearest(self, outputs: Float[Tensor, "n outputs"]) -> _Components:
-        """Return a direction for each output of heads: the linear function of w that is nearest to the output.
-
-        The function is computed by least squares. The share of a direction is R2 of the linear function. `outputs` has
-        the outputs of the heads for the first n samples.
-        """
+        """Regression of each output of heads on w, as a direction whose share is R2, for "interfacegan"."""
         slopes = self.slopes(outputs)
         size = slopes.norm(dim=1)
         return slopes / size[:, None].clamp(min=1e-12), size.square() / outputs.var(0).clamp(min=1e-12)
@@ -292,11 +243,10 @@ class _Whitened:
     def directions(self, inner: Tensor, share: Tensor, **described: Any) -> Directions:
         """Convert directions in whitened coordinates to `Directions`, which are for w itself.
 
+        Where there are no goals, signs are arbitrary: the largest number of each row of `move` is made positive.
+
         Args:
-            inner: unit vectors, (count, components). For methods without goals, the sign of a direction is arbitrary.
-                The sign is chosen such that, in the row of `move` of the direction, the number with the largest
-                absolute value is positive.
-            share: share of each direction, (count,).
+            inner: unit vectors, (count, components).
             described: other fields of `Directions`, by name.
         """
         move = inner @ self.scaled.t()
@@ -314,29 +264,14 @@ class _Whitened:
 
 
 def _eigenvectors(rows: Float[Tensor, "outputs inputs"]) -> _Components:
-    """Return the eigenvectors of the matrix rowsᵀ rows, and their eigenvalues divided by the sum of all eigenvalues.
-
-    The eigenvectors are the rows of a tensor, the one with the largest eigenvalue first.
-    """
+    """Eigenvectors of rowsᵀ rows, the largest eigenvalue first, and the share of each eigenvalue in their sum."""
     values, vectors = torch.linalg.eigh(rows.t() @ rows)
     values = values.flip(0).clamp(min=0)
     return vectors.flip(1).t(), values / values.sum().clamp(min=1e-300)
 
 
 def _style_weights(generator: Generator, layers: Sequence[int] | None, method: str) -> Float[Tensor, "styles w_dim"]:
-    """Return the weights of the linear maps from w to styles, the numbers that layers of a StyleGAN compute from w.
-
-    Args:
-        generator: the generator.
-        layers: layers of the generator; `None` for all.
-        method: the method that needs the weights, for messages.
-
-    Returns:
-        float64, a row for each style of the layers.
-
-    Raises:
-        ArgumentError: the generator has no such maps.
-    """
+    """Matrix from w to the styles of a StyleGAN (float64), or an error that names `method` for other generators."""
     affines = getattr(getattr(generator, "synthesis", None), "affines", None)
     if affines is None:
         name = type(generator).__name__
@@ -348,53 +283,42 @@ def _style_weights(generator: Generator, layers: Sequence[int] | None, method: s
 RECORD, TENSORS, PAGE = "directions.json", "directions.safetensors", "directions.png"
 FORMAT = 1
 DIRECTIONS_SEED = 2**32 + 1
-"""Seed of the prior samples that directions are found from. It is larger than the seeds with which users usually draw
-pictures."""
+"""Seed of the prior samples in which directions are found: larger than those with which users usually draw."""
 STD = 0.1
-"""Standard deviation that the head of a direction predicts. The value of a direction is exact, but with a standard
-deviation of 0 samplers would have no gradient at the boundary of a condition."""
+"""Standard deviation that the head of a direction predicts: with 0, conditions would have no gradient at their
+limit."""
 LABELS, HIDDEN = 40_000, 256
-"""Number of prior samples to which the heads of directions are fitted if they read another latent than w, and width of
-these heads. (Heads on w are exact, and not fitted.)"""
+"""Where heads do not read w, a direction's head is fitted to this many prior samples, with this many hidden units."""
 RANGE, TOLERANCE = 4.0, 0.25
-"""Values of attributes that are made of directions range from -4 to 4 standard deviations. The condition `=` of a query
-holds within a quarter of a standard deviation."""
+"""In standard deviations, for attributes of directions: their range is ±`RANGE`, and `=` holds within the tolerance."""
 QUANTILES = (0.01, 0.16, 0.5, 0.84, 0.99)
-"""`draw_directions` moves samples along a direction to the values below which these shares of the prior samples lie.
-Multiples of the standard deviation would not do: the values of a direction may be far from normally distributed, and
-beyond the range of the values pictures break."""
+"""Shares of the prior samples below the values at which `draw_directions` draws. Multiples of the standard deviation
+would not do: beyond the range of the values pictures break."""
 ROWS, TILE, AT_ONCE = 2, 128, 8
-"""Constants of `draw_directions`: number of samples that are moved along each direction, largest side of the pictures
-in pixels, and number of pictures that are drawn in one call of the generator."""
+"""For `draw_directions`: samples in a row, largest side of a picture in pixels, pictures in a call of the generator."""
 _PARTS = ("normal", "offset", "move", "share", "quantiles")
 
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """Directions of w, the largest share first; or, if a method has goals, in the order of the goals.
+    """Directions of w, the largest share first; or, if the method has goals, in the order of the goals.
 
-    The value of direction i is `normal[i] @ w + offset[i]`. Under the prior its mean is 0 and its standard deviation 1.
-    If the values of two prior samples differ by 1, their latents w differ by `move[i]` on average. An edit that raises
-    the value by 1 adds `move[i]` to w.
+    The value of direction i is `normal[i] @ w + offset[i]`, which has mean 0 and standard deviation 1 under the prior.
+    If the values of two prior samples differ by 1, their w differ by `move[i]` on average; an edit by 1 adds that to w.
 
     Attributes:
-        method: name of the method that found the directions, such as "ganspace"; see `find_directions`.
-        normal: (count, w_dim).
-        offset: (count,).
-        move: (count, w_dim), the covariance of w times `normal`.
-        share: (count,), from 0 to 1. It is how much of what the method explains lies along each direction, such as a
-            part of the variance of w; or how well the direction reaches its goal. See `find_directions`.
-        quantiles: (count, 5), the values below which 1, 16, 50, 84 and 99 % of the prior samples lie.
-        titles: a text for each direction: its index, such as "0"; or, if the method has goals, the name of the
-            attribute, edit or number.
-        layers: layers of the generator for which w is moved in pictures; `None` for all.
-        truncation: range (low, high) of truncation psi of the prior samples.
+        method: see `find_directions`.
+        move: the covariance of w times `normal`.
+        share: how much a direction explains, or how well it reaches its goal, 0 to 1, see `find_directions`.
+        quantiles: the values below which 1, 16, 50, 84 and 99 % of the prior samples lie.
+        titles: the index of each direction, such as "0"; or the name of its goal.
+        layers: layers of the generator in which pictures are moved; `None` for all.
+        truncation: range (low, high) of psi of the prior samples.
         condition: condition of the prior samples, or "random"; `None` for a generator without classes.
         generator: fingerprint of the generator; "" for one that is no torch module.
 
     Raises:
-        ArgumentError: a tensor is not finite, not float32 or of another shape; or titles, layers or truncation are
-            wrong.
+        ArgumentError: a tensor is not finite, not float32 or of another shape; or titles, layers or psi are wrong.
     """
 
     method: str
@@ -428,25 +352,16 @@ class Directions:
         return len(self.offset)
 
     def values(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch count"]:
-        """Return the value of each direction at each w, in standard deviations of the prior."""
+        """Value of each direction at each w, in standard deviations of the prior."""
         return w @ self.normal.to(w).t() + self.offset.to(w)
 
     def prior(self, generator: Generator, seed: int, device: torch.device | str) -> Prior:
-        """Return prior samples of `generator` under the truncation and the condition of the directions.
-
-        Args:
-            generator: the generator of the directions.
-            seed: seed of the samples.
-            device: where the samples are computed.
-        """
+        """Prior samples of `generator` under the truncation and the condition of the directions."""
         fitted = FittedUnder("w", self.truncation, self.condition, self.generator)
         return Prior(generator, seed, fitted, torch.device(device))
 
     def check_generator(self, generator: Generator) -> None:
-        """Raise an `ArgumentError` if the directions were found from another generator than `generator`.
-
-        The error is also raised if `generator` does not have the condition of the directions.
-        """
+        """Raise an `ArgumentError` if `generator` is not the one of the directions, or lacks their condition."""
         if self.generator != module_fingerprint(generator):
             hint = "find its own with energyql directions, or give the model that they were found from, --model"
             raise ArgumentError("the directions were found from another generator", hint=hint)
@@ -504,23 +419,16 @@ def name_directions(
 ) -> AttributeBank:
     """Make continuous attributes of directions, and add them to the attributes of a model folder.
 
-    The value of a new attribute is the value of its direction, in standard deviations of the prior. All heads of a
-    folder read the same latent. If the heads read w, or if there are no heads yet, the head of a direction is linear
-    and exact, and has no report. Otherwise `train_attributes` fits the head to the values of the direction for 40,000
-    prior samples, and the head has a report. No judge (a network that reads attributes off pictures) is trained for the
-    new attributes.
+    The value of an attribute is that of its direction, in standard deviations of the prior. Where the model's heads
+    read w, or there are none yet, its head is linear and exact, and has no report. Otherwise a head is fitted to the
+    values of 40,000 prior samples, and has a report. No judge is trained for the new attributes.
 
     Args:
         directions: directions of the generator of this model.
         names: index of a direction (from 0) -> name of the attribute, such as {3: "smile"}.
-        model: a packaged model, a model folder, a checkpoint, or a generator of your own: the object, or the name of
-            its code.
         out: the model folder to make or to add to; by default the folder of `model`.
         replace: whether the new attributes may replace old ones of the same name.
-        generator: name of the generator's code, for a model folder that only names it.
-        allow_plugins: whether to import the generator that the model folder names.
-        device: where to fit: "cpu", "cuda" or "mps"; "auto" is a GPU if there is one.
-        progress: whether to show progress bars.
+        model, generator, allow_plugins, device, progress: see `train_attributes`.
 
     Returns:
         All heads of the folder, old and new.
@@ -564,10 +472,7 @@ def name_directions(
 
 
 def _spec(directions: Directions, number: int, name: str) -> AttributeSpec:
-    """Return a continuous attribute called `name`, whose value is the value of direction `number` in `directions`.
-
-    The description of the attribute states the method, the title of the direction and the range of its values.
-    """
+    """A continuous attribute of a direction, described by its method, title and range of values."""
     title = directions.titles[number]
     layers = "" if directions.layers is None else f", layers {', '.join(map(str, directions.layers))}"
     low, *_, high = directions.quantiles[number].tolist()
@@ -584,21 +489,18 @@ def draw_directions(
     rows: int = ROWS,
     report: Report = lambda stage, fraction: None,
 ) -> Image.Image:
-    """Draw a page of pictures with a row for each direction.
+    """Draw a page of pictures: each row shows prior samples that are moved along one direction.
 
-    The row shows prior samples that are moved along the direction. Each sample is drawn at five values of the
-    direction: those below which 1, 16, 50, 84 and 99 % of all prior samples lie.
+    Each sample is drawn at five values: those below which 1, 16, 50, 84 and 99 % of the prior samples lie.
 
     Args:
-        directions: the directions.
         generator: the generator of the directions, which draws the pictures on its device.
         seed: seed of the prior samples.
-        rows: number of prior samples that are moved along each direction, side by side in one row of the page.
+        rows: number of prior samples side by side in each row of the page.
         report: function that is called with the stage and the fraction done.
 
     Raises:
-        ArgumentError: the directions are of another generator, `generator` has no such layers, or seed or rows are
-            wrong.
+        ArgumentError: the directions are of another generator, it has no such layers, or seed or rows are wrong.
     """
     rows, seed = whole_number("rows", rows), whole_number("seed", seed, least=0, most=2**64 - 1)
     directions.check_generator(generator)

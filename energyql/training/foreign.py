@@ -1,8 +1,7 @@
 """Heads and labels of other programs: LACE's classifiers, InterFaceGAN's boundaries, StyleFlow's latents and labels.
 
-StyleFlow has two files for n samples. `all_latents.pickle` contains {"Latent": array (n, 1, layers, latent_dim)}, where
-the w of a sample is repeated for each layer. `att_light.pickle` contains {"att_light": [array (n, 21) of objects]}: 21
-labels of each sample, `None` where missing.
+StyleFlow has two files for n samples. `all_latents.pickle` has {"Latent": array (n, 1, layers, latent_dim)}, the w of a
+sample repeated for each layer. `att_light.pickle` has {"att_light": [array (n, 21) of objects]}, `None` where missing.
 """
 
 from __future__ import annotations
@@ -62,27 +61,22 @@ def add_heads(
     Old and new heads of a folder must read the same latent, and be valid for the same truncation and condition.
 
     Args:
-        model: a packaged model, a model folder, a checkpoint, or a generator of your own: the object, or the name of
-            its code.
-        specs: the attributes that the heads predict.
-        heads: attribute -> head.
         out: the model folder to make or to add to; by default the folder of `model`.
         space: the latent that the heads read: "w", "z", "direction" (z scaled to unit second moment) or "features"
             (numbers that the generator computes from z for heads).
         truncation: range (low, high) of psi in which the heads are valid.
-        condition: condition for which the heads are valid: a class, or as many numbers as there are classes; or
-            "random" if they are valid for every class. By default the condition of the heads in the folder.
+        condition: condition for which the heads are valid: a class, as many numbers as there are classes, or "random"
+            for every class; by default that of the heads in the folder.
         replace: whether new heads may replace old heads of the same attributes.
-        generator: name of the generator's code, for a model folder that only names it.
-        allow_plugins: whether to import the generator that the model folder names.
+        model, generator, allow_plugins: see `train_attributes`.
 
     Returns:
         All heads of the folder, old and new.
 
     Raises:
         ArgumentError: a conditional generator needs a condition, or has no such condition.
-        ModelError: the heads do not fit the generator or the heads in the folder; or a head has a number that is not
-            finite, or a `std` that is not above 0. The model is then unchanged.
+        ModelError: the heads do not fit the generator or the folder's heads, or have a number that is not finite or a
+            `std` that is not above 0. The model is then unchanged.
         VocabularyError: the model already has one of the attributes, and `replace` is false.
     """
     with opening_target(Source(model, generator, allow_plugins), out, truncation[1]) as target:
@@ -100,21 +94,16 @@ def add_heads(
 def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict[str, Head]:
     """Read the heads in a checkpoint of LACE's attribute classifiers. Nothing in the file is executed.
 
-    The file contains one network for all attributes. Its layers are fully connected, each with a leaky ReLU of slope
-    0.2. LACE's own files have layers of 512, 384, 256 and 128 numbers; other sizes are read as well. The network has
-    two outputs for a yes/no attribute, no and yes; the head predicts their difference as the logit of yes.
+    The file has one network for all attributes: fully connected layers of any size, each with a leaky ReLU of slope
+    0.2. Of its two outputs for a yes/no attribute, no and yes, the head predicts the difference as the logit of yes.
 
     Args:
         path: a `.pt` file.
         specs: the attributes in the file, in the order of the outputs of the network.
-        std: standard deviation that the heads of continuous attributes predict; the file does not contain any.
-
-    Returns:
-        Attribute -> head.
+        std: standard deviation that the heads of continuous attributes predict; the file has none.
 
     Raises:
-        ModelError: the file is missing, damaged, unsafe or no such classifier; or its number of outputs does not fit
-            the attributes.
+        ModelError: the file is missing, damaged, unsafe or no such classifier; or it does not fit the attributes.
     """
     with reading(path):
         tensors = _state_dict(path)
@@ -142,20 +131,18 @@ def import_boundary(
 ) -> Head:
     """Read a boundary of InterFaceGAN as a head: `scale * (normal @ x) + intercept` is the logit of yes for a latent x.
 
-    The file contains only `normal`. With `latents` and `labels`, scale and intercept are fitted, so that the labels are
-    as likely as possible. Without them, the scale is 1 and the intercept is 0: the direction is right, but
-    probabilities are not calibrated.
+    The file has only `normal`. With `latents` and `labels`, scale and intercept are fitted to the labels. Without them
+    they are 1 and 0: the direction is right, but probabilities are not calibrated.
 
     Args:
         path: a `.npy` file of shape (1, latent_dim) or (latent_dim,).
         spec: the yes/no attribute that the boundary separates.
         latents: labelled latents in the space of the boundary, (n, latent_dim).
-        labels: labels of `latents`, 0 or 1, NaN where missing, (n,).
+        labels: labels of the latents, (n,): 0 or 1, NaN where missing.
 
     Raises:
-        ModelError: the file is missing or damaged, or is no array of such a shape; `spec` is no yes/no attribute; the
-            latents are not finite, or have another size than the normal; or there is not one label for each latent, or
-            all labels are the same.
+        ModelError: the file is missing, damaged or no such array; `spec` is no yes/no attribute; the latents are not
+            finite, or of another size; there is not one label for each latent; or all labels are the same.
     """
     if BARE not in KINDS[spec.kind].forms:
         raise ModelError(f"{path}: a boundary separates yes from no, so {spec.name!r} cannot be {spec.kind}")
@@ -180,23 +167,16 @@ def import_boundary(
 
 
 def linear_head(normal: Float[Tensor, " latent_dim"], offset: Float[Tensor, " 1"], std: float) -> Head:
-    """Return a head without a hidden layer: its output for a latent x is `normal @ x + offset`.
+    """Make a head without a hidden layer: its output for a latent x is `normal @ x + offset`.
 
-    For a continuous attribute, the head predicts the mean `normal @ x + offset` and the standard deviation `std`.
+    For a continuous attribute that is the mean, with the standard deviation `std`.
     """
     none = torch.zeros(0)
     return Head(none.view(0, len(normal)), none, none.view(1, 0), normal[None], offset, torch.tensor(std))
 
 
 def _logistic(distance: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> tuple[float, float]:
-    """Fit the probability of yes, sigmoid(scale * distance + intercept), to labels; return scale and intercept.
-
-    If the boundary separates the labels without error, a weak penalty on the scale keeps scale and intercept finite.
-
-    Args:
-        distance: signed distance of each latent from the boundary.
-        labels: 0 or 1.
-    """
+    """Fit sigmoid(scale * distance + intercept); a weak penalty keeps both finite if labels are separable."""
     unit = distance.std().clamp(min=1e-12).item()
     x, y = (distance / unit).double(), labels.double()
     numbers = torch.zeros(2, dtype=torch.float64, requires_grad=True)
@@ -210,11 +190,7 @@ def _logistic(distance: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
-    """Return the weights of a classifier of LACE by name, such as "heads.weight", as float32.
-
-    Raises:
-        CheckpointError: the file is no such classifier.
-    """
+    """Weights of a classifier of LACE by name, such as "heads.weight", as float32."""
     content = read_weights(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -227,14 +203,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _layers(tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Return weight and bias of each hidden layer, from the first to the last.
-
-    Args:
-        tensors: weights of the network by name.
-
-    Raises:
-        CheckpointError: there is no hidden layer, or a layer that is not fully connected.
-    """
+    """Weight and bias of each hidden layer; raise a `CheckpointError` for layers that are not fully connected."""
     extra = [name for name in tensors if not _LAYER.fullmatch(name) and not name.startswith("heads.")]
     numbers = sorted({int(match[1]) for name in tensors if (match := _LAYER.fullmatch(name))})
     if not numbers:
@@ -248,15 +217,7 @@ def _layers(tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 
 def _pair(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of the layer `name`; the weight of a 1 x 1 convolution becomes a matrix.
-
-    Args:
-        tensors: weights of the network by name.
-        name: name of the layer, such as "net.0".
-
-    Raises:
-        CheckpointError: weight or bias is missing or not finite.
-    """
+    """Weight and bias of a layer such as "net.0"; the weight of a 1 x 1 convolution becomes a matrix."""
     if f"{name}.weight" not in tensors or f"{name}.bias" not in tensors:
         raise CheckpointError(f"it has no {name}.weight and {name}.bias")
     weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
@@ -276,11 +237,9 @@ COLUMNS = (
     *(f"light{i}" for i in range(9)),
 )  # fmt: skip
 TEST_SHARE = 10
-"""One sample in `TEST_SHARE` is for the report on the heads only. These are the last samples of a file: the last 1,000
-of StyleFlow's 10,000."""
+"""One sample in this many, the last ones of a file, is for the report on the heads only."""
 MAX_OPERATIONS = 10_000_000
-"""A pickle with more operations is refused. StyleFlow's table has 210,000 cells, each of which may be a NumPy number of
-several operations."""
+"""A pickle with more operations is refused. (StyleFlow's table has 210,000 cells of several operations each.)"""
 
 
 @dataclass(eq=False)
@@ -296,11 +255,7 @@ class _ObjectDtype(DtypeRecord):
 
 @dataclass(eq=False)
 class _AnyArray(ArrayRecord):
-    """A NumPy array in a pickle, either of numbers or of Python objects, such as bools and texts.
-
-    Attributes:
-        cells: the Python objects, row by row; empty for an array of numbers.
-    """
+    """A NumPy array in a pickle, either of numbers or of Python objects (`cells`, row by row)."""
 
     cells: list[Any] = field(default_factory=list)
 
@@ -313,10 +268,7 @@ class _AnyArray(ArrayRecord):
             raise CheckpointError("an array of objects is damaged")
 
     def rows(self) -> list[list[Any]]:
-        """Return the rows of a table, each a list of cells.
-
-        There are no rows if the array does not have two axes, or has more than `MAX_OPERATIONS` cells.
-        """
+        """Rows of a table; none if there are not two axes, or more than `MAX_OPERATIONS` cells."""
         if len(self.shape) != 2 or math.prod(self.shape) > MAX_OPERATIONS:
             return []
         rows, columns = self.shape
@@ -339,21 +291,20 @@ _NAMES: Names = {
 def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTable:
     """Read the latents and labels of a folder with StyleFlow's two pickles. Nothing in the pickles is executed.
 
-    If all values of a continuous attribute are between 0 and 1, its range is 0 to 1. Otherwise its range goes from its
-    smallest to its largest value. The last tenth of the samples is only for the report on the heads.
+    A continuous attribute ranges from 0 to 1 if all its values do, else from its smallest to its largest value. The
+    last tenth of the samples is only for the report on the heads.
 
     Args:
-        folder: the folder with `all_latents.pickle` and `att_light.pickle`.
-        only: names of attributes to read. By default, those of StyleFlow's 21 attributes that have more than one value
-            in the file.
+        folder: folder with `all_latents.pickle` and `att_light.pickle`.
+        only: attributes to read; by default those of StyleFlow's 21 that have more than one value in the file.
 
     Returns:
         The table of labels, with the latents w of the samples.
 
     Raises:
         ModelError: a pickle is missing, damaged, unsafe, or not of StyleFlow's form.
-        DataError: `only` names an attribute that StyleFlow does not have, or a continuous attribute with fewer than two
-            values; or latents are not finite, or differ from layer to layer.
+        DataError: `only` names an unknown attribute, or a continuous one with fewer than two values; or latents are not
+            finite, or differ from layer to layer.
     """
     columns = list(COLUMNS if only is None else only)
     if unknown := [name for name in columns if name not in COLUMNS]:
@@ -372,12 +323,6 @@ def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTabl
 
 
 def _latents(path: Path) -> Tensor:
-    """Return the latents w in `all_latents.pickle`, (n, latent_dim).
-
-    Raises:
-        ModelError: the file is missing or damaged, or contains no array of numbers under "Latent".
-        DataError: the latents are not finite, or differ from layer to layer.
-    """
     with reading(path):
         array = _content(path, "Latent")
         if not isinstance(array, ArrayRecord) or isinstance(array.dtype, _ObjectDtype) or len(array.shape) < 2:
@@ -386,14 +331,7 @@ def _latents(path: Path) -> Tensor:
 
 
 def _rows(path: Path) -> list[list[Any]]:
-    """Return StyleFlow's labels: a row for each sample, with a cell for each of the 21 attributes in `COLUMNS`.
-
-    Args:
-        path: StyleFlow's file `att_light.pickle`.
-
-    Raises:
-        ModelError: the file is missing or damaged, or contains no table of 21 columns under "att_light".
-    """
+    """StyleFlow's labels: a row for each sample, with a cell for each attribute in `COLUMNS`."""
     with reading(path):
         content = _content(path, "att_light")
         table = content[0] if isinstance(content, list | tuple) and content else content
@@ -404,11 +342,7 @@ def _rows(path: Path) -> list[list[Any]]:
 
 
 def _content(path: Path, key: str) -> Any:
-    """Return the value of `key` in the dict that the pickle file `path` contains; nothing in the file is executed.
-
-    Raises:
-        CheckpointError: the pickle contains no dict with this key, or is unsafe.
-    """
+    """Value of `key` in the dict that a pickle holds; nothing in the file is executed."""
     data = file_bytes(path)
     content, _ = unpickle(data, _NAMES, budget=Budget(len(data), MAX_OPERATIONS))
     if not isinstance(content, dict) or key not in content:
@@ -417,17 +351,7 @@ def _content(path: Path, key: str) -> Any:
 
 
 def _cell(cell: Any, name: str) -> Any:
-    """Return a cell of a pickle as a cell of `LabelTable`: a bool, number, text or `None`.
-
-    A yes/no label that is a score between 0 and 1 becomes true above 0.5, else false.
-
-    Args:
-        cell: a Python value, or an array of one number.
-        name: name of the attribute.
-
-    Raises:
-        ModelError: the cell is another value.
-    """
+    """Convert a cell of a pickle to one of `LabelTable`; a score for yes/no between 0 and 1 becomes true above 0.5."""
     if isinstance(cell, ArrayRecord) and not isinstance(cell.dtype, _ObjectDtype) and math.prod(cell.shape) == 1:
         cell = cell.array().item()
     if name in YES_NO and isinstance(cell, float) and 0 < cell < 1:
@@ -438,10 +362,7 @@ def _cell(cell: Any, name: str) -> Any:
 
 
 def _spec(name: str, cells: list[Any]) -> AttributeSpec:
-    """Return the attribute of StyleFlow that is called `name`; `cells` are its labels.
-
-    The name determines the kind. For a continuous attribute, the labels determine the range.
-    """
+    """Attribute of StyleFlow: the name decides its kind, and the labels decide its range."""
     if name in YES_NO:
         return AttributeSpec(name, "yes/no")
     if name == HAIR:

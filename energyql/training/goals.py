@@ -1,10 +1,9 @@
-"""Directions of the latent w that are learned through the generator, to edit pictures or to raise a number.
+"""Learn directions of the latent w through the generator, as in steerability and GANalyze.
 
-A goal states how pictures should change for an amount alpha from -1 to 1. The direction of a goal is a vector d. It is
-learned such that the pictures of `w + alpha d` differ from the pictures of `w` as the goal states, with the least
-squared error. Two published methods differ in their goals only. In steerability (Jahanian et al. 2020,
-arXiv 1907.07171), pictures change as by an edit such as zoom. In GANalyze (Goetschalckx et al. 2019, arXiv 1906.10112),
-a number that is read from pictures rises.
+A goal states how pictures should change for an amount alpha from -1 to 1. Its direction d is learned such that the
+pictures of `w + alpha d` differ so from those of `w`, with the least squared error. In steerability (Jahanian et al.
+2020, arXiv 1907.07171) pictures change as by an edit such as zoom; in GANalyze (Goetschalckx et al. 2019, arXiv
+1906.10112) a number that is read off pictures rises.
 """
 
 from __future__ import annotations
@@ -31,24 +30,18 @@ from energyql.training.samples import PIXELS_AT_ONCE, Prior
 from energyql.training.steps import learning_rate
 
 Goal = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Function (pictures before a move of w, pictures after it, alpha) -> squared error of the change, (batch,).
-
-alpha, (batch,), is the amount of the change that the goal states, from -1 to 1."""
+"""(pictures before a move of w, after it, alpha (batch,) from -1 to 1) -> squared error of the change, (batch,)."""
 SIDE = 64
-"""Side, in pixels, to which pictures are reduced before they are compared with an edit: on larger pictures, edges that
-move by some pixels do not overlap."""
+"""Side, in pixels, at which pictures are compared with edits: on larger ones, moved edges do not overlap."""
 ZOOM, SHIFT, TURN, LIGHT = 2**0.5, 0.125, 0.35, 0.5
-"""Sizes of the edits at alpha = 1. `ZOOM` is the factor of zoom and of contrast. `SHIFT` is a share of the side. `TURN`
-is an angle in radians, counterclockwise. `LIGHT` is added to pixels, whose values go from -1 to 1."""
+"""Edits at alpha = 1: factor of zoom and contrast, share of the side, angle in radians, light (pixels in [-1, 1])."""
 STEPS, BATCH, RATE = 64, 4, 0.1
-"""Number of steps of Adam, number of samples in a step, and largest learning rate. The unit of the rate is the standard
-deviation of w under the prior."""
+"""Adam: steps, samples in a step, and largest learning rate, in standard deviations of w under the prior."""
 MOMENTUM, SMOOTHING = 0.9, 0.999
-"""Decay rates of the two moments of Adam: means of gradients and of their squares. Adam divides each number of a
-gradient by the size of this number. Here, all numbers are divided by the size of the whole gradient. So a direction
-does not move w where pictures would not change."""
+"""Decay rates of Adam's two moments. The second is of the whole gradient, not of each number, so that a direction does
+not move w where pictures would not change."""
 TESTS = 32
-"""Number of samples that only measure how well goals are reached, and are not learned from."""
+"""Number of samples that only measure how well goals are reached."""
 
 
 def move_along(
@@ -57,18 +50,7 @@ def move_along(
     layers: Sequence[int] | None,
     generator: Generator,
 ) -> Tensor:
-    """Return w + moves, for all layers or for some layers of the generator.
-
-    Args:
-        w: latents.
-        moves: change of each latent.
-        layers: layers for which w is changed; `None` for all.
-        generator: the generator.
-
-    Returns:
-        (batch, w_dim) if `layers` is `None`. Otherwise W+, (batch, num_ws, w_dim), with a row for each layer: w + moves
-            for the layers in `layers`, w for the others.
-    """
+    """Add moves to w: in all layers, or as W+, (batch, num_ws, w_dim), which differs from w only in some layers."""
     if layers is None:
         return w + moves
     rows = torch.zeros(generator.config.num_ws, 1, dtype=w.dtype)  # type: ignore[attr-defined]
@@ -86,17 +68,11 @@ def learn_goals(
     """Learn the direction of each goal by Adam, all on the same prior samples.
 
     Args:
-        goals: name -> goal.
-        prior: prior samples.
-        scaled: matrix that maps whitened coordinates, in which prior samples have covariance 1, to differences of w.
-            Directions are learned in whitened coordinates.
-        layers: layers of the generator for which w moves; `None` for all.
-        report: function that is called with the stage and the fraction done.
+        scaled: matrix that maps whitened coordinates, in which directions are learned, to differences of w.
+        layers: layers of the generator in which w moves; `None` for all.
 
     Returns:
-        Two tensors of float64. The first contains the directions in whitened coordinates; a direction is the move for
-            alpha = 1. The second contains how well each goal is reached on samples that were not learned from, see
-            `_shares`.
+        In float64, the directions in whitened coordinates, each the move for alpha = 1; and the results of `_shares`.
 
     Raises:
         ArgumentError: the error of a goal has no gradient with respect to w, or does not depend on w.
@@ -142,18 +118,7 @@ def _shares(
     goals: Mapping[str, Goal], prior: Prior, moves: Float[Tensor, "goals w_dim"], layers: Sequence[int] | None,
     report: Report,
 ) -> Float[Tensor, " goals"]:  # fmt: skip
-    """Return how well each goal is reached on the first 32 (`TESTS`) samples, from which no direction was learned.
-
-    The number is 1 - e / u, at least 0, where e is the squared error of the moved pictures, and u is the squared error
-    of unchanged pictures.
-
-    Args:
-        goals: name -> goal.
-        prior: prior samples.
-        moves: direction of each goal, as a difference of w.
-        layers: layers of the generator for which w moves; `None` for all.
-        report: function that is called with the stage and the fraction done.
-    """
+    """How well each goal is reached on unseen samples: 1 - its error / the error of unchanged pictures, at least 0."""
     parts: list[Tensor] = []
     for start in range(0, TESTS, BATCH):
         w, alpha = _samples(prior, start, BATCH)
@@ -167,22 +132,15 @@ def _shares(
 
 
 def _samples(prior: Prior, start: int, count: int) -> tuple[Float[Tensor, "count w_dim"], Float[Tensor, " count"]]:
-    """Return w of the prior samples `start` to `start + count - 1`, and a random alpha for each sample.
-
-    alpha is a number from -1 to 1, the amount of the change that a goal states.
-    """
+    """Prior samples from `start` on, as w, and for each a random alpha from -1 to 1."""
     alpha = 2 * uniforms(prior.seed, start, count, 1, stream="alpha")[:, 0] - 1
     return prior.w_there(torch.arange(start, start + count)), to_device(alpha.float(), prior.device)
 
 
 def _warp(images: Tensor, alpha: Tensor, matrix: Callable[[Tensor], Sequence[Any]]) -> tuple[Tensor, Tensor]:
-    """Return transformed pictures, and a mask (batch, 1, side, side) that is false outside the old pictures.
+    """Transform square pictures, and return a mask too, (batch, 1, side, side), false outside the old pictures.
 
-    Args:
-        images: square pictures, (batch, 3, side, side).
-        alpha: amount of the change for each picture, (batch,).
-        matrix: function from alpha to the six numbers of a 2 x 3 matrix, row by row. The matrix maps coordinates in the
-            new picture to coordinates in the old picture, from -1 to 1 on both axes.
+    `matrix` gives, row by row, the 2 x 3 matrix from coordinates (-1 to 1) in the new picture to those in the old.
     """
     cells = [cell if isinstance(cell, Tensor) else torch.full_like(alpha, cell) for cell in matrix(alpha)]
     grid = F.affine_grid(torch.stack(cells, 1).view(-1, 2, 3), list(images.shape), align_corners=False)
@@ -222,22 +180,12 @@ EDITS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "blue": partial(_light, channels=(2,)),
     "contrast": _contrast,
 }
-"""Edits by name. An edit is a function of square pictures in [-1, 1] and of alpha, the amount of the edit, (batch,). It
-returns the edited pictures and a mask, which is false for pixels that come from outside the old pictures. Positive
-alpha zooms in, moves to the right or up, turns counterclockwise, and adds light or contrast."""
+"""Edits by name: (square pictures in [-1, 1], alpha (batch,)) -> edited pictures, and a mask, false for pixels from
+outside. Positive alpha zooms in, moves right or up, turns counterclockwise, and adds light or contrast."""
 
 
 def _edit_error(before: Tensor, after: Tensor, alpha: Tensor, *, edit: str) -> Tensor:
-    """Return the squared error of each picture of `after` from the edited picture of `before`, (batch,).
-
-    Pixels that the edit moves in from outside the old picture do not count.
-
-    Args:
-        before: pictures before a move of w, in [-1, 1].
-        after: pictures after the move.
-        alpha: amount of the edit, (batch,).
-        edit: name of the edit in `EDITS`.
-    """
+    """A `Goal`: squared error from the edited picture, without pixels that the edit moves in from outside."""
     small, result = (thumbnails(images, SIDE).clamp(-1, 1) for images in (before, after))
     with torch.no_grad():
         expected, mask = EDITS[edit](small, alpha)
@@ -246,13 +194,7 @@ def _edit_error(before: Tensor, after: Tensor, alpha: Tensor, *, edit: str) -> T
 
 
 def edit_goals(chosen: Sequence[str] | None, count: int) -> dict[str, Goal]:
-    """Return a goal for each chosen edit: name of the edit -> goal.
-
-    The goal is that pictures change as if they were edited.
-
-    Args:
-        chosen: names of edits in `EDITS`, such as "zoom"; by default the first `count`.
-        count: largest number of goals.
+    """Goals by name: pictures change as by the edits in `EDITS` that are chosen, by default the first `count`.
 
     Raises:
         ArgumentError: there is no edit of a chosen name, or more than `count` are chosen.
@@ -263,21 +205,17 @@ def edit_goals(chosen: Sequence[str] | None, count: int) -> dict[str, Goal]:
 def number_goals(
     labeller: ImageLabeller | None, chosen: Sequence[str] | None, count: int, prior: Prior
 ) -> dict[str, Goal]:
-    """Return a goal for each chosen number that a labeller reads from pictures: name of the number -> goal.
-
-    The goal is that the number rises by alpha times its standard deviation among prior samples, as in GANalyze.
+    """Goals by name: a number that is read off pictures rises by alpha times its standard deviation under the prior.
 
     Args:
         labeller: a judge, or another function from pictures to attribute -> prediction or numbers (batch,).
-        chosen: names of numbers, such as "hair = red", or of attributes, such as "hair" for the numbers of all its
-            classes; by default the first `count` numbers.
-        count: largest number of goals.
-        prior: prior samples.
+        chosen: numbers, such as "hair = red", or attributes, such as "hair" for all its classes; by default the first
+            `count` numbers.
 
     Raises:
         ArgumentError: `labeller` is `None`, there is no number of a chosen name, more than `count` are chosen, or a
             number is the same for all pictures.
-        DataError: a number is not finite, or the labeller returns a number for some pictures only.
+        DataError: a number is not finite, or is read off some pictures only.
     """
     if labeller is None:
         raise ArgumentError("ganalyze reads numbers from pictures, and this model has no judge", hint="give a labeller")
@@ -297,30 +235,13 @@ def number_goals(
 def _number_error(
     before: Tensor, after: Tensor, alpha: Tensor, *, name: str, labeller: ImageLabeller, spread: float
 ) -> Tensor:
-    """Return for each picture the squared error of the change of a number that a labeller reads off it, (batch,).
-
-    The number is read from the pictures before and after a move of w. The error is (number after - number before) /
-    `spread` - `alpha`.
-
-    Args:
-        before: pictures before the move.
-        after: pictures after the move.
-        alpha: the rise of the number that the goal states, in units of `spread`, (batch,).
-        name: title of the number, see `as_numbers`: for "smile" the log-odds of a smile, for example.
-        labeller: function that reads the numbers from pictures.
-        spread: standard deviation of the number among prior samples.
-    """
+    """A `Goal`: (rise of the number / `spread` - alpha) squared."""
     with torch.no_grad():
         start = _number(_read(labeller, before, finite=False), name)
     return ((_number(_read(labeller, after, finite=False), name) - start) / spread - alpha).square()
 
 
 def _read(labeller: ImageLabeller, pictures: Tensor, *, finite: bool = True) -> Numbers:
-    """Return the numbers that a labeller reads from pictures: name -> (batch,).
-
-    Raises:
-        DataError: a number is not finite, and `finite` is true.
-    """
     readings = call_labeller(labeller, pictures, gradient=torch.is_grad_enabled())
     return as_numbers(readings, len(pictures), finite=finite)
 
@@ -335,19 +256,12 @@ def _number(numbers: Numbers, name: str) -> Tensor:
 def head_numbers(
     prior: Prior, bank: AttributeBank | None, samples: int, chosen: Sequence[str] | None, count: int
 ) -> Numbers:
-    """Return the predictions of heads for the first `samples` prior samples as numbers: name -> (samples,).
+    """Predictions of heads for the first prior samples, as numbers by name, (samples,).
 
-    A yes/no attribute has one number, the log-odds of yes. A continuous attribute has one number, the predicted mean.
-    These numbers have the name of the attribute. A categorical attribute has a number for each class: its logit minus
-    the mean logit of all classes. These numbers have names such as "hair = red".
+    Such as the log-odds of "smile", the mean of "age", and the logit of "hair = red" minus the mean of all classes.
 
     Args:
-        prior: prior samples.
-        bank: the heads.
-        samples: number of samples.
-        chosen: names of numbers, or of attributes, such as "hair" for the numbers of all its classes; by default the
-            first `count` numbers.
-        count: largest number of numbers.
+        chosen: see `number_goals`.
 
     Raises:
         ArgumentError: `bank` is `None`, there is no number of a chosen name, or more than `count` are chosen.
@@ -360,17 +274,7 @@ def head_numbers(
 
 
 def _choose(goals: Sequence[str], chosen: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """Return the names of the chosen goals, in the order of `goals`.
-
-    Args:
-        goals: names of all goals, such as "zoom" or "hair = red".
-        chosen: names of goals, or of attributes, such as "hair" for "hair = red" and the goals of other classes; by
-            default the first `count` goals.
-        count: largest number of goals.
-
-    Raises:
-        ArgumentError: `chosen` is no list of names, a name is not in `goals`, or more than `count` goals are chosen.
-    """
+    """Names of the chosen goals, in the order of `goals`: "hair" chooses "hair = red" and all other classes."""
     if chosen is None:
         return tuple(goals[:count])
     if not isinstance(chosen, list | tuple) or not chosen or not all(isinstance(name, str) for name in chosen):

@@ -27,12 +27,11 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class HeadFit:
-    """The number of steps of the fit of a head, and the calibration of the head; both are chosen on held-out latents.
+    """Steps and calibration of a fitted head, both chosen on held-out latents.
 
     Attributes:
         temperature: divisor of the logits; 1 for a continuous attribute.
-        steps: number of steps after which the held-out loss was lowest; or of all steps, if the settings have no early
-            stopping.
+        steps: number of steps after which the held-out loss was lowest, or of all steps if there is no early stopping.
     """
 
     temperature: float
@@ -42,16 +41,13 @@ class HeadFit:
 def base_outputs(
     labels: Float[Tensor, " batch"], spec: AttributeSpec, *, balanced: bool = False
 ) -> tuple[Float[Tensor, " outputs"], Float[Tensor, " outputs"]]:
-    """Return two tensors for the start of a training: the scale of the outputs of an attribute, and the first outputs.
+    """Scale and offset of an untrained head's outputs: it starts at the class frequencies or the mean of the labels.
 
-    For an attribute with classes, the scale is 1, and the first outputs predict the frequencies of the classes in the
-    labels. For a continuous attribute, the scale is the standard deviation of the labels, and the first output is their
-    mean.
+    For a continuous attribute, the scale is the standard deviation of the labels, else 1.
 
     Args:
         labels: 0 or 1, class indices, or numbers; NaN where missing.
-        spec: the attribute.
-        balanced: whether the first outputs predict equal frequencies of all classes.
+        balanced: whether the start is equal frequencies of all classes.
     """
     return PREDICTIONS[spec.kind].base_outputs(labels[~labels.isnan()], spec, balanced)
 
@@ -62,16 +58,10 @@ def attribute_loss(
     spec: AttributeSpec,
     weights: Float[Tensor, " classes"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Return the mean negative log-likelihood of the labels, in nats; 0 if all labels are missing.
+    """Mean negative log-likelihood of the labels, in nats; 0 if all are missing (NaN).
 
-    For a continuous attribute, the loss of a label is half the squared error, where the unit of the error is a tenth of
-    the range of the attribute.
-
-    Args:
-        outputs: outputs of a head.
-        labels: 0 or 1, class indices, or numbers. Rows with a missing label, NaN, do not count.
-        spec: the attribute.
-        weights: factor of the loss of each class; 1 by default.
+    For a continuous attribute it is half the squared error, in units of a tenth of the attribute's range. `weights` are
+    factors of the loss of each class.
     """
     present, count = ~labels.isnan(), None
     if labels.device.type == "cpu":
@@ -86,15 +76,10 @@ def attribute_loss(
 
 
 def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates: int = 81) -> tuple[float, float]:
-    """Return the number by which logits are divided for the lowest loss, and this loss, in nats.
+    """Temperature scaling (Guo et al. 2017, arXiv 1706.04599): the divisor of logits with the least loss, and the loss.
 
-    The method is temperature scaling (Guo et al. 2017, arXiv 1706.04599).
-
-    Args:
-        outputs: logits, (batch, outputs); the predicted means for a continuous attribute, whose divisor is always 1.
-        labels: 0 or 1, class indices, or numbers, (batch,); NaN where missing.
-        spec: the attribute.
-        candidates: number of divisors that are tried, from 0.1 to 10, evenly spread on a logarithmic scale.
+    The outputs of a continuous attribute are its means, whose divisor is 1. `candidates` divisors from 0.1 to 10 are
+    tried, on a logarithmic scale.
     """
     if KINDS[spec.kind].numeric:
         return 1.0, attribute_loss(outputs, labels, spec).item()
@@ -105,15 +90,9 @@ def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates
 
 
 def residual(outputs: Float[Tensor, "batch outputs"], labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
-    """Return the root mean square error of predictions of a continuous attribute; 1 for the other kinds, or no labels.
+    """Root mean square error of the means (column 0) of a continuous attribute; 1 for other kinds, or without labels.
 
-    The result becomes the standard deviation that the head predicts. It is at least a millionth of the range of the
-    attribute, so that it is never 0.
-
-    Args:
-        outputs: predicted means in the first column.
-        labels: numbers; NaN where missing.
-        spec: the attribute.
+    It is at least a millionth of the attribute's range: it becomes a predicted standard deviation, which must not be 0.
     """
     if not KINDS[spec.kind].numeric or labels.isnan().all():
         return 1.0
@@ -124,16 +103,7 @@ def residual(outputs: Float[Tensor, "batch outputs"], labels: Float[Tensor, " ba
 def residuals(
     outputs: Float[Tensor, "batch outputs"], labels: Mapping[str, Float[Tensor, " batch"]], vocabulary: Vocabulary
 ) -> dict[str, Float[Tensor, ""]]:
-    """Return attribute -> root mean square error of its predictions.
-
-    The errors become the standard deviations that a network predicts. The value is 1 for an attribute that is not
-    continuous, or has no labels.
-
-    Args:
-        outputs: outputs for all attributes, side by side in the order of `vocabulary`.
-        labels: attribute -> labels, NaN where missing.
-        vocabulary: the attributes.
-    """
+    """Run `residual` for each attribute; `outputs` has them side by side in the order of `vocabulary`."""
     parts = outputs.split([output_count(spec) for spec in vocabulary.values()], 1)
     return {
         name: torch.tensor(residual(part, labels[name], spec))
@@ -142,14 +112,10 @@ def residuals(
 
 
 def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " classes"]:
-    """Return a weight for each class, so that all classes count equally in a loss. The mean weight of all labels is 1.
+    """Weight of each class, so that all classes count equally in a loss; the mean weight of all labels is 1.
 
-    Without weights, let the loss be lowest at probabilities p. With weights c, it is lowest at probabilities
-    proportional to c p. So subtracting log c from the logits removes the effect of the weights.
-
-    Args:
-        labels: 0 or 1, or class indices; NaN where missing.
-        spec: an attribute with classes.
+    A loss with weights c is lowest at probabilities proportional to c p, where p are those without weights. So
+    subtracting log c from the logits removes the effect of the weights.
     """
     counts = torch.bincount(labels[~labels.isnan()].long(), minlength=len(KINDS[spec.kind].classes(spec))).float()
     present = counts > 0
@@ -160,10 +126,9 @@ MORE = (
     "label some hundreds of pictures at least: energyql sample draws them, and with --unsure those that teach most; "
     "from a table with their numbers a teacher learns to label thousands more"
 )
-"""Text for users: what to do if there are too few labels to fit heads."""
+"""Hint where there are too few labels to fit heads."""
 CHECKS = 30
-"""About how many times a training of heads measures the held-out loss. Each time, it also writes its state to a
-file."""
+"""About how many times a fit of heads measures the held-out loss, and writes its state to a file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,10 +140,9 @@ class HeadSettings:
         steps: largest number of steps of AdamW.
         batch: number of latents in a step.
         lr: highest learning rate; the rate rises, then falls along a cosine to 0.
-        weight_decay: weight decay of AdamW.
-        patience: the held-out loss is measured about 30 times during the training. If no head improves at this number
-            of successive times, the training stops. The parameters of each head are those at its lowest held-out loss.
-            With `None`, all steps are done, and the parameters are those after the last step.
+        patience: training stops when no head improves at this many successive measurements of the held-out loss, of
+            which there are about 30; each head is kept as it was at its lowest loss. With `None`, all steps are done,
+            and the last state is kept.
         balance: whether to learn as if all classes were equally frequent. The logits are corrected afterwards, so that
             probabilities are still those under the frequencies in the labels.
     """
@@ -213,22 +177,13 @@ def train_heads(
     Args:
         latents: (n, latent_dim): w if `fitted.space` is "w", features if it is "features", else z.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
-        vocabulary: the attributes; `labels` must have all of them.
-        settings: settings of the fit.
-        held_out: the last latents are for early stopping and calibration. An int is the number of these latents, a
-            float their share of all latents.
+        held_out: number (int) or share (float) of the last latents, for early stopping and calibration.
         seed: seed of all random numbers; no global random state is read or changed.
-        fitted: conditions of the training (latent space, truncation, condition, generator), which the bank records.
-        checkpoint: file for the state of the fit; `None` for no file. A call with the same data and settings continues
-            from this state; if the fit in it is finished, no further step is done.
-        progress: function that is called with the fraction done.
-
-    Returns:
-        The bank of heads; and attribute -> the step at which its head was stopped, and its calibration.
+        fitted: conditions of the training, which the bank records.
+        checkpoint: file for the state of the fit, from which a call with the same data and settings continues.
 
     Raises:
-        DataError: latents or labels are missing, of the wrong shape or no valid values; all labels of an attribute are
-            one class; or an attribute has no label of a latent to learn from, or of a latent that is held out.
+        DataError: latents are not finite or labels do not fit, see `check_labels`.
     """
     specs, steps = list(vocabulary.values()), settings.steps
     latents = normalized(latents.float()) if fitted.space == "direction" else latents.float()
@@ -268,18 +223,10 @@ def train_heads(
 
 
 def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) -> None:
-    """Check whether a head can be fitted to the labels of an attribute.
+    """Raise a `DataError` if a head cannot be fitted to the labels of an attribute.
 
-    Args:
-        labels: labels of the attribute: 0 or 1, class indices, or numbers; NaN where missing.
-        spec: the attribute.
-        count: number of latents, to which the number of labels must be equal.
-        split: the head is to learn from the first `split` latents; the other latents are held out.
-
-    Raises:
-        DataError: the shape or a value is wrong; all labels of an attribute with classes are the same, or those of a
-            continuous attribute are too large; or all labels are missing for the first `split` latents, or for the
-            other latents.
+    There must be `count` labels of valid values, not all of one class, some of them among the first `split`, which are
+    learned from, and some among the others, which are held out.
     """
     if tuple(labels.shape) != (count,):
         raise DataError(f"{spec.name!r}: {count} latents but labels of shape {tuple(labels.shape)}")
@@ -301,13 +248,7 @@ def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) ->
 
 
 def check_spread(numbers: Float[Tensor, " batch"], spec: AttributeSpec) -> None:
-    """Check whether the labels of a continuous attribute are small enough to learn from.
-
-    The sum of the squared errors must be finite in float32, also if errors are ten times those of the mean label.
-
-    Raises:
-        DataError: the labels are too large.
-    """
+    """Raise a `DataError` if the labels of a continuous attribute are so large that squared errors overflow float32."""
     if len(numbers) and not (10 * (numbers - numbers.mean())).square().sum().isfinite():
         wrong = f"{spec.name!r}: labels up to {numbers.abs().max().item():g} are too large to learn from"
         raise DataError(wrong, hint="give the labels in another unit, or their logarithms")
@@ -316,17 +257,9 @@ def check_spread(numbers: Float[Tensor, " batch"], spec: AttributeSpec) -> None:
 class _Fit:
     """The heads in training, their data, and the best state of each head so far.
 
-    All heads have one hidden layer of the same width. The output of a head is `scale` times the output of its layers,
-    plus `offset`. With the scale and offset of `base_outputs`, training starts at the frequencies of the labels, and
-    converges as fast for an age in years as for an age in 0 to 1.
-
-    Args:
-        x: standardised latents, (n, latent_dim).
-        targets: labels, (n, attributes); NaN where missing.
-        specs: the attributes.
-        split: heads are fitted to the first `split` latents; the other latents are held out.
-        settings: settings of the fit.
-        random: source of random numbers.
+    A head's output is `scale` times that of its layers, plus `offset` (`base_outputs`). So training starts at the
+    frequencies of the labels, and converges as fast for an age in years as for one in 0 to 1. `x`, (n, latent_dim), is
+    standardised; `targets`, (n, attributes), is NaN where missing.
     """
 
     def __init__(
@@ -364,12 +297,7 @@ class _Fit:
                 self.shifts[i] = PREDICTIONS[spec.kind].shift_of(weights)
 
     def predict(self, x: Float[Tensor, "batch latent_dim"], state: Mapping[str, Tensor]) -> Sequence[Tensor]:
-        """Return the outputs of each head, (batch, outputs).
-
-        Args:
-            x: standardised latents.
-            state: parameters of the heads by name, such as "hidden_weight".
-        """
+        """Outputs of each head, (batch, outputs), for standardised latents."""
         # One product for the hidden layers of all heads.
         hidden = F.leaky_relu(F.linear(x, state["hidden_weight"].flatten(0, 1), state["hidden_bias"].flatten()), SLOPE)
         hidden = hidden.unflatten(1, (len(self.specs), -1))
@@ -378,18 +306,14 @@ class _Fit:
         return cast(tuple[Tensor, ...], (outputs * self.scale + self.offset).split(self.outputs, 1))
 
     def loss(self, index: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
-        """Return the sum of the losses of all heads on the latents with the indices `index`."""
+        """Sum of the losses of all heads."""
         parts = self.predict(self.x[index], self.parameters)
         columns = zip(parts, self.targets[index].unbind(1), self.specs, self.weights, strict=True)
         return torch.stack([attribute_loss(*column) for column in columns]).sum()
 
     @torch.no_grad()
     def held_out(self, state: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Return outputs and labels of each head for the held-out latents, as tensors on the CPU.
-
-        `state` has the parameters of the heads by name. If classes have weights in the loss, their effect on the
-        logits, a shift, is subtracted.
-        """
+        """Outputs and labels of each head for the held-out latents; logits without the shift by class weights."""
         parts, labels = self.predict(self.x[self.split :], state), self.targets[self.split :].unbind(1)
         outputs = [part - shift for part, shift in zip(parts, self.shifts, strict=True)]
         moved = to_cpu([*outputs, *labels])
@@ -397,10 +321,7 @@ class _Fit:
 
     @torch.no_grad()
     def evaluate(self, step: int) -> None:
-        """Measure the held-out loss of each head; if it is the lowest so far, copy the head's parameters to `best`.
-
-        Logits are first divided by the temperature with the lowest loss. `step` is the number of steps done.
-        """
+        """Copy each head whose held-out loss, at its best temperature, is the lowest so far to `best`."""
         self.since += 1
         for i, (outputs, labels) in enumerate(self.held_out(self.parameters)):
             loss = temperature(outputs, labels, self.specs[i], candidates=17)[1]
@@ -413,15 +334,7 @@ class _Fit:
 
     @torch.no_grad()
     def calibrated(self, mean: Tensor, std: Tensor) -> tuple[dict[str, Head], dict[str, HeadFit]]:
-        """Return attribute -> head with its best parameters and calibrated outputs, and attribute -> `HeadFit`.
-
-        Logits are divided by the temperature. The standard deviation that a head predicts for a number is the root mean
-        square error on the held-out latents. The returned heads read latents that are not standardised.
-
-        Args:
-            mean: mean by which the latents of the fit were standardised, (latent_dim,).
-            std: standard deviation by which they were standardised, (latent_dim,).
-        """
+        """Heads at their best, calibrated, and for latents that are not standardised by `mean` and `std`."""
         heads, fits = {}, {}
         for i, (outputs, labels) in enumerate(self.held_out(self.best)):
             spec, rows, scale = self.specs[i], self.rows[i], self.scale[self.rows[i]]

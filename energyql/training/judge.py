@@ -54,37 +54,31 @@ from energyql.training.teacher import draw_further, further_pictures
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 MOST_TESTS = 1_000
-"""Largest number of pictures on which a given judge is measured. The 95 % interval of a balanced accuracy is then about
-0.05 wide."""
+"""Most pictures on which a given judge is measured: a 95 % interval of a balanced accuracy is then about 0.05 wide."""
 VALUE = "energyql/value/"
-"""In the stored readings of a judge: start of the name of a column with values. The name of the attribute follows."""
+"""Prefix of columns with values in the stored readings of a judge; the attribute's name follows."""
 OUTPUTS = "energyql/outputs/"
-"""In the stored readings of a judge: start of the name of a column with predictions, whose numbers, such as logits, are
-written as text. The name of the attribute follows."""
+"""Prefix of columns with predictions in the same readings: numbers such as logits, written as text."""
 MOST_PICTURES = 5_000
-"""Default number of pictures that a labeller (a function or network) labels for the training of judge and verifier."""
+"""Default number of pictures that a labeller (a function or network) labels for judge and verifier."""
 MOST_HELD_OUT = 5_000
-"""Largest number of labelled samples that are stored with a verifier, besides those without labels. With each sample, a
-prediction by networks of the verifier that did not learn from the sample is stored."""
+"""Most labelled samples that are stored with a verifier."""
 PROPOSED = 0.2
-"""If a function labels pictures, a sampler with the heads draws this share of the pictures for random queries; the rest
-is drawn at random. Later, the judge and the verifier must decide on pictures that a sampler draws."""
+"""If a function labels, a sampler draws this share of the pictures, for random queries, as it draws those to judge."""
 NETWORKS = 4
 """Number of networks of a verifier that learns from a table of labels."""
 BY_FUNCTION = 2
 """Number of networks of a verifier if a function labels pictures: more labels then help more than more networks."""
 FOLDS = 2
-"""Number of equal parts into which labelled pictures are divided for the fit of a verifier. Each network of the
-verifier learns from all parts but one."""
+"""Number of folds of the labelled pictures for a verifier; each of its networks learns from all folds but one."""
 FEW = 1_000
-"""With fewer labelled pictures than this number, there are as many parts as networks, instead of `FOLDS`. So each
-network learns from more of the labels."""
+"""With fewer labelled pictures, there is a fold for each network, so that each learns from more of the labels."""
 FRESH = 256
-"""Least number of further pictures, without labels, which a verifier reads after its training."""
+"""Fewest pictures without labels that a verifier reads after its training."""
 VERIFIER_SEED = 16
-"""Number that is added to the seed of the judge's fit to get the seed of the verifier's fit. No other fit adds it."""
+"""Offset of the seed of the verifier's fit from that of the judge's; no other fit has this offset."""
 TRAIN: Final = "train"
-"""Value of the argument `judge` of `train_attributes` and `train_judge` with which a new judge is trained."""
+"""Value of the argument `judge` with which a new judge is trained."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +86,14 @@ class TrainedJudge:
     """The result of the training of a judge, or of the measuring of a given judge.
 
     Attributes:
-        judge: network that reads the attributes that it learned, or the judge that was given; `None` if the network
-            learned no attribute.
-        report: attribute -> quality on labels of pictures that the judge did not learn from. The report of a trained
-            judge has also attributes that the judge could not learn. If the judge was not measured, the report is
-            empty.
-        unmeasured: the reason why a given judge was not measured, such as "it gave the labels itself"; else "".
-        verifier: networks that decide which pictures are kept, each fitted to a part of all labels; `None` if they
-            learned no attribute, or the judge was given.
+        judge: the network, or the given judge; `None` if the network learned no attribute.
+        report: attribute -> quality on labels that the judge did not learn from, also for attributes that it could not
+            learn; empty if it was not measured.
+        unmeasured: why a given judge was not measured, such as "it gave the labels itself"; else "".
+        verifier: decides which pictures are kept; `None` if it learned no attribute, or the judge was given.
         verifier_report: attribute -> quality of the verifier, as in `report`; empty if the judge was given.
-        held_out: random pictures, labelled and not, read by networks that did not learn from them; `None` without a
-            verifier.
+        held_out: random pictures, some with labels, and what networks that did not learn from them read; if a verifier
+            learned.
     """
 
     judge: ImageLabeller | None
@@ -132,33 +123,25 @@ def train_judge(
     """Train a judge and a verifier, or only measure the given `judge`, and store them in the model folder.
 
     Both read pictures, so they are independent of the heads, which read latents. The verifier decides which drawn
-    pictures are kept, and the judge says whether they satisfy the query. The judge learns from a half of the labels and
-    is measured on the other half; each network of the verifier learns from all labels but a part, on which the network
-    is measured. The new judge and verifier replace earlier ones of the same attributes; judges and verifiers of other
-    attributes stay. `load_model` finds them. After an interruption, the same call continues the training.
+    pictures are kept; the judge says whether these satisfy the query. The judge learns from half of the labels and is
+    measured on the other half. Each network of the verifier learns from all folds but one, on which it is measured.
+
+    They replace earlier ones of the same attributes. After an interruption, the same call continues the training.
 
     Args:
         model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.
-        labels: a labeller (a function or torch module that labels pictures); or a table with the numbers of pictures,
-            or the file name of such a table.
+        labels: a labeller (a function or torch module that labels pictures), a table with numbers of pictures, or its
+            path.
         out: the model folder; by default the folder of `model`.
         only: attributes to judge; by default all attributes of the model that have labels.
-        count: number of pictures that a labeller labels. These pictures are others than those that a training of heads
-            labels. If `judge` is given, it is measured on at most 1,000 pictures.
-        seed: seed of the pictures. For a table, by default the seed that the table states, else 0. For a labeller, by
-            default 2**32.
-        generator: name of the generator's code, for a model folder that only names it.
-        allow_plugins: whether to import the generator that the model folder names.
-        judge: a judge that is not trained, but measured on the labels: a `Judge` of another model, a function or torch
-            module, or the name of code (`module:function` or a plugin). By default a judge is trained.
+        count: number of pictures that a labeller labels, not those for heads; at most 1,000 for a given `judge`.
+        seed: seed of the pictures; by default the one that a table states, else 0; 2**32 for a labeller.
+        judge: a judge to measure in place of training: a `Judge` of another model, a function or torch module, or the
+            name of code (`module:function` or a plugin).
         settings: settings of the fit of the judge.
+        command: the command that messages propose to continue an interrupted training; by default this call.
         device: where pictures are drawn and the judge is trained.
-        progress: whether to show progress bars, or a function that is called with the stage and the fraction done.
-        command: the command that messages propose to continue an interrupted training: words of the command line after
-            `energyql`, or a text; by default this call.
-
-    Returns:
-        The judge, and its quality for each attribute.
+        generator, allow_plugins, progress: see `train_attributes`.
 
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
@@ -187,19 +170,7 @@ def train_judge(
 def _prior(
     target: Target, bank: Bank, labels: LabelTable | ImageLabeller, seed: int | None, device: torch.device | str
 ) -> Prior:
-    """Return the prior samples whose pictures are labelled.
-
-    Args:
-        target: the model folder and its generator.
-        bank: the heads of the model.
-        labels: a table of labels, or a function that labels pictures.
-        seed: seed of the samples; `None` for the default of `train_judge`.
-        device: where to compute.
-
-    Raises:
-        EnergyQLError: a table is about pictures of another generator or seed, or of a truncation or condition for
-            which the heads are not valid.
-    """
+    """Prior samples of the labelled pictures; raise an error if the heads are not valid for them."""
     fitted = replace(bank.fitted, generator=target.fingerprint)
     if not isinstance(labels, LabelTable):
         return target.prior(LABEL_SEED if seed is None else seed, fitted, device)
@@ -220,12 +191,10 @@ def _prior(
 
 
 def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:
-    """Return the judge that a user gave as the argument `judge` of a training; a judge given by name is imported.
-
-    The result is `None` if the argument is `None` (no judge) or `TRAIN` (a judge is to be trained).
+    """Import the judge that a user named; `None` if there is to be none, or a new one is to be trained.
 
     Raises:
-        ArgumentError: the argument is a name, and there is no judge of that name; or it cannot be called.
+        ArgumentError: there is no judge of that name, or it cannot be called.
     """
     if judge is None or (isinstance(judge, str) and judge == TRAIN):
         return None
@@ -248,17 +217,13 @@ def own_judge(
 
     Args:
         given: the judge to measure; `None` to fit both.
-        task: generator, samples and labels.
-        bank: the attributes of the model, with the heads or the network that predicts them.
         count: number of pictures to label, if the labels are a function.
-        only: attributes to judge; by default all that have labels.
-        settings: settings of the fit.
-        further: number of pictures without labels that the verifier reads after its fit, see `further_pictures`; it
-            reads at least `FRESH`, and only these if the attributes are read off pictures.
+        further: number of pictures without labels that the verifier reads after its fit, see `further_pictures`; at
+            least `FRESH` are read, and only these if the attributes are read off pictures.
 
     Raises:
-        DataError: no judge can be fitted, because the labels are not about pictures, or about no attribute of the
-            model; or a given judge returns something that is no value of an attribute.
+        DataError: the labels are not about pictures, or about no attribute of the model; or a given judge returns
+            something that is no value of an attribute.
     """
     if given is None:
         return _fit_both(task, bank, count, only, settings or PictureSettings(), further)
@@ -273,19 +238,7 @@ def own_judge(
 def _fit_both(
     task: Task, bank: Bank, count: int, only: Sequence[str] | None, settings: PictureSettings, further: int | None
 ) -> TrainedJudge:
-    """Fit a judge to a half of the labelled pictures, and the networks of a verifier to all of them.
-
-    Args:
-        task: generator, samples and labels.
-        bank: the attributes of the model, with the heads or the network that predicts them.
-        count: number of pictures to label, if the labels are a function.
-        only: attributes to learn; `None` for all that have labels.
-        settings: settings of the fits.
-        further: number of pictures without labels that the verifier reads, see `own_judge`.
-
-    Raises:
-        DataError: the labels are not about pictures, or about no attribute of the model.
-    """
+    """Fit a judge to a half of the labelled pictures, and the networks of a verifier to all of them."""
     learnable = partial(_learnable, bank.vocabulary, only)
     # A sampler draws under one truncation and one class, so its draws are no pictures of a prior with several.
     propose_some = task.table is None and bank.as_heads is not None and task.prior.is_single
@@ -350,23 +303,15 @@ def _fit_both(
 def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[str], trained: TrainedJudge) -> None:
     """Write a judge, its verifier and their reports to a model folder.
 
-    Earlier judges and verifiers of the attributes `names` that are networks are removed. If the judge is a network
-    (`Judge`), it is stored in place of them. If the judge is code, its report is written; `name` is recorded too, if it
-    is a text and the folder is a model. The code is then the only judge of the model. Its name is removed as soon as
-    networks judge all attributes of the model, or a training of all attributes is told to have no judge.
+    A network replaces earlier ones of the attributes `names`; those of other attributes stay. Code is recorded by its
+    name, if the folder is a model. It is then the only judge, until networks judge all attributes, or a training of all
+    attributes is told to have no judge.
 
     Args:
-        folder: the folder.
-        name: the argument `judge` of the training: the name of code, such as "module:function", or a judge, or `TRAIN`.
-        names: the attributes that the judge reads. Networks that judge other attributes stay.
-        trained: the judge with its report.
-
-    Raises:
-        ModelError: a file in the folder is missing or damaged.
+        name: the argument `judge` of the training.
 
     Warns:
-        LabelWarning: the judge that is recorded is not used, because earlier code stays the judge of other attributes;
-            or other attributes have no judge any more.
+        LabelWarning: earlier code stays the judge, because of other attributes; or other attributes lose their judge.
     """
     judge, names = trained.judge, list(names)
     networks = [network for network in networks_of(trained.verifier) if isinstance(network, Judge)]
@@ -384,20 +329,7 @@ def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[
 def _record_code(
     folder: Path, name: ImageLabeller | str | None, names: Sequence[str], judge: ImageLabeller | None
 ) -> None:
-    """Record the name of a judge that is code in a model, or remove the name of earlier code that is not needed.
-
-    Args:
-        folder: the model folder, where networks that are judges are already stored.
-        name: the argument `judge` of the training.
-        names: the attributes that the judge reads.
-        judge: the judge.
-
-    Raises:
-        ModelError: a file in the folder is missing or damaged.
-
-    Warns:
-        LabelWarning: see `store_judge`.
-    """
+    """Record a judge that is code by its name, or remove the name of earlier code that is not needed."""
     code, attributes = read_json(folder / CONFIG).get("judge"), Described.read(folder).vocabulary
     by_network: Iterable[str] = getattr(load_judge(folder), "vocabulary", ())
     if judge is None:  # either nobody wants a judge, or it is not trained yet, or could not learn
@@ -420,11 +352,7 @@ def _record_code(
 
 
 def unmeasured(judge: ImageLabeller, labels: LabelTable | ImageLabeller) -> str | None:
-    """Return the reason why a judge cannot be measured on labels, such as "it gave the labels itself"; else `None`.
-
-    A judge cannot be measured on labels that it gave itself, nor on a table of latents that does not state the numbers
-    of the pictures.
-    """
+    """Reason why a judge cannot be measured on labels: it gave them, or they are about latents; else `None`."""
     if isinstance(labels, LabelTable):
         return "it is not known which pictures the labels are about" if labels.index is None else None
     return "it gave the labels itself" if judge_mark(judge) == judge_mark(labels) else None
@@ -433,19 +361,17 @@ def unmeasured(judge: ImageLabeller, labels: LabelTable | ImageLabeller) -> str 
 def measure_judge(judge: ImageLabeller, task: Task, vocabulary: Vocabulary, count: int) -> dict[str, HeadReport]:
     """Measure a judge: draw labelled pictures, and compare what the judge reads off them with the labels.
 
-    The judge must have learned from none of the labels. If the labels are a table, its random pictures are used, also
-    those from which heads have learned. If the labels are a function, the function labels new pictures, of another seed
-    than the pictures for the heads.
+    The judge must have learned from none of the labels. Of a table, the random pictures are used, also those from which
+    heads have learned. A function labels new pictures, of another seed than those for the heads.
 
     Args:
         judge: a function or a network that reads pictures.
         task: generator, samples and labels.
-        vocabulary: the attributes.
         count: largest number of pictures; at most 1,000 are used.
 
     Returns:
-        Attribute -> report, for the attributes that the judge reads and that have labels. The dict is empty if the
-            judge gave the labels itself, or if it is not known which pictures the labels are about.
+        Attribute -> report, for the attributes that the judge reads and that have labels; empty if the judge gave the
+            labels itself, or if it is not known which pictures they are about.
 
     Raises:
         DataError: the judge returns no value of an attribute for a picture, or a value that the attribute cannot have.
@@ -470,18 +396,9 @@ def measure_judge(judge: ImageLabeller, task: Task, vocabulary: Vocabulary, coun
 
 
 class _Reader:
-    """A function from pictures to columns: labels by a labeller, and readings by a judge, so that both are in one file.
+    """A function from pictures to columns in one file: labels, and readings by a judge (`VALUE`, `OUTPUTS`).
 
-    If the judge returns values of an attribute, these are a column whose name begins with `VALUE`. If it returns
-    predictions with probabilities, these are a column whose name begins with `OUTPUTS`. A cell of such a column is a
-    text with all numbers of one prediction, from which its probabilities are computed later.
-
-    Args:
-        labeller: the labeller; `None` if the labels are known.
-        judge: the judge.
-        vocabulary: the attributes.
-        index: numbers of the pictures. Columns on disk are used again only if they were made with an equal `identity`,
-            the text of all these settings.
+    Columns on disk are used again only with an equal `identity`, which includes `index`, the numbers of the pictures.
     """
 
     def __init__(self, labeller: ImageLabeller | None, judge: ImageLabeller, vocabulary: Vocabulary, index: Tensor):
@@ -490,7 +407,7 @@ class _Reader:
         self.identity = f"judge {judge_mark(judge)} {index.tolist()} {vocabulary.to_dict()} {labels}"
 
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
-        """Return the columns for pictures in [-1, 1], by name: labels by the labeller, and readings by the judge."""
+        """Label and read pictures in [-1, 1]."""
         columns = {} if self.labeller is None else label_images(self.labeller, images)
         readings = call_labeller(self.judge, images, "the judge")
         for name, values in read_images(lambda _: readings, images, self.vocabulary).items():
@@ -504,15 +421,7 @@ class _Reader:
 
 
 def _prediction(columns: Mapping[str, Column], spec: AttributeSpec) -> Prediction | Tensor:
-    """Return what a judge read from pictures about one attribute.
-
-    A judge that states values gives them as numbers, (rows,); a judge that states probabilities gives a prediction.
-
-    Args:
-        columns: the stored answers of the judge. For each attribute there is either a column of values or a column of
-            predictions; its name is the prefix `VALUE` or `OUTPUTS` and the name of the attribute.
-        spec: the attribute.
-    """
+    """What a judge read off pictures about an attribute, from stored columns: values as numbers, or a prediction."""
     if VALUE + spec.name in columns:
         return encode_column(columns[VALUE + spec.name], spec, "the judge")
     cells = columns[OUTPUTS + spec.name]
@@ -520,31 +429,21 @@ def _prediction(columns: Mapping[str, Column], spec: AttributeSpec) -> Predictio
 
 
 def _encode(columns: Mapping[str, Column], specs: Vocabulary) -> dict[str, Tensor]:
-    """Return attribute -> labels as numbers, (rows,): 0/1, class index or number; NaN for a missing label.
-
-    A label that is no class of its attribute counts as missing.
-
-    Args:
-        columns: attribute -> labels as cells of a table.
-        specs: the attributes to return.
-    """
+    """Labels as numbers, (rows,); one that is no class of its attribute counts as missing (NaN)."""
     return {name: encode_column(known_cells(columns[name], spec), spec) for name, spec in specs.items()}
 
 
 def fit_reader(task: Task, learnable: Callable[[Mapping[str, Column]], Vocabulary], count: int) -> PictureBank:
-    """Fit a network that reads attributes off pictures, for a model without heads, whose sampler the network guides.
+    """Fit a network that reads attributes off pictures to guide a sampler, for a model without heads.
 
-    The network learns from the pictures of a table of labels, or from new pictures that a function labels. It is
-    measured on a fifth of the pictures, which it does not learn from.
+    It is measured on a fifth of the labelled pictures, from which it does not learn.
 
     Args:
-        task: generator, samples and labels.
         learnable: function from attribute -> labels to the attributes to learn.
         count: number of pictures to label, if the labels are a function.
 
     Raises:
-        DataError: it is not known which pictures the labels are about, an attribute has no label to learn from, or the
-            network learns no attribute well enough.
+        DataError: the network learns no attribute well enough, or there are no such labels.
         ModelError: the folder has attributes already.
     """
     if task.target.bank is not None:
@@ -567,15 +466,14 @@ def fit_reader(task: Task, learnable: Callable[[Mapping[str, Column]], Vocabular
 def labelled_pictures(
     name: str, task: Task, learnable: Callable[[Mapping[str, Column]], Vocabulary], count: int, side: int, *, apart: int
 ) -> tuple[Tensor, dict[str, Tensor], Vocabulary, Prior, Tensor]:
-    """Return labelled pictures: those of a table of labels, or new ones that a function labels.
+    """Labelled pictures: those of a table of labels, or new ones that a function labels.
 
     Args:
-        name: name of the network that learns from the pictures, for files of intermediate results.
-        task: generator, samples and labels.
+        name: name of the network that learns from them, for files of intermediate results.
         learnable: function from attribute -> labels to the attributes to learn.
         count: number of pictures to label, if the labels are a function.
         side: largest side of the returned pictures, in pixels.
-        apart: number that is added to the seed of new pictures to label.
+        apart: number that is added to the seed of new pictures.
 
     Returns:
         The pictures, (n, 3, size, size) uint8; attribute -> (n,) labels as numbers; the attributes; and the prior
@@ -596,16 +494,7 @@ def labelled_pictures(
 
 
 def _learnable(vocabulary: Vocabulary, only: Sequence[str] | None, columns: Iterable[str]) -> Vocabulary:
-    """Return the attributes that a network can learn: those of a model that have labels.
-
-    Args:
-        vocabulary: the attributes of the model.
-        only: names of the attributes to return; `None` for all that have labels.
-        columns: names of the attributes that have labels.
-
-    Raises:
-        DataError: no attribute of the model has labels; or an attribute in `only` has no labels or is not in the model.
-    """
+    """Attributes of a model that have labels, or those of them in `only`, which must all have some."""
     names = [name for name in vocabulary if name in columns and (only is None or name in only)]
     if not names or (only is not None and not set(only) <= set(names)):
         raise DataError(f"the labels are about {', '.join(columns)}; the model has {', '.join(vocabulary)}")

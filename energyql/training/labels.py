@@ -1,10 +1,9 @@
 """Tables of labels of samples: how to read a table, which attributes it has, and how its pictures were drawn.
 
-`energyql label` writes tables such as the one below. A row has the labels of one picture. The picture with index i is
-drawn from prior sample i of the seed, its i-th random latent.
+`energyql label` writes tables such as this one. The picture with index i is drawn from prior sample i of the seed, its
+i-th random latent.
 
-    index,chosen,drawn,glasses,hair=black|brown|blond
-    0,random,seed=7 truncation=0.7 generator=1f0c5a92d3e8,yes,black
+    index,chosen,drawn,glasses,hair=black|brown|blond 0,random,seed=7 truncation=0.7 generator=1f0c5a92d3e8,yes,black
     1000452,unsure,seed=7 truncation=0.7 generator=1f0c5a92d3e8,no,blond
 """
 
@@ -33,19 +32,17 @@ from energyql.training.tables import read_columns, read_npy
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 INDEX, CHOSEN, DRAWN = "index", "chosen", "drawn"
-"""Names of columns: the number of the picture, how it was chosen for labelling, and how it was drawn."""
+"""Columns: the number of the picture, how it was chosen for labelling, and how it was drawn."""
 RANDOM, UNSURE = "random", "unsure"
-"""Values of the column `CHOSEN`: the picture was chosen at random, or because predictions for it were uncertain."""
+"""Values of the column `CHOSEN`: at random, or because predictions for the picture were uncertain."""
 POOL_START, POOL_SIZE = 1_000_000, 5_000
-"""The pool is the set of pictures from which those with uncertain predictions are chosen. `POOL_START` is the number of
-its first picture; random pictures have smaller numbers. `POOL_SIZE` is its default size."""
+"""The pool, from which uncertain pictures are chosen: number of its first picture (random ones are smaller), size."""
 POOL = ".pool"
-"""Subfolder of the folder of a table. It contains thumbnails of all pictures of the pool, if a teacher (networks that
-read pictures) was used to choose pictures from the pool."""
+"""Subfolder beside a table, for thumbnails of the pool, if a teacher chose pictures from it."""
 TEST_SHARE = 0.2
-"""In a table with the column `CHOSEN`: share of the random pictures that only the report on the heads uses."""
+"""Share of the random pictures of a table with the column `CHOSEN` that only the report on the heads uses."""
 _DIGITS = 12
-"""Number of hexadecimal digits of a generator's fingerprint that are written to tables."""
+"""Hexadecimal digits of a generator's fingerprint in a table."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +51,9 @@ class Drawn:
 
     Attributes:
         seed: picture i is drawn from prior sample i of this seed, its i-th random latent.
-        truncation: truncation psi.
-        generator: the first digits of the fingerprint of the generator; "" for a generator that is not a torch module.
-        condition: condition of a conditional generator; `None` for other generators.
+        truncation: psi.
+        generator: first digits of the fingerprint of the generator; "" for one that is not a torch module.
+        condition: condition of a conditional generator; `None` for others.
     """
 
     seed: int
@@ -66,7 +63,7 @@ class Drawn:
 
     @classmethod
     def by(cls, generator: Generator, seed: int, truncation: float, condition: Condition | None) -> Drawn:
-        """Return the record for pictures that `generator` draws with this seed, truncation psi and condition."""
+        """Make the record of pictures that `generator` draws with this seed, psi and condition."""
         return cls(seed, truncation, module_fingerprint(generator)[:_DIGITS], condition)
 
     def __str__(self) -> str:
@@ -78,9 +75,7 @@ class Drawn:
 
     @classmethod
     def parse(cls, text: str, source: str) -> Drawn:
-        """Return the record for a text such as "seed=7 truncation=0.7 generator=1f0c5a92d3e8".
-
-        `str(drawn)` returns such a text. `source` is the name of the table in error messages.
+        """Read a text such as "seed=7 truncation=0.7 generator=1f0c5a92d3e8", as `str(drawn)` returns it.
 
         Raises:
             DataError: the text has another form.
@@ -99,13 +94,7 @@ class Drawn:
 
     @classmethod
     def beside(cls, table: Path) -> Drawn | None:
-        """Return how the pictures in the folder of a table were drawn, from the file `pictures.json` in this folder.
-
-        The result is `None` if there is no such file, or if the file does not state it.
-
-        Raises:
-            DataError: the file is damaged.
-        """
+        """Read how the pictures in the folder of a table were drawn from `pictures.json`; `None` if it does not say."""
         record = table.with_name(LABELLING)
         if not record.is_file():
             return None
@@ -113,10 +102,7 @@ class Drawn:
         return None if text is None else cls.parse(str(text), str(record))
 
     def check(self, source: str, *, seed: int | None, truncation: Any, condition: Any) -> None:
-        """Raise an `ArgumentError` if seed, truncation or condition of a call differs from the field of the same name.
-
-        An argument that is `None` is not compared. `source` is the name of the table in the message.
-        """
+        """Raise an `ArgumentError` if seed, truncation or condition is stated and differs from the record."""
         for name, value in {"seed": seed, "truncation": truncation, "condition": condition}.items():
             value = tuple(value) if isinstance(value, list) else value
             own, hint = getattr(self, name), f"leave out the {name}"
@@ -124,11 +110,7 @@ class Drawn:
                 raise ArgumentError(f"{source} is about pictures of {name} {own}, not {value}", hint=hint)
 
     def check_generator(self, generator: Generator, source: str) -> None:
-        """Raise a `DataError` if another generator than `generator` drew the pictures.
-
-        Nothing is raised if the record or `generator` has no fingerprint. `source` is the name of the table in the
-        message.
-        """
+        """Raise a `DataError` if another generator drew the pictures, as fingerprints tell."""
         own = module_fingerprint(generator)[:_DIGITS]
         if self.generator and own and self.generator != own:
             raise DataError(f"{source} is about pictures of another generator", hint="give the one that drew them")
@@ -137,23 +119,16 @@ class Drawn:
 def held_out_order(
     index: Int[Tensor, " rows"], chosen: Sequence[Any], seed: int, source: str
 ) -> tuple[list[int], int, int]:
-    """Sort the rows of a table into three groups: uncertain pictures, random pictures, random pictures for the report.
+    """Sort the rows of a table: uncertain pictures, random ones to learn from, random ones for the report.
 
-    A training learns from the first two groups. The report uses random pictures only, because pictures with uncertain
-    predictions are the hardest. Whether a random picture is for the report depends only on the seed and the number of
-    the picture. So a picture stays in its group when rows are added to the table.
-
-    Args:
-        index: number of the picture of each row.
-        chosen: cells of the column `CHOSEN`, "random" or "unsure".
-        seed: seed of the pictures.
-        source: name of the table in messages.
+    The report has no uncertain pictures, because these are the hardest. The group of a random picture depends only on
+    the seed and its number, and so stays when rows are added to the table.
 
     Returns:
         The indices of all rows, group after group; the size of the first group; and the size of the last group.
 
     Raises:
-        DataError: a cell of `chosen` is neither "random" nor "unsure".
+        DataError: a cell of `chosen`, the column `CHOSEN`, is neither "random" nor "unsure".
     """
     groups: dict[str, list[int]] = {UNSURE: [], RANDOM: [], "test": []}
     for row, (number, cell) in enumerate(zip(index.tolist(), chosen, strict=True)):
@@ -166,11 +141,10 @@ def held_out_order(
 
 
 def parse_attributes(text: str) -> Vocabulary:
-    """Return the attributes in a text such as "glasses, hair=black|brown|blond, age=0..1".
+    """Read attributes from a text such as "glasses, hair=black|brown|blond, age=0..1".
 
     Raises:
-        VocabularyError: a part between commas is not `name`, `name=class|class` or `name=low..high`; or a name is used
-            twice, or is "index", "chosen" or "drawn", which are other columns of a table.
+        VocabularyError: a part is no attribute, see `parse_attribute`, or a name is used twice.
     """
     specs = [parse_attribute(part.strip()) for part in text.split(",") if part.strip()]
     if not specs:
@@ -179,14 +153,10 @@ def parse_attributes(text: str) -> Vocabulary:
 
 
 def parse_attribute(text: str) -> AttributeSpec:
-    """Return the attribute that a text describes.
-
-    The text is `name` for a yes/no attribute, `name=class|class` for a categorical attribute, and `name=low..high` for
-    a continuous attribute.
+    """Read an attribute: `name` for yes/no, `name=class|class` for classes, `name=low..high` for a number.
 
     Raises:
-        VocabularyError: the text has another form; or the name is "index", "chosen" or "drawn", which are other columns
-            of a table.
+        VocabularyError: the text has another form; or the name is "index", "chosen" or "drawn".
     """
     name, equals, domain = (part.strip() for part in text.partition("="))
     if name in (INDEX, CHOSEN, DRAWN):
@@ -199,15 +169,12 @@ def parse_attribute(text: str) -> AttributeSpec:
 
 
 def attribute_text(spec: AttributeSpec) -> str:
-    """Return the text that describes an attribute in a table, such as "glasses", "hair=black|brown" or "age=0..1"."""
+    """Text for an attribute in a table, such as "glasses", "hair=black|brown" or "age=0..1"."""
     return spec.name + KINDS[spec.kind].domain(spec)
 
 
 ENOUGH, RARE = 100, 20
-"""A training warns if an attribute has few labels. For an attribute with classes, few are fewer than `ENOUGH` labels
-per class on average, or fewer than `RARE` labels of the rarest class. For a continuous attribute, few are fewer than
-2 * `ENOUGH`. Of 20 labels of a class, four are held out: if three of the four are predicted right, the recall is
-somewhere between 0.3 and 0.95."""
+"""A training warns of fewer labels: `ENOUGH` per class on average (twice of a number), `RARE` of the rarest class."""
 
 
 @dataclass(frozen=True)
@@ -218,16 +185,12 @@ class LabelTable:
         columns: attribute -> n cells, the labels.
         index: numbers of prior samples, (n,); `None` if there are `latents`.
         latents: w or z of the samples, (n, latent_dim); `None` if there is an `index`.
-        learned: number of rows at the start from which heads only learn. The pictures of these rows were chosen because
-            predictions for them were uncertain.
-        test: number of rows at the end that only the report uses. With `None`, the training chooses rows for the report
-            at random.
-        vocabulary: the attributes of the columns; `None` if the table does not state them.
-        drawn: how the pictures were drawn; `None` if the table does not state it.
-        beside: how the pictures in the folder of the table were drawn. It is `None` if the folder does not state it, or
-            if the table itself states how its pictures were drawn.
-        pool: folder for thumbnails of the pictures from which those with uncertain predictions were chosen, see `POOL`.
-            The folder need not exist.
+        learned: number of rows at the start, of pictures chosen as uncertain, that are only learned from.
+        test: number of rows at the end that only the report uses. With `None`, the training chooses rows at random.
+        vocabulary: the attributes of the columns, if the table states them.
+        drawn: how the pictures were drawn, if the table states it.
+        beside: how the pictures in the table's folder were drawn, if the folder states it and the table does not.
+        pool: folder for thumbnails of the pictures among which uncertain ones were chosen. It need not exist.
         source: name of the table in messages.
     """
 
@@ -244,11 +207,7 @@ class LabelTable:
 
     @property
     def pictures(self) -> Int[Tensor, " rows"]:
-        """Numbers of the pictures that the labels are about, the field `index`.
-
-        Raises:
-            DataError: the labels are about latents.
-        """
+        """Numbers of the pictures, the field `index`; raise a `DataError` if the labels are about latents."""
         if self.index is None:
             raise DataError(
                 "the labels are about latents; a judge learns from pictures, see the column index of a table"
@@ -264,24 +223,18 @@ def warn(message: str) -> None:
 def infer(
     columns: Mapping[str, Column], kinds: Mapping[str, Kind] | None = None, vocabulary: Vocabulary | None = None
 ) -> Vocabulary:
-    """Return an attribute for each column of labels; the kind of the attribute is inferred from the cells.
+    """Infer the kind of attribute of each column of labels from its cells.
 
-    A column of 0/1, true/false or yes/no makes a yes/no attribute, a column of numbers a continuous one, and a column
-    of other texts a categorical one. A column of texts that mostly differ, such as file names, is left out with a
-    warning.
+    Columns of 0/1, true/false or yes/no are yes/no attributes, numbers continuous ones, other texts classes. A column
+    of texts that mostly differ, such as file names, is left out with a warning.
 
     Args:
-        columns: attribute -> cells.
-        kinds: attribute -> kind, for attributes whose kind is stated and not inferred.
-        vocabulary: attributes that are returned as they are for the columns of their names. An attribute that is also
-            in `kinds` is inferred from its column.
+        kinds: attribute -> kind, for kinds that are stated.
+        vocabulary: attributes that are taken as they are, unless they are in `kinds`.
 
     Raises:
         DataError: a column has no labels or only equal labels, or too many classes; or no column is left.
         VocabularyError: a name in `kinds` is no column, or a kind is none.
-
-    Warns:
-        LabelWarning: a column is left out.
     """
     kinds, vocabulary = kinds or {}, vocabulary or Vocabulary([])
     if unknown := [name for name in kinds if name not in columns]:
@@ -318,17 +271,9 @@ def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
 
 
 def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, AttributeSpec]) -> None:
-    """Warn of all attributes with few labels, in one message.
+    """Warn (`LabelWarning`) of all attributes with few labels in one message, see `ENOUGH` and `RARE`.
 
-    Few are fewer than 100 labels for each class on average, fewer than 20 labels of the rarest class, or fewer than 200
-    labels of a continuous attribute.
-
-    Args:
-        labels: attribute -> (rows,): 0/1, class index or number; NaN where missing.
-        specs: the attributes.
-
-    Warns:
-        LabelWarning: an attribute has few labels.
+    `labels` has, for each attribute, (rows,): 0/1, class index or number; NaN where missing.
     """
     few = []
     for name, spec in specs.items():
@@ -349,24 +294,23 @@ def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, Attribu
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     """Read a table of labels, with a column for each attribute and a row for each sample.
 
-    Without `latents`, the column `index` contains numbers of pictures: number i is the picture of prior sample i. The
-    seed and the truncation of the samples are stated by the table, or by the file `pictures.json` in its folder. If
-    neither states them, the training does.
+    Without `latents`, the column `index` has numbers of pictures: number i is the picture of prior sample i. Seed and
+    truncation are stated by the table, by `pictures.json` in its folder, or else by the training.
 
-    With `latents`, the column `index` contains row numbers of the file of latents, from 0. If there is no such column,
-    the rows of the table are in the order of the latents.
+    With `latents`, the column `index` has row numbers of the file of latents, from 0. Without this column, the rows of
+    the table are in the order of the latents.
 
-    The command `energyql label` writes tables with a column `drawn`, which states how the pictures were drawn. In such
-    a table, the names of the other columns describe the attributes, for example `hair=black|brown`.
+    The tables of `energyql label` have a column `drawn`, which states how the pictures were drawn; there, the names of
+    the other columns describe the attributes, as in `hair=black|brown`.
 
     Args:
-        path: a CSV file (delimiter: comma, semicolon or tab; numbers may have decimal commas if the delimiter is
-            semicolon or tab); or a Parquet file, whose name ends with .parquet or .pq, which needs pyarrow or polars.
+        path: a CSV file (delimiter: comma, semicolon or tab; numbers may have decimal commas unless the delimiter is a
+            comma); or a Parquet file (.parquet or .pq), which needs pyarrow or polars.
         latents: a `.npy` file, or a `.safetensors` file with one tensor, of latents (n, latent_dim).
 
     Raises:
-        DataError: a file is missing or damaged; the two files do not fit each other; or there is neither a column
-            `index` nor a file of latents.
+        DataError: a file is missing or damaged; the files do not fit each other; or there is neither `index` nor
+            `latents`.
         VocabularyError: a table with the column `drawn` has a column whose name describes no attribute.
 
     Warns:
@@ -407,13 +351,7 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
 
 
 def _take_drawn(columns: dict[str, list[Any]], source: str) -> Drawn | None:
-    """Remove the column `DRAWN` from `columns`, and return how the pictures were drawn; `None` without such a column.
-
-    `source` is the name of the table in messages.
-
-    Raises:
-        DataError: the column is damaged, or its rows differ.
-    """
+    """Remove the column `DRAWN` and parse it; `None` without such a column, an error if its rows differ."""
     texts = sorted({str(cell).strip() for cell in columns.pop(DRAWN, ())})
     ways = {Drawn.parse(text, source): text for text in texts}  # an older spelling says the same
     if len(ways) > 1:
@@ -424,16 +362,7 @@ def _take_drawn(columns: dict[str, list[Any]], source: str) -> Drawn | None:
 def _of_drawn(
     path: Path, columns: Mapping[str, Column], index: Tensor, drawn: Drawn, chosen: Column | None
 ) -> LabelTable:
-    """Return a table from columns whose names state the attributes, such as "hair=black|brown".
-
-    Args:
-        path: the file of the table.
-        columns: description of an attribute -> cells.
-        index: numbers of the pictures.
-        drawn: how the pictures were drawn.
-        chosen: cells of the column `CHOSEN`, by which `held_out_order` sorts the rows. `None` if there is no such
-            column; the rows are then in the order of the file.
-    """
+    """Make a table of columns whose names state the attributes, sorted by `held_out_order` if `chosen` is given."""
     specs = Vocabulary(map(parse_attribute, columns))
     rows, learned, test = list(range(len(index))), 0, None
     if chosen is not None:
@@ -446,13 +375,12 @@ def _of_drawn(
 
 
 def read_latents(path: Path) -> Tensor:
-    """Read the latents of a `.npy` file, or of a `.safetensors` file with one tensor, as (n, latent_dim) float32.
+    """Read latents, (n, latent_dim) float32, from a `.npy` file or a `.safetensors` file with one tensor.
 
-    The tensor in the file may have further axes, (n, ..., latent_dim), such as one for the layers of the generator. The
-    latents of a sample must be equal along the further axes.
+    In the file they may be (n, ..., latent_dim), for example repeated for each layer of the generator.
 
     Raises:
-        DataError: the file is missing or damaged; or latents are not finite, or differ along the further axes.
+        DataError: the file is missing or damaged, or as for `one_per_sample`.
     """
     if path.suffix.lower() != ".safetensors":
         return one_per_sample(read_npy(path), path)
@@ -464,9 +392,7 @@ def read_latents(path: Path) -> Tensor:
 
 
 def one_per_sample(latents: Tensor, path: Path) -> Tensor:
-    """Reduce latents (n, ..., latent_dim), which are equal along the axes in the middle, to (n, latent_dim) float32.
-
-    `path` is the file that messages name.
+    """Reduce latents (n, ..., latent_dim), equal along the axes in the middle, to (n, latent_dim) float32.
 
     Raises:
         DataError: the latents have fewer than two axes, differ along the axes in the middle, or are not finite.
@@ -483,11 +409,7 @@ def one_per_sample(latents: Tensor, path: Path) -> Tensor:
 
 
 def _index(cells: list[Any], path: Path) -> Tensor:
-    """Return the numbers of samples in the cells of the column `INDEX`, (rows,); `path` is the file that messages name.
-
-    Raises:
-        DataError: a cell is no whole number from 0, or a number occurs twice.
-    """
+    """Numbers of samples, (rows,): whole and from 0, none of them twice, or an error."""
     rows: dict[int, int] = {}  # number of a sample -> its row
     for row, cell in enumerate(cells, 1):
         try:

@@ -1,7 +1,4 @@
-"""The fit of small networks that read attributes off pictures: judges and verifiers, which check samples, and teachers.
-
-A teacher labels further pictures for the training of heads.
-"""
+"""The fit of networks that read attributes off pictures: judges, verifiers, and teachers (which label for heads)."""
 
 from __future__ import annotations
 
@@ -28,24 +25,20 @@ from energyql.training.steps import Optimization, StepFile, digest, minimise, pa
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 WRITES = 24
-"""Number of times that a fit writes its state to a file, from which it continues after an interruption."""
+"""How often a fit writes its state to a file, from which it continues after an interruption."""
 AT_ONCE = 256
 """Number of pictures that a network reads in one call."""
 CALM = 0.15
-"""Strength of the random distortions of pictures at the end of a fit, as a share of the strength at the start. It is
-small, because the network must be precise on undistorted pictures."""
+"""Strength of random distortions at the end of a fit: it must be precise on undistorted pictures too."""
 TEST_SHARE = 0.2
-"""Share of the labelled pictures on which a network is measured, and from which it does not learn. Networks of a
-verifier are measured in another way."""
+"""Share of the labelled pictures on which a network is only measured (networks of a verifier: see `fit_verifier`)."""
 LEAST_SIDE = 16
 """Smallest side, in pixels, to which a network of a verifier reduces pictures."""
 DEEP_PASSES, LEAST_PICTURES = 10, 3_000
-"""Upper bounds of two fields of `PictureSettings`, for the networks of judges and verifiers. `DEEP_PASSES` is for
-`passes` of networks with one more level than the settings state. `LEAST_PICTURES` is for `least` of all networks."""
+"""Upper bounds of `passes` and `least` of `PictureSettings` in `judge_settings`."""
 SCALE_PENALTY = 15.0
-"""Factor of the penalty log(scale)², where `scale` is the factor by which a calibration multiplies logits. The penalty
-is in nats, and is added to the sum of the losses of all labels. Without the penalty, a network that by chance predicts
-a hundred labels right would become much too certain."""
+"""Factor, in nats, of the penalty log(scale)² on the sum of losses in a calibration: without it, a network that by
+chance reads a hundred labels right would become much too certain."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +47,12 @@ class PictureSettings:
 
     Attributes:
         side: largest side of the pictures that the network reads, in pixels; larger pictures are reduced.
-        channels: number of channels at each level (a pair of convolutions) of the network, from the first to the last.
+        channels: number of channels at each level (a pair of convolutions) of the network.
         passes: number of times that the network learns from each picture, on average.
-        least: smallest number of pictures in all steps together. If there are few pictures, the network learns from
-            each one more often than `passes`.
-        most: largest number of pictures in all steps together. If there are many pictures, the network learns from each
-            one less often than `passes`.
+        least: smallest number of pictures in all steps together; if there are few, each is used more often.
+        most: largest number of pictures in all steps together; if there are many, each is used less often.
         batch: number of pictures in a step.
         lr: highest learning rate of AdamW.
-        weight_decay: weight decay of AdamW.
     """
 
     side: int = 48
@@ -76,11 +66,10 @@ class PictureSettings:
 
 
 def judge_settings(settings: PictureSettings) -> tuple[PictureSettings, Sequence[PictureSettings]]:
-    """Return the settings of a judge, and a list of the settings of the two kinds of networks of a verifier.
+    """Settings of a judge, and of the two kinds of networks of a verifier, which make different mistakes.
 
-    The first kind takes smaller pictures than `settings` state, so that its mistakes differ from those of the second
-    kind. The judge and the second kind have one more level (a pair of convolutions) than `settings` state, so they need
-    fewer passes over the pictures. docs/decisions/verified.md gives reasons.
+    The first kind reads smaller pictures. The second kind and the judge have one level more than `settings`, and so
+    need fewer passes (see docs/decisions/verified.md).
     """
     own = dataclasses.replace(settings, least=min(settings.least, LEAST_PICTURES))
     deep = dataclasses.replace(
@@ -91,12 +80,9 @@ def judge_settings(settings: PictureSettings) -> tuple[PictureSettings, Sequence
 
 
 def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """Return pictures with random zoom, shift, blur, contrast and noise, so that a network learns more from few labels.
+    """Augmentation: random zoom, shift, blur, contrast and noise of pictures in [-1, 1], the same on all devices.
 
-    Args:
-        images: pictures in [-1, 1], (batch, 3, side, side).
-        generator: source of random numbers, on the CPU: the numbers are the same for all devices.
-        strength: factor of the size of all changes, from 0 to 1; at 0, the pictures are unchanged.
+    `strength`, from 0 (unchanged) to 1, is a factor of all changes.
     """
     batch, size = len(images), images[0].numel()
     rand, randn = (partial(draw, generator=generator) for draw in (torch.rand, torch.randn))
@@ -119,10 +105,7 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
 
 
 def distortion_strength(done: float) -> float:
-    """Return the strength of distortions when the fraction `done` of a fit is done.
-
-    The strength is 1 in the first half of the fit, and then falls linearly to `CALM`.
-    """
+    """Strength of distortions after a fraction of a fit: 1 in the first half, then it falls linearly to `CALM`."""
     return 1 - (1 - CALM) * min(1.0, max(0.0, 2 * done - 1))
 
 
@@ -141,20 +124,13 @@ def fit_network(
     """Fit a network that reads attributes off pictures. All classes count equally, however rare.
 
     Args:
-        pictures: (n, 3, side, side) uint8; if the side is above `settings.side`, the pictures are reduced.
+        pictures: (n, 3, side, side) uint8; reduced to `settings.side`.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
-        vocabulary: the attributes; `labels` must have all of them.
-        settings: settings of the fit.
         rows: indices of the pictures to learn from.
-        seed: seed of all random numbers.
-        device: where to train.
-        checkpoint: file for the state of the fit; `None` for no file. A call with the same data and settings continues
-            from this state.
-        progress: function that is called with the fraction done.
+        checkpoint: file for the state of the fit, from which a call with the same data and settings continues.
 
     Returns:
-        The network in evaluation mode, on the CPU. Its parameters are float32, rounded as they are saved; see
-            `Judge.round`.
+        The network in evaluation mode, on the CPU, rounded as it is saved (`Judge.round`).
 
     Raises:
         DataError: an attribute has no label of a picture to learn from, or labels that are too large.
@@ -203,7 +179,6 @@ def fit_network(
 
 
 def _reduced(pictures: Tensor, side: int) -> Tensor:
-    """Return pictures, (n, 3, size, size) uint8, with a side of at most `side` pixels."""
     if pictures.shape[-1] <= side:
         return pictures
     parts = (thumbnails(part.float(), side).round().to(torch.uint8) for part in pictures.split(AT_ONCE))
@@ -212,10 +187,9 @@ def _reduced(pictures: Tensor, side: int) -> Tensor:
 
 @torch.no_grad()
 def read_outputs(network: Judge, pictures: Tensor) -> Float[Tensor, "n outputs"]:
-    """Return the outputs of a network for pictures, (n, 3, side, side) uint8.
+    """Outputs of a network for pictures, (n, 3, side, side) uint8, side by side in the order of its vocabulary.
 
-    A row has the outputs of all attributes side by side, in the order of the network's vocabulary. The outputs of an
-    attribute are one logit for yes/no, a logit for each class if it is categorical, and the mean if it is continuous.
+    An attribute has one logit for yes/no, one for each class, or the mean of a number.
     """
     parts = (network.features(part.float() / 127.5 - 1) for part in pictures.split(AT_ONCE))
     return torch.cat([network.head(features) for features in parts])
@@ -235,26 +209,21 @@ def fit_judge(
 ) -> tuple[Judge | None, dict[str, HeadReport]]:
     """Train and measure a judge, a network that reads attributes off pictures to check samples.
 
-    The judge is measured on pictures from which it does not learn. All classes count equally in the fit, because
-    queries ask for rare classes as well.
+    All classes count equally in the fit, because queries ask for rare classes too.
 
     Args:
         pictures: (n, 3, side, side) uint8.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have all of them.
-        settings: settings of the fit.
-        halves: indices of the pictures to learn from, and of those for the report; by default a random fifth is for the
-            report.
-        seed: seed of all random numbers; it also determines which pictures are for the report by default.
-        device: where to train.
-        checkpoint: file for the state of the fit; `None` for no file. A call with the same data and settings continues
-            from this state.
+        halves: indices of the pictures to learn from, and of those for the report, by default a random fifth.
+        seed: seed of all random numbers, also of the choice of that fifth.
+        checkpoint: file for the state of the fit, from which a call with the same data and settings continues.
         progress: function that is called with the fraction done.
 
     Returns:
-        The judge, and attribute -> report for all attributes. The judge reads only the attributes that the network
-            reads well enough on the pictures for the report; if there are none, the judge is `None`. The standard
-            deviation that the judge predicts for a number is the root mean square error on the pictures for the report.
+        The judge, and attribute -> report for all attributes. The judge has only those that it reads well enough in the
+            report, and is `None` if there are none. The standard deviation that it predicts for a number is the root
+            mean square error on the report's pictures.
 
     Raises:
         DataError: an attribute has no label of a picture to learn from, or labels that are too large.
@@ -280,18 +249,15 @@ def fit_judge(
 
 @dataclasses.dataclass(frozen=True)
 class FittedVerifier:
-    """The result of the fit of a verifier: several networks that read the same attributes off pictures.
-
-    The mean of their outputs is a calibrated prediction for a random picture.
+    """The networks of a verifier, whose mean output is a calibrated prediction for a random picture.
 
     Attributes:
-        networks: the networks; empty if they learned no attribute.
-        report: attribute -> quality on labelled pictures, each read by networks that did not learn from it. Attributes
-            that were learned too badly to be read have a report too. Scores were measured before calibration, while all
-            classes counted equally; the error of calibration was measured after calibration.
+        networks: all of the same attributes; empty if they learned none.
+        report: attribute -> quality on labels that the networks did not learn from, also for attributes that they do
+            not read. Scores are from before the calibration, the error of calibration from after it.
         rows: indices of the random pictures by which the networks were calibrated and measured.
-        readings: attribute -> predictions for these pictures, each by networks that did not learn from the picture;
-            then predictions for the pictures `fresh` of `fit_verifier`, by all networks.
+        readings: attribute -> predictions for these pictures by networks that did not learn from them, then for the
+            pictures `fresh` of `fit_verifier` by all networks.
     """
 
     networks: Sequence[Judge]
@@ -305,11 +271,7 @@ def fit_folds(
     folds: Sequence[Tensor], *, count: int, seed: int, device: torch.device | str, checkpoint: Path,
     progress: Callable[[float], None],
 ) -> list[Judge]:  # fmt: skip
-    """Fit several networks, each to all folds of the pictures but one (cross-fitting).
-
-    Network k leaves out fold `k % len(folds)`. Networks that leave out the same fold have different settings, in turn.
-    For the other arguments see `fit_verifier`.
-    """
+    """Cross-fitting: network k leaves out fold `k % len(folds)`; those of the same fold differ in settings, in turn."""
     networks = []
     for k in range(count):
         others = [fold for number, fold in enumerate(folds) if number != k % len(folds)]
@@ -323,12 +285,9 @@ def fit_folds(
 
 
 def read_unseen(networks: Sequence[Judge], pictures: Tensor, tests: Sequence[Tensor]) -> Float[Tensor, "n outputs"]:
-    """Return mean outputs for labelled pictures, each picture read by the networks that did not learn from it.
+    """Mean outputs for labelled pictures, each read by the networks that did not learn from it (see `fit_folds`).
 
-    Args:
-        networks: the networks, in the order of `fit_folds`.
-        pictures: (n, 3, side, side) uint8.
-        tests: for each fold, indices of pictures in it.
+    `tests` has, for each fold, the indices of the pictures to read.
     """
     return torch.cat([mean_outputs(networks[k :: len(tests)], pictures[test]) for k, test in enumerate(tests)])
 
@@ -348,33 +307,27 @@ def fit_verifier(
     checkpoint: Path,
     progress: Callable[[float], None] = lambda _: None,
 ) -> FittedVerifier:
-    """Train the networks of a verifier, which decides which pictures are kept, and calibrate them.
+    """Train the networks of a verifier, which decides which pictures are kept, by cross-fitting, and calibrate them.
 
-    The pictures are divided into folds. Each network learns from all folds but one, and is measured on the fold that it
-    left out. So every label serves to learn and to measure (cross-fitting). Several networks may leave out the same
-    fold; they are measured and calibrated by the mean of their outputs.
+    Each network learns from all folds of the pictures but one, and is measured on that one, so that every label serves
+    to learn and to measure. Networks that leave out the same fold are measured and calibrated by their mean output.
 
-    The networks learn as if all classes were equally frequent, so they predict rare classes too often. A factor and a
-    shift of the outputs correct this: they are fitted to the labels of the random pictures in the folds that were left
-    out. The mean of all networks is less certain than the mean of the networks that left out the same fold. A second
-    factor, which is computed from the pictures `fresh` without labels, corrects this.
+    They learn as if all classes were equally frequent, so they predict rare classes too often. A factor and a shift of
+    the outputs, fitted to the labels of random pictures in the left-out folds, correct this. The mean of all networks
+    is less certain than that of those that left out the same fold, which a second factor, by the pictures `fresh`,
+    corrects.
 
-    The networks read all attributes that they predict better than chance, because a decision is better with a poor
-    prediction than without one.
+    The verifier reads all attributes that it predicts better than chance: a poor prediction is better than none.
 
     Args:
         pictures: (n, 3, side, side) uint8.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
-        vocabulary: the attributes; `labels` must have all of them.
-        settings: settings of the fits. Networks that leave out the same fold have different settings, in turn.
+        settings: networks that leave out the same fold have different settings, in turn.
         count: number of networks, a multiple of the number of folds.
         folds: indices of the pictures of each fold, at least two folds.
         tests: indices of the random pictures of each fold, by which the networks are calibrated and measured.
         fresh: further random pictures without labels, (m, 3, side, side) uint8.
-        seed: seed of the random numbers of the first network; the next has the next seed.
-        device: where to train.
         checkpoint: folder for the states of the fits, from which a call with the same data and settings continues.
-        progress: function that is called with the fraction done.
 
     Raises:
         DataError: an attribute has no label of a picture to learn from, or labels that are too large.
@@ -427,18 +380,9 @@ def fit_verifier(
 
 
 def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Return a factor and an offset for the mean output of all networks of a verifier, both (outputs,).
+    """Factor and offset, (outputs,), that give the mean of all networks (`joint`) the spread of the means of `parts`.
 
-    The networks are divided into groups, the parts. A part has all networks that left out the same fold of the labelled
-    pictures when they learned. The mean output of a part is calibrated already. The mean of all networks varies less
-    from picture to picture, because errors of networks that learned from different labels cancel out to some extent.
-    But factor * mean + offset has the same standard deviation as the means of the parts. So the predictions of all
-    networks together are as certain as the predictions of a part, and more often right.
-
-    Args:
-        joint: mean outputs of all networks, (n, outputs).
-        parts: mean outputs of each part, (n, outputs), for the same n pictures.
-        specs: the attributes.
+    The mean of all varies less between pictures, because errors of networks that learned from other labels cancel out.
     """
     counts, factors = list(map(output_count, specs.values())), list[Tensor]()
     columns = zip(joint.split(counts, 1), *(part.split(counts, 1) for part in parts), strict=True)
@@ -451,22 +395,17 @@ def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> t
 
 
 def mean_outputs(networks: Sequence[Judge], pictures: Tensor) -> Float[Tensor, "n outputs"]:
-    """Return the mean of the outputs of networks of the same attributes for pictures, (n, 3, side, side) uint8."""
+    """Mean of the outputs of networks of the same attributes, for pictures (n, 3, side, side) uint8."""
     return torch.stack([read_outputs(network, pictures) for network in networks]).mean(0)
 
 
 def calibration(
     outputs: Float[Tensor, "rows outputs"], labels: Float[Tensor, " rows"], spec: AttributeSpec
 ) -> tuple[Tensor, Tensor]:
-    """Return a factor and (outputs,) shifts, with which factor * outputs + shift has the lowest loss on the labels.
+    """Factor and shifts (outputs,) with which factor * outputs + shift has the lowest loss on the labels.
 
-    A factor alone (Guo et al. 2017, arXiv 1706.04599) is not enough. The networks learned as if all classes were
-    equally frequent, so they predict rare classes too often. Shifts (Platt 1999) correct this.
-
-    Args:
-        outputs: logits of the networks.
-        labels: 0 or 1, or class indices; NaN where missing.
-        spec: the attribute.
+    Temperature scaling has a factor alone (Guo et al. 2017, arXiv 1706.04599). Shifts (Platt 1999) are needed because
+    networks that learned as if all classes were equally frequent predict rare ones too often.
     """
     log_scale, shift = torch.zeros(()).requires_grad_(), torch.zeros(outputs.shape[1]).requires_grad_()
     count = int((~labels.isnan()).sum())

@@ -1,7 +1,7 @@
 """Latents that a sampler draws with finished heads for random queries, so that their pictures can be labelled.
 
-Judges and verifiers, which read pictures, must later decide on pictures that a sampler draws. Such pictures differ from
-random pictures: the heads are certain about them, rightly or wrongly, and rare classes are frequent among them.
+Judges and verifiers must decide on pictures that a sampler draws. These differ from random ones: the heads are certain
+about them, rightly or wrongly, and rare classes are frequent.
 """
 
 from __future__ import annotations
@@ -31,48 +31,36 @@ from energyql.training.target import Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 A_FORMULA = 16
-"""Number of latents that are drawn for each random query."""
+"""Number of latents for each random query."""
 SIZES = (2, 3)
 """Possible numbers of attributes in a random query, if the model has that many."""
 SHARES = (0.25, 0.75)
-"""Range of quantiles of the labels of a continuous attribute. A random query compares the attribute, by > or <, with a
-value between the two quantiles."""
+"""A random query compares a continuous attribute with a quantile of its labels between these two."""
 TRIES = 2
-"""Number of random queries that are tried for each query that is needed, because some of them cannot be sampled."""
+"""Most random queries that are tried for each that is needed: some of them cannot be sampled."""
 
 
 @dataclass(frozen=True)
 class Proposed(Prior):
-    """Samples whose latents z were drawn by a sampler, in the form of prior samples.
-
-    Attributes:
-        latents: z of each sample, (n, z_dim).
-    """
+    """Samples whose latents z, (n, z_dim), were drawn by a sampler, in the form of prior samples."""
 
     latents: Tensor
 
     def z(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n z_dim"]:
-        """Return the latents z of the samples with these indices."""
+        """Latents z of the samples."""
         return self.latents[index]
 
 
 def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tensor], count: int) -> Proposed:
-    """Draw latents with a sampler for random queries, each a conjunction of conditions on two or three attributes.
-
-    The pictures of these latents are labelled later, so that a judge and a verifier learn from them.
+    """Draw latents with a sampler for random queries, conjunctions of conditions on two or three attributes.
 
     Args:
-        task: generator and samples, all of one truncation and one class. The drawn latents are stored, so that an
-            interrupted training does not draw them again.
-        bank: the heads.
-        specs: the attributes.
-        labels: attribute -> labels of random pictures, NaN where missing. The limits of continuous attributes in the
-            queries, such as 0.4 in `age > 0.4`, are quantiles of these labels.
-        count: number of latents.
+        task: its samples have one truncation and one class. Drawn latents are stored, for an interrupted training.
+        labels: attribute -> labels of random pictures, NaN where missing, whose quantiles are limits such as 0.4 in
+            `age > 0.4`.
 
     Returns:
-        At most `count` samples: fewer if no samples can be drawn for some of the queries; none if no attribute has a
-            label.
+        At most `count` samples: fewer if some queries cannot be sampled, none if no attribute has a label.
     """
     prior, psi = task.prior, task.prior.fitted.truncation[1]
     specs = Vocabulary(spec for name, spec in specs.items() if not labels[name].isnan().all())
@@ -104,25 +92,13 @@ def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tens
 
 
 def _formula(specs: Vocabulary, labels: Mapping[str, Tensor], source: random.Random) -> Expr:
-    """Return a random query, such as `smile AND NOT hair = red`, about two or three attributes.
-
-    Args:
-        specs: the attributes of the model.
-        labels: attribute -> labels as numbers, (n,), from which the limits of continuous attributes are taken.
-        source: source of random numbers.
-    """
+    """Random query on two or three attributes, such as `smile AND NOT hair = red`."""
     names = source.sample(sorted(specs), min(len(specs), source.choice(SIZES)))
     return reduce(lambda one, other: one & other, (_condition(specs[name], labels[name], source) for name in names))
 
 
 def _condition(spec: AttributeSpec, labels: Tensor, source: random.Random) -> Expr:
-    """Return a random condition on one attribute, such as `NOT hat`, `hair = red` or `age > 0.4`.
-
-    Args:
-        spec: the attribute.
-        labels: labels of the attribute as numbers, (n,), from which the limit of a comparison is taken.
-        source: source of random numbers.
-    """
+    """Random condition on one attribute, such as `NOT hat`, `hair = red` or `age > 0.4`."""
     kind = KINDS[spec.kind]
     if not kind.numeric:
         return cast(Expr, source.choice(kind.conditions(Attribute(spec.name), spec)))

@@ -34,25 +34,19 @@ def with_gains(
     labels: Mapping[str, Tensor],
     drawn: Drawn,
 ) -> dict[str, HeadReport]:
-    """Compare each new head with the old head of the same attribute, and add the result to the report on the new head.
+    """Compare each new head with the old one on the same held-out samples, to show what more labels have gained.
 
-    So a user sees what labelling more pictures has gained. Both heads are measured on the same held-out samples. Heads
-    are compared only if the old head learned from labels of pictures that were drawn in the same way (same seed,
-    truncation, generator and condition). Otherwise the old head may have learned from samples that are now held out.
+    The old head must have learned from pictures drawn in the same way; another may have learned from what is now held
+    out.
 
     Args:
-        reports: attribute -> report on the new head.
-        old: the heads before the training; `None` if there are none.
-        new: the heads after the training.
         latents: latents of the held-out samples.
         labels: attribute -> labels of the held-out samples, NaN where missing.
-        drawn: how the labelled pictures were drawn.
 
     Returns:
-        Attribute -> report with more `details`: `drawn` as text and, if two heads were compared, the dict `round`. Its
-            keys are: `measure`, "balanced accuracy" or "R2"; `before` and `now`, the scores of the old and the new
-            head; `gain`, now - before, with a 95 % interval from `low` to `high`; `samples`, the number of held-out
-            labels; and `labels_before` and `labels`, the numbers of labels of the old and of the new head.
+        Attribute -> report with more `details`: `drawn` as text and, after a comparison, `round`, a dict of `measure`
+            ("balanced accuracy" or "R2"), the scores `before` and `now`, their difference `gain` with a 95 % interval
+            from `low` to `high`, `samples` (held-out labels), and the numbers of labels, `labels_before` and `labels`.
     """
     compared = {}
     for name, report in reports.items():
@@ -70,9 +64,9 @@ def with_gains(
 
 
 def describe_gain(gains: Mapping[str, Any]) -> str:
-    """Return one line of text about the comparison of an old and a new head, the dict `round` of `with_gains`.
+    """Line of text about the dict `round` of `with_gains`.
 
-    For example "balanced accuracy 81.2 with 300 labels, 86.0 with 500: +4.8 points (+1.1 to +8.5, 95 %) on 96 random
+    Such as "balanced accuracy 81.2 with 300 labels, 86.0 with 500: +4.8 points (+1.1 to +8.5, 95 %) on 96 random
     pictures held out".
     """
     unit, factor, digits = (" points", 100, 1) if gains["measure"] == "balanced accuracy" else ("", 1, 2)
@@ -85,15 +79,7 @@ def describe_gain(gains: Mapping[str, Any]) -> str:
 
 
 def _gain(before: Prediction, now: Prediction, labels: Float[Tensor, " rows"]) -> dict[str, Any]:
-    """Return the scores of two heads on the same samples, and the difference of the scores with a 95 % interval.
-
-    The keys of the result are `measure`, `before`, `now`, `gain`, `low`, `high` and `samples`; see `with_gains`.
-
-    Args:
-        before: predictions of the old head.
-        now: predictions of the new head.
-        labels: labels of the samples; none is missing.
-    """
+    """Scores of two heads on the same samples, and the difference with a 95 % interval; keys as in `with_gains`."""
     scores = [prediction.scores(labels) for prediction in (before, now)]
     kind = KINDS[now.kind]
     groups = [~labels.isnan()] if kind.numeric else [labels == value for value in labels.unique()]
@@ -118,8 +104,7 @@ def _gain(before: Prediction, now: Prediction, labels: Float[Tensor, " rows"]) -
 BINS = 10
 """Number of bins of equal width for predicted probabilities."""
 ERROR_BINS, ERROR_RANGE = 24, 4.0
-"""Number and range of the bins of a histogram of errors of a continuous attribute. The bins go from -4 to 4 predicted
-standard deviations."""
+"""Histogram of errors: number of bins, and largest error to both sides, in predicted standard deviations."""
 PLOT, LEFT, GAP, HEAD, FOOT = 168, 40, 48, 97, 52
 CARD = (LEFT + 2 * PLOT + GAP + 24, HEAD + PLOT + FOOT)
 MARGIN, TITLE = 24, 62
@@ -135,24 +120,21 @@ def report_quality(
 ) -> dict[str, HeadReport]:
     """Measure the quality of heads or of a judge on held-out samples.
 
-    If an attribute has held-out labels, the field `details` of its report has these keys:
+    The `details` of the report of an attribute with held-out labels are:
 
     - `reliability`, if probabilities are predicted: a list of [predicted, observed, samples]. For an attribute with
-      classes, there is an item for each bin of predicted probabilities: their mean, the frequency of the class, and the
-      number of samples. All classes of a categorical attribute are counted together. For a continuous attribute, an
-      item is a predicted quantile such as 0.1, the share of labels below it, and the number of all samples.
-    - `confusion`, for an attribute with classes: counts, with a row for each class of the labels, and a column for each
+      classes: mean probability, frequency of the class and number of samples in each bin of probabilities (all classes
+      together). For a continuous attribute: a predicted quantile such as 0.1, the share of labels below it, and the
+      number of all samples.
+    - `confusion`, for an attribute with classes: counts, with a row for each class of the labels and a column for each
       predicted class.
-    - `error`, for a continuous attribute: mean absolute error. If standard deviations are predicted, there are also
-      `std`, their mean, and `errors`, a histogram of errors divided by the standard deviations.
+    - `error`, for a continuous attribute: mean absolute error. If standard deviations are predicted, also `std`, their
+      mean, and `errors`, a histogram of errors divided by them, from -4 to 4.
 
     Args:
-        predictions: attribute -> prediction of the held-out samples; or values without probabilities, (held out,), as
-            numbers in the form of `labels`.
-        labels: attribute -> labels of the held-out samples, (held out,): 0/1, class index or number; NaN where missing.
-        specs: the attributes.
-        fitted: attribute -> labels of the samples that were learned from, (fitted,), NaN where missing. These labels
-            are only counted.
+        predictions: attribute -> prediction of the held-out samples; or values without probabilities, as in `labels`.
+        labels: attribute -> (held out,): 0/1, class index or number; NaN where missing.
+        fitted: attribute -> labels of the samples that were learned from, (fitted,), which are only counted.
 
     Returns:
         Attribute -> report.
@@ -177,13 +159,7 @@ def report_quality(
 
 
 def _discrete(prediction: Prediction | Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """Return the fields score, interval, recall and details of a `HeadReport` for an attribute with classes.
-
-    Args:
-        prediction: predictions; or class indices, (held out,).
-        labels: class indices, (held out,); none is missing.
-        classes: names of the classes.
-    """
+    """Fields of a `HeadReport` for an attribute with classes, except `ranking`."""
     count, values = len(classes), prediction.long() if isinstance(prediction, Tensor) else prediction.number()
     confusion = torch.bincount(count * labels.long() + values, minlength=count**2).view(count, count).tolist()
     details: dict[str, Any] = {"confusion": confusion}
@@ -196,16 +172,7 @@ def _discrete(prediction: Prediction | Tensor, labels: Tensor, classes: Sequence
 
 
 def _rankings(prediction: Prediction, labels: Tensor, spec: AttributeSpec) -> dict[str, Ranking]:
-    """Return how well predictions rank the samples of each value: the field `ranking` of a `HeadReport`.
-
-    The key of an entry is the name of the value, such as "yes" or "red". Values that all samples or no samples have are
-    left out.
-
-    Args:
-        prediction: predictions of the held-out samples.
-        labels: labels of the samples, (held out,); none is missing.
-        spec: the attribute.
-    """
+    """Field `ranking` of a `HeadReport`; values that all or no samples have are left out."""
     kind, rankings = KINDS[spec.kind], {}
     for _, value in kind.bins(spec):
         index = kind.values(spec).index(value)
@@ -219,18 +186,11 @@ def _rankings(prediction: Prediction, labels: Tensor, spec: AttributeSpec) -> di
 
 
 def area(scores: Float[Tensor, " samples"], true: Tensor) -> Interval:
-    """Return the area under the ROC curve, and the ends of its 95 % interval.
+    """Area under the ROC curve: how well scores rank samples of a class above the others; with a 95 % interval.
 
-    The area measures how well scores rank the m samples of a class above the n others. The interval is Wilson's for an
-    effective number of samples: the number with which a share would have the variance of the area (DeLong et al. 1988).
-    If a class has few samples and all their scores are high, the variance is estimated too small, or as 0. So the
-    effective number is at most 3 m n / (m + n + 1), its value for random scores. With this bound, and 2 to 100 samples
-    of the class among 60 to 640, the lower end of the interval is above the true area in at most 4 % of the cases;
-    without the bound, in up to 20 %.
-
-    Args:
-        scores: scores of the samples; larger ones are likelier to be of the class. Equal scores count half.
-        true: whether a sample is of the class, (samples,) bool; some are, and some are not.
+    The interval is Wilson's for an effective number of samples, by the variance of the area (DeLong et al. 1988). If a
+    class has few samples, all with high scores, that variance is too small, or 0. So the number is at most its value
+    for random scores, 3 m n / (m + n + 1) with m samples of the class and n others. Equal scores count half.
     """
     ranks, m, n = _ranks(scores), int(true.sum()), int((~true).sum())
     above = (ranks[true] - _ranks(scores[true])) / n
@@ -240,15 +200,10 @@ def area(scores: Float[Tensor, " samples"], true: Tensor) -> Interval:
 
 
 def weighted_share(weights: Float[Tensor, " samples"], true: Tensor) -> Interval:
-    """Return the weighted share of samples that are true, and the ends of its 95 % interval.
+    """Weighted share of the samples that are true, with a 95 % interval.
 
-    The interval is Wilson's for an effective number of samples: the number with which a plain share would have the
-    variance of the weighted share (a ratio estimator). If few samples have most of the weight, the variance is
-    estimated too small. So the effective number is at most Kish's, (sum of weights)^2 / sum of squared weights.
-
-    Args:
-        weights: weights of the samples, at least 0; some are above 0.
-        true: whether a sample is true, (samples,) bool.
+    The interval is Wilson's for an effective number of samples, by the variance of a ratio estimator. That variance is
+    too small if few samples have most of the weight. So it is at most Kish's, (sum of weights)² / sum of squares.
     """
     weights = weights / weights.sum()
     share = weights[true].sum().item()
@@ -257,24 +212,15 @@ def weighted_share(weights: Float[Tensor, " samples"], true: Tensor) -> Interval
 
 
 def _share(share: float, variance: float, most: float) -> Interval:
-    """Return `share`, and the ends of its 95 % interval: Wilson's interval for an effective number of samples.
-
-    The effective number is the number of samples with which a plain share would have the variance `variance`.
-
-    Args:
-        share: estimate of the share, in [0, 1].
-        variance: variance of the estimate, from which the effective number is computed.
-        most: upper bound of the effective number.
-    """
+    """A share with Wilson's 95 % interval, for the number of samples that gives it this variance, `most` at most."""
     count = min(most, share * (1 - share) / variance) if variance > 0 and 0 < share < 1 else most
     return share, *wilson(share * count, count)
 
 
 def correlated(predictions: Float[Tensor, " samples"], labels: Float[Tensor, " samples"]) -> Interval | None:
-    """Return Spearman's rank correlation of predictions and labels, and the ends of its 95 % interval.
+    """Spearman's rank correlation, with the 95 % interval of Bonett and Wright (2000).
 
-    The interval is that of Bonett and Wright (2000). `None` is returned if there are fewer than four samples, or all
-    predictions or all labels are equal.
+    It is `None` for fewer than four samples, or if all predictions or all labels are equal.
     """
     ranks = torch.stack([_ranks(predictions), _ranks(labels)])
     count = len(labels)
@@ -287,19 +233,14 @@ def correlated(predictions: Float[Tensor, " samples"], labels: Float[Tensor, " s
 
 
 def _ranks(values: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
-    """Return the ranks of values from 1, in float64; equal values have the mean of their ranks."""
+    """Ranks from 1 (float64); equal values have the mean of their ranks."""
     _, places, counts = values.unique(return_inverse=True, return_counts=True)
     ranks: Tensor = counts.cumsum(0) - (counts - 1) / 2
     return ranks.double()[places]
 
 
 def _continuous(prediction: Prediction | Tensor, labels: Tensor) -> dict[str, Any]:
-    """Return the fields score, interval, details and correlation of a `HeadReport` for a continuous attribute.
-
-    Args:
-        prediction: predictions; or numbers without standard deviations, (held out,).
-        labels: numbers, (held out,); none is missing.
-    """
+    """Fields of a `HeadReport` for a continuous attribute."""
     columns = prediction[:, None] if isinstance(prediction, Tensor) else prediction.columns()
     mean, *deviation = columns.t().contiguous()
     errors = labels - mean
@@ -318,25 +259,18 @@ def _continuous(prediction: Prediction | Tensor, labels: Tensor) -> dict[str, An
 
 
 def _reliability(probabilities: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> list[list[float]]:
-    """Return a list [mean probability, share of labels that are 1, number of samples] for each of ten bins.
-
-    A bin has the samples whose predicted probability is in one tenth of [0, 1]. Empty bins are left out. `labels` are 0
-    or 1, a label for each probability.
-    """
+    """[mean probability, share of labels that are 1, number of samples] of each bin that is not empty."""
     bins = (probabilities * BINS).long().clamp(max=BINS - 1)
     masks = [bins == i for i in bins.unique()]
     return [[probabilities[mask].mean().item(), labels[mask].mean().item(), int(mask.sum())] for mask in masks]
 
 
 def draw_report(reports: Mapping[str, HeadReport], title: str = "Attribute heads") -> Image.Image:
-    """Draw a picture with a title and a card for each attribute in `reports`, which are reports on heads.
+    """Draw a card for each attribute: the reliability of its head, and a chart that depends on its kind.
 
-    On the left of a card are predicted probabilities against observed frequencies. The curve of a calibrated head lies
-    on the diagonal, and a dot is larger if it stands for more samples. The right depends on the kind of the attribute.
-    For yes/no, it shows the share of samples in each tenth of the predicted probability. For classes, it shows the
-    confusion matrix. For a number, it shows a histogram of errors in units of the predicted standard deviation, with
-    the density of a standard normal distribution. If a head is so weak that queries refuse it, its card has a red
-    frame.
+    The curve of a calibrated head lies on the diagonal; larger dots stand for more samples. The chart is a histogram of
+    probabilities (yes/no), a confusion matrix (classes), or a histogram of errors in predicted standard deviations
+    beside the standard normal (numbers). A head that queries refuse as weak has a red frame.
     """
     columns = min(3, max(1, math.ceil(math.sqrt(len(reports)))))
     rows = max(1, math.ceil(len(reports) / columns))
@@ -349,14 +283,6 @@ def draw_report(reports: Mapping[str, HeadReport], title: str = "Attribute heads
 
 
 def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
-    """Draw the card of the attribute `name` on a canvas.
-
-    Args:
-        canvas: the canvas.
-        corner: upper left corner of the card, in pixels.
-        name: the attribute.
-        report: quality of the head of the attribute.
-    """
     x, y = corner
     canvas.rectangle(corner, (x + CARD[0], y + CARD[1]), PAPER, NO if report.weak else CARD_EDGE, 8)
     canvas.text((x + 16, y + 12), _cut(name, 34), INK, 16)
@@ -378,10 +304,7 @@ def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
 
 
 def _summary(report: HeadReport) -> tuple[str, ...]:
-    """Return lines of text about a head: its score; how well it ranks; and the numbers of labels and calibration error.
-
-    For a head without held-out labels, there are two lines: "no label was held out", and the number of labels.
-    """
+    """Lines of text about a head: score, ranking, and numbers of labels with the calibration error."""
     if not report.held_out:
         return "no label was held out", f"{report.fitted:,} labels"
     score = str(report) if KINDS[report.kind].numeric else f"{report}, chance {report.chance:.2f}"
@@ -389,13 +312,7 @@ def _summary(report: HeadReport) -> tuple[str, ...]:
 
 
 def _curve(axes: Axes, kind: Kind, points: Sequence[Sequence[float]]) -> None:
-    """Draw observed frequencies against predicted probabilities, or shares of labels against predicted quantiles.
-
-    Args:
-        axes: where to draw.
-        kind: kind of the attribute; quantiles are for a continuous attribute.
-        points: lists [predicted, observed, number of samples], at least one.
-    """
+    """Draw observed frequencies against predicted probabilities, or shares of labels against predicted quantiles."""
     continuous = KINDS[kind].numeric
     if continuous:
         axes.captions("quantile predicted", "share of labels below")
@@ -410,10 +327,7 @@ def _curve(axes: Axes, kind: Kind, points: Sequence[Sequence[float]]) -> None:
 
 
 def _counts(axes: Axes, reliability: Sequence[Sequence[float]]) -> None:
-    """Draw the share of samples in each tenth of the predicted probability, as columns.
-
-    `reliability` is a list of [mean probability, observed frequency, number of samples], an item for each tenth.
-    """
+    """Draw the share of samples in each tenth of the predicted probability, as columns."""
     total = sum(n for _, _, n in reliability)
     axes.captions("probability predicted", "share of samples")
     axes.ticks(SHARES, SHARES)
@@ -423,16 +337,7 @@ def _counts(axes: Axes, reliability: Sequence[Sequence[float]]) -> None:
 
 
 def _confusion(canvas: Canvas, corner: Place, classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:
-    """Draw a matrix with a row for each class of the labels, and a column for each predicted class.
-
-    A cell shows the share of the predicted class among the samples of its row.
-
-    Args:
-        canvas: the canvas.
-        corner: upper left corner of the matrix, in pixels.
-        classes: names of the classes.
-        confusion: number of samples for each cell, row by row.
-    """
+    """Draw a confusion matrix: a cell shows the share of its predicted class among the samples of its row."""
     axes = Axes(canvas, corner, (PLOT, PLOT), (0, len(classes)), (len(classes), 0))
     axes.captions("head", "label by row, % of it")
     for i, row in enumerate(confusion):
@@ -449,13 +354,7 @@ def _confusion(canvas: Canvas, corner: Place, classes: Sequence[str], confusion:
 
 
 def _errors(canvas: Canvas, corner: Place, errors: Sequence[int]) -> None:
-    """Draw a histogram of errors, in standard deviations from -4 to 4, and the density of the standard normal.
-
-    Args:
-        canvas: the canvas.
-        corner: upper left corner of the histogram, in pixels.
-        errors: number of samples in each bin.
-    """
+    """Draw a histogram of errors in standard deviations, with the density of the standard normal."""
     total, width = sum(errors), 8 / len(errors)
     density = [count / total / width for count in errors]
     axes = Axes(canvas, corner, (PLOT, PLOT), (-4, 4), (0, max(0.45, *density) * 1.05))

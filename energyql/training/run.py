@@ -48,40 +48,30 @@ from energyql.training.teacher import further_pictures, store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
 FIRST_ROUND, ROUNDS = 5_000, 4
-"""By default, a labeller (a function or network) labels pictures for heads in at most `ROUNDS` rounds. After the first
-round there are `FIRST_ROUND` labelled pictures. Each further round doubles their number, up to 40,000. The rounds end
-earlier if the heads gain little by the last round."""
+"""Pictures that a labeller labels by default in a first round, and most rounds, each of which doubles the number."""
 LEAST_GAIN = 0.01
-"""Another round of labelling follows only if the last round has lowered the held-out loss of the heads by more than
-this share, on average."""
+"""Another round follows if the last one lowered the heads' held-out loss by more than this share on average."""
 MEASURED = 1_000
-"""Number of labelled pictures on which the loss of heads is measured after each round. No heads of a round learn from
-them, so the losses of two rounds can be compared."""
+"""Number of pictures on which losses are measured after each round: no heads of a round learn from them."""
 
 FINISHED = ".heads"
-"""File of an interrupted training, in its folder of intermediate results. It names the heads that the training has
-already saved in the model folder."""
+"""File of intermediate results that names the heads which an interrupted training has already saved."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """The result of a training.
+    """The result of a training. `Model` takes judge, verifier and `held_out` as arguments.
 
     Attributes:
         folder: the model folder.
         bank: all heads of the folder, new and old; or, if the space is "picture", the network that reads pictures.
         report: attribute -> quality of the new head on held-out samples.
-        judge: network or function that reads the new attributes off pictures, to decide whether samples satisfy a
-            query; `None` if there is none. `Model` takes it as an argument.
-        judge_report: attribute -> quality of the judge on labels of pictures that it did not learn from. The report of
-            a trained judge has also attributes that the judge could not learn. Without a measured judge, the report is
-            empty.
-        judge_unmeasured: the reason why a given judge was not measured, such as "it gave the labels itself"; else "".
-        verifier: network that decides which pictures are kept; `None` if none was trained. `Model` takes it as an
-            argument.
+        judge: reads the new attributes off pictures, to decide whether samples satisfy a query.
+        judge_report: attribute -> quality of the judge, see `TrainedJudge.report`.
+        judge_unmeasured: why a given judge was not measured, such as "it gave the labels itself"; else "".
+        verifier: decides which pictures are kept; `None` if none was trained.
         verifier_report: attribute -> quality of the verifier, as in `judge_report`.
-        held_out: random samples with predictions of heads and verifier; the last ones have no labels. `Model` takes
-            them as an argument.
+        held_out: random samples with predictions of heads and verifier; the last ones have no labels.
     """
 
     folder: Path
@@ -120,10 +110,9 @@ def train_attributes(
 ) -> Trained:
     """Fit attribute heads to a generator, and save them into a model folder with a report.
 
-    After an interruption, the same call continues the training, with the same result as without the interruption. The
-    heads are written to the folder as soon as they are finished, so that the folder is a model without a judge while
-    judge and verifier are trained. Until the heads are finished, a new folder is no model, and an old folder is still
-    the old model. Heads that the folder already has stay exactly as they are.
+    After an interruption, the same call continues the training, with the same result. The heads are written as soon as
+    they are finished, so that the folder is a model while judge and verifier are still trained; until then a new folder
+    is no model, and an old one is unchanged. Heads that the folder already has stay exactly as they are.
 
     Args:
         model: a packaged model, a model folder, a checkpoint of any supported kind, or a generator of your own, as an
@@ -135,48 +124,39 @@ def train_attributes(
         vocabulary: the attributes; inferred from the labels by default.
         kinds: attribute -> kind, for attributes whose kind is not inferred.
         only: attributes to train; all by default.
-        count: with a labeller, the number of pictures that it labels. By default, the labeller labels 5,000 pictures in
-            a first round, and each further round doubles the number of labelled pictures, up to 40,000. The rounds end
-            earlier if a round lowers the held-out loss of the heads by at most 1 %, or if there are too few labels to
-            measure this loss for any head. With a table that has numbers of pictures, `count` is the number of further
-            pictures that a teacher labels. A teacher is a set of networks that learn from the table and label further
-            pictures, so that heads have more labels. By default, the teacher labels 8,000 pictures if pictures have at
-            most 128 pixels a side, and none if pictures are larger, because drawing takes long then. 0 is for no
-            teacher.
+        count: with a labeller, the number of pictures that it labels. By default 5,000 in a first round, and each
+            further round doubles their number, up to 40,000; the rounds end if one lowers the held-out loss of the
+            heads by at most 1 %, or if no loss can be measured. With a table that has numbers of pictures, the number
+            of further pictures that a teacher (networks that learn from the table) labels for the heads. By default
+            8,000, but 0 if pictures have more than 128 pixels a side, which take long to draw; 0 is for no teacher.
         space: the latent that heads read: "w"; "z"; "direction", which is z scaled to unit second moment, on which the
             pictures of a StyleGAN depend; or "features", numbers that the generator computes from z for heads (see
-            `ViewedGenerator.features`). By default the space of the model's other heads; without heads, "features" if
-            the generator has features, else "w". If a table contains latents, they must be w for "w", and z for the
-            other spaces. With "picture", a network that reads pictures is fitted in place of heads (see `PictureBank`);
-            a labeller labels at most 5,000 pictures for the network.
-        truncation: truncation psi of the samples, or a range (low, high) from which a psi is drawn for each sample. By
-            default the first of these that exists: the psi of the pictures, if the table or its folder states how they
-            were drawn; the range of the model's other heads; the psi that is estimated from w in a table; the psi of
-            the model.
-        condition: for a conditional generator: the class of all pictures, or as many numbers as there are classes; or
-            "random" for a random class of each picture, and heads that are valid for every class. By default the
-            condition of the pictures, if the table or its folder states it, else the condition of the model's other
-            heads.
-        seed: seed of the samples; picture i of `sample_pictures(seed=...)` is drawn from sample i. By default the seed
-            that the table or its folder states, else 0. For a labeller, by default 2**32, so that it labels no pictures
-            that users draw with small seeds.
+            `ViewedGenerator.features`). By default that of the model's other heads; without heads, "features" if the
+            generator has some, else "w". Latents in a table must be w for "w", and z for the others. With "picture", a
+            network that reads pictures is fitted in place of heads (see `PictureBank`), to at most 5,000 pictures of a
+            labeller.
+        truncation: psi of the samples, or a range (low, high) from which each sample has a random psi. By default the
+            psi of the pictures, if the table or its folder states it; else the range of the model's other heads; else
+            the psi that is estimated from w in a table; else the psi of the model.
+        condition: for a conditional generator: a class for all pictures, or as many numbers as there are classes; or
+            "random" for a random class of each picture, and heads that are valid for every class. By default that of
+            the pictures, if the table or its folder states it, else that of the model's other heads.
+        seed: seed of the samples; picture i of `sample_pictures(seed=...)` is drawn from sample i. By default the one
+            that the table or its folder states, else 0; for a labeller 2**32, so that it labels no pictures that users
+            draw with small seeds.
         replace: whether new heads may replace old heads of the same attributes.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
-        judge: a judge reads the new attributes off pictures, and decides whether samples satisfy a query. By default a
-            judge is trained, if the labels are about pictures. The judge learns from the labels of the table, or from
-            labels of other pictures by the labeller. A judge that you give is not trained, but measured on labels of
-            pictures. It is a `Judge` from another folder, which is stored; the name of code, `module:function` or a
-            plugin, which is recorded; or a function or torch module, which cannot be stored and must be given to
-            `load_model` again. `None` is for no judge.
+        judge: reads the new attributes off pictures, and decides whether samples satisfy a query. By default one is
+            trained if the labels are about pictures, from the table or from labels of other pictures by the labeller. A
+            judge that you give is only measured: a `Judge` from another folder, which is stored; the name of code,
+            `module:function` or a plugin, which is recorded; or a function or torch module, which `load_model` must be
+            given again. `None` is for no judge.
         settings: settings of the fit of the heads.
-        device: where pictures are drawn and heads are fitted.
+        device: where pictures are drawn and heads are fitted: "cpu", "cuda" or "mps"; "auto" is a GPU if there is one.
         progress: whether to show progress bars, or a function that is called with the stage and the fraction done.
         command: the command that messages propose to continue an interrupted training: words of the command line after
             `energyql`, or a text; by default this call.
-
-    Returns:
-        The folder, all heads of the model, a report on the new heads, and the judge.
 
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
@@ -268,14 +248,7 @@ def train_attributes(
 
 
 def _finished(bank: Bank | None, file: StepFile) -> list[str] | None:
-    """Return the attributes whose heads an interrupted training has already saved in the model folder.
-
-    The result is `None` if the training has saved no heads, or if the heads in the folder have changed since.
-
-    Args:
-        bank: the attributes of the folder; `None` if it has none.
-        file: the file in which the training recorded its attributes, and a digest of what predicts them.
-    """
+    """Attributes whose heads an interrupted training has saved; `None` if none, or if they have changed since."""
     record = file.read_json()
     if record is None or bank is None or not set(record["names"]) <= set(bank.vocabulary):
         return None
@@ -284,14 +257,14 @@ def _finished(bank: Bank | None, file: StepFile) -> list[str] | None:
 
 
 def _weights(bank: Bank, names: Sequence[str]) -> str:
-    """Return a digest of the weights of the heads of the attributes `names`, or of the network that reads pictures."""
+    """Digest of the heads of some attributes, or of the network that reads pictures."""
     if (heads := bank.as_heads) is not None:
         return digest(names, *(tensor for name in names for tensor in heads.heads[name].tensors().values()))
     return digest(names, *bank.reader.state_dict().values())
 
 
 def _identity(labels: LabelTable | ImageLabeller) -> str:
-    """Return a text that differs for different labels: a digest of a table, or of a labeller."""
+    """Text that differs for different labels."""
     if not isinstance(labels, LabelTable):
         return judge_mark(labels)
     tensors = [tensor for tensor in (labels.index, labels.latents) if tensor is not None]
@@ -305,15 +278,9 @@ def _label(
     settings: HeadSettings,
     check: Callable[[list[str]], None],
 ) -> dict[str, Column]:
-    """Label the pictures of the first prior samples, and return attribute -> a label for each picture.
+    """Label the first prior samples, in rounds for as long as heads gain by it if `count` is `None`.
 
-    Args:
-        task: the prior samples, and the function that labels pictures.
-        count: number of pictures; `None` to label in rounds for as long as heads gain by it.
-        choose: function from attribute -> labels to the attributes to train.
-        settings: settings of the fit of the heads.
-        check: function that is called with the names of the attributes, as soon as the first pictures are labelled. It
-            may raise an error, so that a wrong training stops early.
+    `check` gets the names of the attributes after the first pictures, and may raise an error to stop a wrong training.
     """
     columns: dict[str, list[Any]] = {}
     before: dict[str, float] = {}
@@ -340,20 +307,7 @@ def _label(
 def _held_out_losses(
     task: Task, columns: Mapping[str, Column], specs: Vocabulary, settings: HeadSettings
 ) -> dict[str, float]:
-    """Fit heads to all labelled samples except the first 1,000 (`MEASURED`), and return their losses on these 1,000.
-
-    The loss of a head is the mean negative log-likelihood of the labels, in nats. Labelling of further pictures ends
-    when the losses hardly fall.
-
-    Args:
-        task: the model folder and the prior samples.
-        columns: attribute -> a label for each of the labelled samples, the first ones of the prior.
-        specs: the attributes.
-        settings: settings of the fit.
-
-    Returns:
-        Attribute -> loss. Attributes with too few labels are left out.
-    """
+    """Losses (nats) on the first `MEASURED` samples of heads fitted to the others, if they have enough labels."""
     labels = {name: encode_column(columns[name], spec, "the labeller") for name, spec in specs.items()}
     fitted, count = {name: numbers[MEASURED:] for name, numbers in labels.items()}, len(next(iter(columns.values())))
     specs = with_labels(with_labels(specs, labels, MEASURED), fitted, int((count - MEASURED) * (1 - HELD_OUT_SHARE)))
@@ -377,18 +331,7 @@ def _infer(
     kinds: Mapping[str, Kind] | None,
     vocabulary: Vocabulary | None,
 ) -> Vocabulary:
-    """Return the attributes to train, with their kinds.
-
-    Args:
-        columns: attribute -> labels.
-        only: names of the attributes to train; `None` for all.
-        kinds: attribute -> kind, for attributes whose kind is not inferred from their labels.
-        vocabulary: attributes that are taken as they are, unless they are in `kinds`.
-
-    Raises:
-        VocabularyError: `only` names an attribute without labels, or `kinds` one that is not trained.
-        DataError: no kind can be inferred from the labels of an attribute.
-    """
+    """Infer the attributes to train; raise an error for names in `only` without labels."""
     if only is not None and not only:
         raise DataError("only names no attribute", hint="name one, or leave only out for all")
     if unknown := [name for name in only or () if name not in columns]:
@@ -397,11 +340,7 @@ def _infer(
 
 
 def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float] | None:
-    """Return the range (low, high) of a truncation: a number psi becomes (psi, psi), and `None` stays `None`.
-
-    Raises:
-        ArgumentError: low or high is not in 0 to 2, or low is above high.
-    """
+    """Range (low, high) of a truncation psi: a number is both; raise an `ArgumentError` outside 0 to 2."""
     if truncation is None:
         return None
     ends = truncation if isinstance(truncation, tuple) else (truncation, truncation)
@@ -413,16 +352,7 @@ def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float
 
 
 def _default_truncation(target: Target, table: LabelTable | None, prior: Prior) -> tuple[float, float]:
-    """Return the range (low, high) of truncation psi for a training whose caller states none.
-
-    If the model has heads, the result is the range for which they are valid. Without heads, low and high are equal: a
-    psi that is estimated from the latents w of the table, or the psi of the model if the table has no such latents.
-
-    Args:
-        target: the model folder with its heads.
-        table: the table of labels; `None` if a function labels pictures.
-        prior: prior samples of the generator, with which latents of the table are compared.
-    """
+    """Default range of psi: estimated from the table's w if there are no heads yet, else `Target.psi`."""
     if target.bank is None and table is not None and table.latents is not None and prior.fitted.space == "w":
         psi = estimate_truncation(prior, table.latents, table.source)
         return psi, psi
@@ -430,18 +360,7 @@ def _default_truncation(target: Target, table: LabelTable | None, prior: Prior) 
 
 
 def _latents(prior: Prior, table: LabelTable | None, count: int) -> Tensor:
-    """Return the latents of the labelled samples as input of heads, (n, latent_dim).
-
-    Args:
-        prior: prior samples; `prior.fitted.space` is the latent that heads read.
-        table: the table of labels, with latents or with numbers of samples. With `None`, a function has labelled the
-            first `count` samples.
-        count: number of labelled samples.
-
-    Raises:
-        DataError: latents of the table have another size than latents of the generator.
-        ArgumentError: a table has numbers of samples, but the samples have several truncations or classes.
-    """
+    """Latents of the labelled samples as input of heads, (n, latent_dim): the table's, or those of prior samples."""
     index, space = torch.arange(count), prior.fitted.space
     if table is None:
         return prior.read(index, space)

@@ -40,9 +40,9 @@ from energyql.training.labels import warn
 from energyql.training.steps import StepFile, digest, part_of
 
 PICTURES = "pictures"
-"""Name of the step of a training that draws the pictures from which judge and teacher learn."""
+"""Step of a training that draws the pictures from which judge and teacher learn."""
 PICTURE = "energyql/picture"
-"""Name of a column of thumbnails, which is written beside columns of labels. No attribute has such a name."""
+"""Column of thumbnails beside columns of labels. No attribute has such a name."""
 
 
 def draw_thumbnails(
@@ -54,17 +54,12 @@ def draw_thumbnails(
     labeller: ImageLabeller | None = None,
     report: Report,
 ) -> tuple[Tensor, dict[str, Column]]:
-    """Draw the pictures of prior samples, label them if there is a labeller, and return small copies, thumbnails.
+    """Draw small copies of the pictures of prior samples, and label them if there is a labeller.
 
-    Thumbnails and labels are written to `folder`. If the call is interrupted and repeated, it reads them from there.
+    Both are kept in `folder`, so that an interrupted call can be repeated.
 
     Args:
-        prior: prior samples.
-        index: indices of the samples.
-        side: side of the thumbnails, in pixels. Pictures that are smaller keep their size.
-        folder: folder for the files.
-        labeller: function that labels pictures.
-        report: function that is called with the stage and the fraction done.
+        side: side of the thumbnails, in pixels; smaller pictures keep their size.
 
     Returns:
         The thumbnails, (n, 3, size, size) uint8; and attribute -> n labels, empty without a labeller.
@@ -75,17 +70,7 @@ def draw_thumbnails(
 
 
 def kept_thumbnails(folder: Path, prior: Prior, index: Int[Tensor, " n"], side: int) -> Tensor | None:
-    """Read the thumbnails that `draw_thumbnails` has written to a folder, if it was called without a labeller.
-
-    Args:
-        folder: the folder.
-        prior: the argument `prior` of that call.
-        index: the argument `index` of that call.
-        side: the argument `side` of that call.
-
-    Returns:
-        (n, 3, size, size) uint8; `None` if a file is missing or damaged, or `draw_thumbnails` had other arguments.
-    """
+    """Read the thumbnails of a call of `draw_thumbnails` without a labeller; `None` if its arguments differed."""
     cells: list[Any] = []
     for _, file in _parts(folder, prior, Thumbnails(None, side, index.tolist()), index):
         if (part := file.read_json()) is None:
@@ -96,10 +81,7 @@ def kept_thumbnails(folder: Path, prior: Prior, index: Int[Tensor, " n"], side: 
 
 @torch.no_grad()
 def draw_small(prior: Prior, count: int, side: int, report: Report) -> Float[Tensor, "count numbers"]:
-    """Return the pictures of the first `count` prior samples, resized to `side` x `side` pixels, as rows of float64.
-
-    `report` is called with the stage and the fraction done.
-    """
+    """Draw the first pictures at `side` x `side` pixels, as rows of float64."""
     rows: list[Tensor] = []
     w = prior.w_there(torch.arange(count))
     for _, images in draw_batches(prior.generator.synthesize, lambda w: w, w):
@@ -109,15 +91,10 @@ def draw_small(prior: Prior, count: int, side: int, report: Report) -> Float[Ten
 
 
 class Thumbnails:
-    """A function from pictures to columns of a table: labels by a labeller, and thumbnails, each a PNG in base64.
+    """A function from pictures to columns: labels by a labeller, if any, and thumbnails, each a PNG in base64.
 
-    `label_prior` gets such a function in place of the labeller, so that thumbnails are in the same files as labels.
-
-    Args:
-        labeller: the labeller; `None` if the labels are known.
-        side: largest side of a thumbnail, in pixels.
-        numbers: numbers of the pictures. Files of an interrupted call are used only if they were written under an equal
-            `identity`: for the same pictures, or by the same labeller.
+    In place of a labeller, it makes `label_prior` write thumbnails to the files of labels. These are used again for an
+    equal `identity` only: for the same `numbers` of pictures, or the same labeller.
     """
 
     def __init__(self, labeller: ImageLabeller | None, side: int, numbers: Sequence[int] = ()) -> None:
@@ -125,7 +102,7 @@ class Thumbnails:
         self.identity = f"thumbnails {side} " + (f"{numbers} " if labeller is None else f" {judge_mark(labeller)}")
 
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
-        """Return columns for pictures in [-1, 1]: attribute -> labels, and `PICTURE` -> thumbnails as texts."""
+        """Label and shrink pictures in [-1, 1]."""
         labels = {} if self.labeller is None else label_images(self.labeller, images)
         small = thumbnails(images.float(), min(self.side, max(images.shape[-2:])))
         pixels = ((small.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
@@ -138,22 +115,19 @@ class Thumbnails:
 
 
 def read_thumbnails(cells: Sequence[str]) -> Tensor:
-    """Return the thumbnails in the cells of a column, each a PNG in base64, as (n, 3, side, side) uint8."""
+    """Decode thumbnails, each a PNG in base64, to (n, 3, side, side) uint8."""
     pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(cell))).convert("RGB")) for cell in cells]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
 LABEL_SEED = 2**32
-"""Default seed of the samples that a labeller labels. It is larger than the seeds with which users usually draw
-pictures."""
+"""Default seed of the samples that a labeller labels: larger than those with which users usually draw."""
 LATENTS_AT_ONCE = 256
 PICTURES_A_PART = 256
-"""Number of pictures that are labelled before their labels are written to a file. An interruption loses the labels of
-fewer pictures than this."""
+"""Number of pictures in a file of labels: an interruption loses fewer labels."""
 PIXELS_AT_ONCE = 1 << 21
 FAR, FAR_SHARE = 1.5, 0.05
-"""Almost all pixels of a picture should be in [-1, 1]. There is a warning if a larger share of the pixels than
-`FAR_SHARE` has an absolute value above `FAR`."""
+"""A generator is suspect if more than this share of its pixels is beyond ±`FAR`: almost all should be in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +135,9 @@ class Prior:
     """Prior samples of a generator: random latents z by index, and the w and other inputs of heads computed from z.
 
     Attributes:
-        generator: the generator.
-        seed: seed of the samples; sample i depends on (seed, i) only.
-        fitted: conditions of a training on the samples: latent space, range of truncation psi, condition, generator.
-            Each sample has a random psi in the range, and a random class if the condition is "random".
-        device: where to compute.
+        seed: sample i depends on (seed, i) only.
+        fitted: conditions of the samples. Each has a random psi in the range of truncation, and a random class if the
+            condition is "random".
     """
 
     generator: Generator
@@ -174,14 +146,11 @@ class Prior:
     device: torch.device
 
     def under(self, **changes: Any) -> Prior:
-        """Return prior samples with the same latents z, but under other conditions, such as another truncation.
-
-        `changes` are the conditions that differ, by the names of the fields of `fitted`, such as `truncation=(0.7, 1)`.
-        """
+        """Prior samples with the same z under other conditions, fields of `fitted` such as `truncation=(0.7, 1)`."""
         return replace(self, fitted=replace(self.fitted, **changes))
 
     def apart(self, number: int) -> Prior:
-        """Return samples under the same conditions with other latents: those of a seed that is `number` larger."""
+        """Samples under the same conditions with other latents: those of a seed that is `number` larger."""
         return replace(self, seed=(self.seed + number) % 2**64)
 
     @property
@@ -190,10 +159,7 @@ class Prior:
         return len(set(self.fitted.truncation)) == 1 and self.fitted.condition != RANDOM
 
     def check_single(self) -> None:
-        """Raise an `ArgumentError` if the samples have several truncations or classes.
-
-        Pictures that were labelled by hand have one truncation and one condition.
-        """
+        """Raise an `ArgumentError` unless `is_single`, as pictures labelled by hand must be."""
         if not self.is_single:
             raise ArgumentError(
                 "pictures that were labelled by hand have one truncation and one condition, and these have several",
@@ -201,16 +167,16 @@ class Prior:
             )
 
     def z(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n z_dim"]:
-        """Return the random latents z of the samples with these indices, on the CPU."""
+        """Random latents of the samples, on the CPU."""
         return _in_runs(index, lambda start, count: prior_latents(self.seed, start, count, self.generator.z_dim))
 
     def w(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n w_dim"]:
-        """Return the latents w of the samples with these indices, on the CPU; the generator computes w from z."""
+        """Latents w of the samples, on the CPU."""
         return self.w_there(index).cpu()
 
     @torch.no_grad()
     def w_there(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n w_dim"]:
-        """Return the latents w of the samples with these indices, on `device`; the generator computes w from z."""
+        """Latents w of the samples, on `device`."""
         parts = []
         low, high = self.fitted.truncation
         for rows in index.split(LATENTS_AT_ONCE):
@@ -225,47 +191,30 @@ class Prior:
         return torch.cat(parts)
 
     def read(self, index: Int[Tensor, " n"], space: str) -> Float[Tensor, "n latent_dim"]:
-        """Return the input of heads for the samples with these indices, on the CPU.
-
-        `space` is the latent that the heads read: "w", "z", "direction" or "features".
-        """
+        """Input of heads for the samples, on the CPU; `space` is "w", "z", "direction" or "features"."""
         if space == "w":
             return self.w(index)
         return torch.cat([self.view(self.z(rows), space) for rows in index.split(LATENTS_AT_ONCE)])
 
     @torch.no_grad()
     def view(self, z: Float[Tensor, "n z_dim"], space: str) -> Float[Tensor, "n latent_dim"]:
-        """Return the input of heads for latents z, on the CPU.
-
-        `space` is the latent that the heads read: "z", "direction" or "features". It cannot be "w".
-        """
+        """Input of heads for latents z, on the CPU; `space` is not "w"."""
         return head_reader(self.generator, space, Identity())(z.to(self.device)).cpu()
 
     def _condition(self, index: Tensor) -> Tensor | None:
-        """Return the conditions of the samples with these indices as vectors, the input of a conditional generator.
-
-        The shape is (n, c_dim) if the condition is "random", or (c_dim,) if all samples have the same condition. The
-        result is `None` if the generator has no classes.
-        """
+        """Conditions as vectors, (n, c_dim) if random, else (c_dim,); `None` for a generator without classes."""
         if not isinstance(self.fitted.condition, str):
             return condition_vector(self.fitted.condition, self.generator)
         count = class_count(self.generator)
         return F.one_hot((self._uniforms(index, "class")[:, 0] * count).long(), count).float()
 
     def _uniforms(self, index: Int[Tensor, " n"], stream: str) -> Float[Tensor, "n 1"]:
-        """Return a random number in (0, 1) for each sample, float64.
-
-        It depends only on the seed, the index of the sample, and `stream`, a name such as "class".
-        """
+        """Random numbers in (0, 1) that depend only on the seed, the index and `stream`, a name such as "class"."""
         return _in_runs(index, lambda start, count: uniforms(self.seed, start, count, 1, stream=stream))
 
 
 def _in_runs(index: Int[Tensor, " n"], draw: Callable[[int, int], Tensor]) -> Tensor:
-    """Return random numbers for the samples with the indices `index`, a row for each sample, (n, width).
-
-    `draw(start, count)` returns the rows of the samples `start` to `start + count - 1`. It is called once for each run
-    of successive indices.
-    """
+    """Random rows for any indices: `draw(start, count)` is called once for each run of successive ones."""
     parts, numbers, first = [], index.tolist(), 0
     for i in range(1, len(numbers) + 1):
         if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
@@ -286,20 +235,10 @@ def label_prior(
 ) -> dict[str, Column]:
     """Draw the pictures of prior samples, and label them.
 
-    Labels are written to `folder`, a file for each `PICTURES_A_PART` pictures. After an interruption, the same call
-    reads these files, unless labeller, seed, truncation, condition, generator or kind of device have changed.
+    After an interruption, the same call continues from the files in `folder`, unless labeller, seed, truncation,
+    condition, generator or kind of device have changed.
 
-    Args:
-        prior: prior samples.
-        index: indices of the samples.
-        labeller: function or network that labels pictures.
-        folder: folder for the files.
-        check: function that is called with the names of the attributes, as soon as the first pictures are labelled. It
-            may raise an error, so that a wrong call stops early.
-        progress: function that is called with the fraction done.
-
-    Returns:
-        Attribute -> n labels.
+    `check` gets the names of the attributes after the first pictures, and may raise an error to stop early.
 
     Raises:
         DataError: the labeller does not return a label of the same attributes for each picture.
@@ -321,23 +260,13 @@ def label_prior(
 
 
 def extend(columns: dict[str, list[Any]], part: Mapping[str, Sequence[Any]]) -> None:
-    """Append labels, attribute -> labels, to the labels of the same attributes in `columns`."""
+    """Append the labels of `part` to those of the same attributes in `columns`."""
     for name, cells in part.items():
         columns.setdefault(name, []).extend(cells)
 
 
 def _parts(folder: Path, prior: Prior, labeller: ImageLabeller, index: Tensor) -> Iterator[tuple[int, StepFile]]:
-    """Yield (start, file) for each file of `label_prior`.
-
-    A file contains the labels of `PICTURES_A_PART` pictures; the last file may contain fewer. The pictures of a file
-    belong to the samples `index[start]`, `index[start + 1]` and so on.
-
-    Args:
-        folder: folder of the files.
-        prior: prior samples.
-        labeller: function or network that labels pictures.
-        index: indices of the samples.
-    """
+    """Yield (start, file) for each file of `label_prior`, with pictures of the samples from `index[start]` on."""
     fitted = prior.fitted
     settings = (prior.seed, fitted.truncation, fitted.condition, fitted.generator, prior.device.type)
     identity = digest((judge_mark(labeller), *settings))
@@ -349,13 +278,7 @@ def _parts(folder: Path, prior: Prior, labeller: ImageLabeller, index: Tensor) -
 def _label(
     prior: Prior, index: Tensor, labeller: ImageLabeller, progress: Callable[[float], None]
 ) -> dict[str, list[Any]]:
-    """Label the pictures of the prior samples with the indices `index`, and return attribute -> labels.
-
-    `progress` is called with the number of pictures done.
-
-    Raises:
-        DataError: the labeller does not return a label of the same attributes for each picture.
-    """
+    """Label pictures; `progress` is called with the number done."""
     columns: dict[str, list[Any]] = {}
     # A generator with classes would draw the pictures of each class apart, and fill up small groups.
     draft = None if class_count(prior.generator) else drafter(prior.generator)
@@ -375,15 +298,10 @@ def _label(
 
 
 def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:
-    """Estimate truncation psi of latents: their spread divided by the spread of prior samples at psi = 1.
-
-    Args:
-        prior: prior samples of the generator; their seed and truncation are not used.
-        w: the latents, (n, w_dim).
-        source: name of the latents in messages.
+    """Estimate psi of latents: their spread divided by that of prior samples at psi = 1.
 
     Returns:
-        psi, rounded to two decimals, at most 1; 1 if w is equal for all prior samples.
+        Psi, rounded to two decimals, at most 1; 1 if w is equal for all prior samples.
 
     Raises:
         DataError: the latents have another size than w of the generator, or an implausible mean or spread.

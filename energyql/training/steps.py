@@ -22,23 +22,20 @@ WARM_UP = 0.1
 
 
 def learning_rate(done: float) -> float:
-    """Return the learning rate, as a share of its highest value, when a fraction `done` of the fit is done.
-
-    The rate rises linearly from 0.04 to 1, then falls along a cosine to 0.
-    """
+    """Learning rate as a share of its highest, by the fraction done: a warm-up from 0.04 to 1, then a cosine to 0."""
     if done < WARM_UP:
         return 0.04 + 0.96 * done / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the moments of an optimizer by name, such as "optimizer/0/exp_avg" for its first parameter tensor."""
+    """Moments of an optimizer by name, such as "optimizer/0/exp_avg" for its first parameter tensor."""
     moments = optimizer.state_dict()["state"]
     return {f"optimizer/{i}/{name}": tensor for i, parts in moments.items() for name, tensor in parts.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Load into an optimizer the moments that `optimizer_state` returned; tensors of other names are ignored."""
+    """Load the moments of `optimizer_state` into an optimizer; other tensors in `state` are ignored."""
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         if key.startswith("optimizer/"):
@@ -48,10 +45,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tens
 
 
 def digest(settings: object, *tensors: Tensor) -> str:
-    """Return a SHA-256, as text, of the settings and tensors on which the result of a step of a training depends.
-
-    If two digests are equal, the results are equal too. `settings` is anything whose `repr` tells its value.
-    """
+    """SHA-256 of the settings (by their `repr`) and tensors on which the result of a training step depends."""
     identity = hashlib.sha256(repr(settings).encode())
     for tensor in tensors:
         identity.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
@@ -60,13 +54,7 @@ def digest(settings: object, *tensors: Tensor) -> str:
 
 
 def part_of(progress: Callable[[float], None], done: int, count: int) -> Callable[[float], None]:
-    """Return the function that one of `count` parts of a job calls with the fraction of the part that is done.
-
-    Args:
-        progress: function that is called with the fraction of the whole job that is done.
-        done: number of parts that are finished.
-        count: number of all parts.
-    """
+    """Progress function for one of `count` parts of a job, of which `done` are finished."""
     return lambda fraction: progress((done + fraction) / count)
 
 
@@ -74,18 +62,15 @@ def part_of(progress: Callable[[float], None], done: int, count: int) -> Callabl
 class StepFile:
     """A file with the result of a step of a training, such as labels, or with the state of an unfinished step.
 
-    The content is read only if the file is undamaged and was written under an equal identity.
-
-    Attributes:
-        path: name of the file; with `None`, nothing is read or written.
-        identity: text that differs if anything differs on which the result depends, such as a `digest`.
+    It is read only if it is undamaged and was written under an equal `identity`, a text such as a `digest`; without a
+    `path`, nothing is read or written. Writing may raise an `ArgumentError`, such as for a full disk.
     """
 
     path: Path | None
     identity: str
 
     def read(self) -> bytes | None:
-        """Return the content of the file; `None` if it is missing, damaged, or was written under another identity."""
+        """Content of the file; `None` if it is missing, damaged, or of another identity."""
         if self.path is None:
             return None
         try:
@@ -95,39 +80,27 @@ class StepFile:
         return content if seal == self._seal(content) else None
 
     def write(self, content: bytes) -> None:
-        """Write the content of the file, in place of an earlier content.
-
-        Raises:
-            ArgumentError: the file cannot be written, for example because the disk is full.
-        """
+        """Replace the content of the file."""
         if self.path is not None:
             with replacing(self.path) as file:
                 file.write_bytes(self._seal(content) + b"\n" + content)
 
     def read_json(self) -> Any:
-        """Return the value that `write_json` wrote; `None` in the same cases as `read`."""
+        """Value that `write_json` wrote; `None` as for `read`."""
         content = self.read()
         return None if content is None else json.loads(content)
 
     def write_json(self, value: Any) -> None:
-        """Write a value as JSON, in place of an earlier content.
-
-        Raises:
-            ArgumentError: the file cannot be written, for example because the disk is full.
-        """
+        """Write a value as JSON."""
         self.write(json.dumps(value, ensure_ascii=False).encode())
 
     def read_tensors(self) -> dict[str, Tensor] | None:
-        """Return the tensors that `write_tensors` wrote, by name; `None` in the same cases as `read`."""
+        """Tensors that `write_tensors` wrote, by name; `None` as for `read`."""
         content = self.read()
         return None if content is None else load(content)
 
     def write_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors by name, in place of an earlier content.
-
-        Raises:
-            ArgumentError: the file cannot be written, for example because the disk is full.
-        """
+        """Write tensors by name."""
         self.write(tensor_bytes(tensors))
 
     def _seal(self, content: bytes) -> bytes:
@@ -135,15 +108,13 @@ class StepFile:
 
 
 class Optimization:
-    """The fit of a network by AdamW. `write` saves the state of the fit in a file, and `resume` continues from there.
+    """The fit of a network by AdamW, with the schedule of `learning_rate`, which can continue from a file.
 
     Args:
-        network: the network; its parameters change in place.
-        random: source of the random numbers of the fit; the state of this source is written too.
-        file: the file; if its path is `None`, nothing is written.
+        network: its parameters change in place.
+        random: source of the random numbers of the fit, whose state is written too.
         steps: number of steps of the whole fit.
-        lr: highest learning rate. The rate rises during the first tenth of the fit, then falls along a cosine to 0.
-        weight_decay: weight decay of AdamW.
+        lr: highest learning rate.
 
     Attributes:
         step: number of steps done.
@@ -158,7 +129,7 @@ class Optimization:
         self.step = 0
 
     def resume(self) -> None:
-        """Load the state of network, optimizer and random numbers from the file; if it cannot be read, do nothing."""
+        """Load the state of network, optimizer and random numbers from the file, if it can be read."""
         if state := self.file.read_tensors():
             self.network.load_state_dict({name: state[f"now/{name}"] for name in self.network.state_dict()})
             restore_optimizer(self.optimizer, state)
@@ -166,7 +137,7 @@ class Optimization:
             self.step = int(state["step"])
 
     def descend(self, loss: Tensor) -> None:
-        """Do a step of AdamW to lower `loss`; the fraction of the fit that is done determines the learning rate."""
+        """Do a step of AdamW to lower `loss`."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * learning_rate(self.step / self.steps)
         self.optimizer.zero_grad()
@@ -185,10 +156,7 @@ class Optimization:
 
 @torch.enable_grad()
 def minimise(loss: Callable[[], Tensor], numbers: Sequence[Tensor], steps: int) -> None:
-    """Lower `loss()` by at most `steps` steps of L-BFGS, which change the tensors `numbers` in place.
-
-    The tensors require gradients, and the loss depends on them.
-    """
+    """Lower `loss()` by at most `steps` steps of L-BFGS, which change the tensors `numbers` in place."""
     optimizer = torch.optim.LBFGS(numbers, max_iter=steps, line_search_fn="strong_wolfe")
 
     def closure() -> float:

@@ -26,23 +26,18 @@ _AT_ONCE = 256
 
 
 def read_columns(path: Path) -> dict[str, list[Any]]:
-    """Return the columns of a CSV or Parquet file: name -> cells, from the first row to the last.
-
-    A file is Parquet if its name ends with .parquet or .pq, otherwise CSV.
+    """Read a CSV file, or a Parquet file (.parquet or .pq), as name -> cells.
 
     Raises:
-        DataError: the file is missing, damaged or too large; in the header of a CSV file, a name is empty or occurs
-            twice; or a row of a CSV file does not have as many cells as the header.
+        DataError: the file is missing, damaged or too large; a name in the header of a CSV file is empty or occurs
+            twice; or a row does not have as many cells as the header.
     """
     _check_there(path)
     return _read_parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _read_csv(path)
 
 
 def _check_there(path: Path) -> None:
-    """Raise a `DataError` if `path` is a folder or does not exist.
-
-    If there is a table in the folder, or beside the missing file, the hint may propose it.
-    """
+    """Raise a `DataError` if `path` is a folder or missing; its hint proposes a table there."""
     is_folder = os.path.isdir(path)
     if os.path.exists(path) and not is_folder:
         return
@@ -64,7 +59,7 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:
-    """Return the columns of a Parquet file, read by pyarrow, or by polars if pyarrow is not installed."""
+    """Read by pyarrow, or by polars if pyarrow is not installed."""
     check_file(path, MOST_BYTES, DataError)
     for module, read in {"pyarrow.parquet": _with_pyarrow, "polars": _with_polars}.items():
         try:
@@ -107,7 +102,6 @@ def _with_polars(library: Any, path: Path) -> dict[str, list[Any]]:
 
 
 def _check_size(path: Path, cells: int, size: int) -> None:
-    """Raise a `DataError` if a table has more than `MOST_CELLS` cells, or a size above `MOST_BYTES` bytes."""
     if cells > MOST_CELLS:
         raise DataError(f"{path} has more than {MOST_CELLS:,} cells", hint="keep only the columns of labels")
     if size > MOST_BYTES:
@@ -115,17 +109,10 @@ def _check_size(path: Path, cells: int, size: int) -> None:
 
 
 def read_npy(path: Path, kind: type[EnergyQLError] = DataError) -> Tensor:
-    """Read the numbers of a `.npy` file, floating-point or whole, of at most 8 bytes each, as float32.
-
-    Numbers beyond the range of float32 become infinite.
-
-    Args:
-        path: the file.
-        kind: class of the errors that are raised.
+    """Read the plain numbers of a `.npy` file as float32; numbers beyond its range become infinite.
 
     Raises:
-        EnergyQLError: the file is missing or damaged, or contains other data, such as text, dates, complex numbers or
-            objects. The class of the error is `kind`.
+        EnergyQLError: of the class `kind`: the file is missing or damaged, or has other data, such as text or objects.
     """
     size, wrong = check_file(path, kind=kind), f"cannot read {path}: it is not a .npy file of plain numbers"
     with naming_source(path, kind), path.open("rb") as file:

@@ -1,7 +1,4 @@
-"""The model folder that a training makes or changes.
-
-A training opens the folder with its generator, checks that both fit the training, and saves heads into the folder.
-"""
+"""The model folder that a training makes or changes: opened with its generator, checked, and written to."""
 
 from __future__ import annotations
 
@@ -58,8 +55,7 @@ from energyql.training.report import draw_report
 from energyql.training.samples import Prior, draw_thumbnails
 
 TEACHER = "teacher"
-"""Start of the names of the files with the networks of a teacher, such as "teacher-0.json". A teacher reads pictures,
-and labels them for the training of heads."""
+"""Prefix of the files with the networks of a teacher, such as "teacher-0.json"."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +63,10 @@ class Source:
     """The model that a user named, with the arguments for loading it.
 
     Attributes:
-        model: the name of a packaged model, such as "avatars"; the path of a model folder or of a checkpoint; the name
-            of code that makes a generator, such as "module:factory"; or a generator as an object. `open_source` also
-            takes a `Model` or a `Target`.
-        generator: name of the generator's code, if `model` is a model folder without weights; else `None`.
-        allow_plugins: whether to import the generator's code that a model folder names.
+        model: the name of a packaged model; the path of a model folder or checkpoint; a generator, or the name of its
+            code, such as "module:factory". `open_source` also takes a `Model` or a `Target`.
+        generator: name of the generator's code, if `model` is a folder without weights.
+        allow_plugins: whether to import the generator's code that a folder names.
     """
 
     model: str | Path | Generator | Model | Target
@@ -84,15 +79,10 @@ class Target:
     """The model folder that a training makes or changes, with its generator and the heads from before the training.
 
     Attributes:
-        folder: the model folder.
-        generator: the generator whose latents are labelled.
-        fingerprint: fingerprint of the generator.
-        truncation: truncation psi of the model; `None` if the generator is an object that cannot be saved.
-        bank: the attributes in the folder (heads on latents, or a network that reads pictures); `None` if there are
-            none.
-        code: name of the code that makes the generator, if the folder has this name in place of weights; else `None`.
-        start: folder with files of the model from before the training, which are moved to `folder` at the end; `None`
-            if `folder` is a model already, or there are no such files.
+        truncation: psi of the model; `None` if the generator is an object that cannot be saved.
+        bank: the attributes in the folder, if any.
+        code: name of the generator's code, if the folder has it in place of weights.
+        start: folder with files of a new model, which are moved to `folder` at the end.
     """
 
     folder: Path
@@ -105,42 +95,34 @@ class Target:
 
     @property
     def work(self) -> Work:
-        """The subfolder for intermediate results, from which a training continues after an interruption."""
+        """Subfolder for intermediate results, from which a training continues after an interruption."""
         return Work(self.folder)
 
     @property
     def space(self) -> str:
-        """The default latent for new heads to read: the latent that the old heads read.
-
-        Without old heads, it is "features" (numbers that some generators compute from z for heads), or "w" if the
-        generator computes no features.
-        """
+        """Default latent for new heads: that of the old ones, else "features" if the generator has some, else "w"."""
         if self.bank is not None:
             return self.bank.space
         return "features" if offers_features(self.generator) else "w"
 
     @property
     def psi(self) -> tuple[float, float]:
-        """The default range (low, high) of truncation psi: the range for which the old heads are valid.
-
-        Without old heads, both ends are the psi of the model, or 1 if the model has none.
-        """
+        """Default range (low, high) of psi: that of the old heads, else the psi of the model or 1 at both ends."""
         psi = 1.0 if self.truncation is None else self.truncation
         return (psi, psi) if self.bank is None else self.bank.truncation
 
     def fitted(
         self, space: str, truncation: tuple[float, float], condition: int | Sequence[float] | str | None
     ) -> FittedUnder:
-        """Return the conditions of a training, which are saved with the heads.
+        """Conditions of a training, which are saved with the heads.
 
         Args:
             space: latent that the heads read, such as "w".
-            truncation: range (low, high) of truncation psi.
-            condition: condition of the samples, or "random"; `None` for the condition of the heads in the folder.
+            truncation: range (low, high) of psi.
+            condition: condition of the samples, or "random"; `None` for that of the heads in the folder.
 
         Raises:
-            ArgumentError: the generator needs a condition, or has no such condition; or heads that read `space` cannot
-                be fitted under this condition or truncation.
+            ArgumentError: the generator needs a condition, or has no such one; or heads on `space` cannot have it.
         """
         own = None if self.bank is None else self.bank.condition
         checked = check_fitted_condition(own if condition is None else condition, self.generator)
@@ -150,21 +132,13 @@ class Target:
             raise ArgumentError(error.message, hint=error.hint) from None
 
     def prior(self, seed: int, fitted: FittedUnder, device: torch.device | str) -> Prior:
-        """Return prior samples of the generator.
-
-        The generator is moved to `device` and put into evaluation mode.
-
-        Args:
-            seed: seed of the samples.
-            fitted: conditions of the samples: latent space of heads, truncation, condition, generator.
-            device: where to compute.
-        """
+        """Prior samples; the generator is moved to `device` and put into evaluation mode."""
         if isinstance(self.generator, torch.nn.Module):
             self.generator.to(device).eval()
         return Prior(self.generator, seed, fitted, torch.device(device))
 
     def prior_of(self, drawn: Drawn, device: torch.device | str) -> Prior:
-        """Return the prior samples from which labelled pictures were drawn, on `device`, for heads that read w."""
+        """Prior samples of the pictures of a table, for heads that read w."""
         psi = drawn.truncation
         return self.prior(drawn.seed, FittedUnder("w", (psi, psi), drawn.condition, self.fingerprint), device)
 
@@ -176,21 +150,17 @@ class Target:
             raise VocabularyError(f"the model already has {names}", hint="rename it, or replace the old one: --replace")
 
     def check_latents(self, fitted: FittedUnder) -> None:
-        """Raise a `ModelError` if heads with the conditions `fitted` cannot be in one folder with the old heads.
-
-        Latent space, truncation and condition of old and new heads must be equal.
-        """
+        """Raise a `ModelError` unless latent space, truncation and condition of new heads are those of the old ones."""
         own = None if self.bank is None else self.bank.fitted
         if own is not None and not own.is_beside(fitted):
             raise ModelError(f"the attributes of {self.folder} read {own}, so new ones cannot read {fitted}")
 
     @contextmanager
     def changing(self) -> Iterator[Target]:
-        """Yield a copy of this target with a temporary folder, into which a `with` block writes.
+        """Change the model in one step: yield a copy of this target with a temporary folder to write into.
 
-        When the block ends, the files that it has written are moved to `folder`. If the process is killed, the model is
-        either as before the block or as after it, never between. A training writes all its changes of the model (heads,
-        judges and teacher) in one such block.
+        When the `with` block ends, its files are moved to `folder`. A killed process leaves the model as it was before
+        the block or as after it. So a training writes all its changes (heads, judges and teacher) in one block.
         """
         with changing(self.folder) as folder:
             for path in [] if self.start is None else list(self.start.iterdir()):
@@ -203,16 +173,12 @@ class Target:
     def save(self, bank: Bank, name: str, *, replace: bool = False, second: Mapping[str, Head] | None = None) -> Bank:
         """Write new heads with their reports, and second heads; other files in the folder stay as they are.
 
-        The new attributes have no judge until `store_judge` is called. Heads are valid for a range of truncation psi.
-        If the model has no old heads, and its psi is outside the range of the new heads, the psi is changed to the
-        nearest end of the range.
+        The new attributes have no judge until `store_judge` is called. If these are the first heads, the psi of the
+        model is moved into the range for which they are valid.
 
         Args:
-            bank: the new heads.
             name: name of the model, for the title of `report.png`.
-            replace: whether new heads may replace old heads of the same attributes.
-            second: attribute -> second head, which learned from only half of the samples. Where the first and the
-                second head disagree, predictions are doubtful.
+            second: attribute -> second head, see `fit_second`.
 
         Returns:
             All heads of the folder, old and new.
@@ -248,10 +214,10 @@ class Task:
     """What all steps of a training need: the model, the samples, the labels and the progress report.
 
     Attributes:
-        target: the model folder, with the heads from before the training; `target.work` is for intermediate results.
-        prior: prior samples; some of them are labelled. `prior.fitted` is the conditions of the training.
-        labels: a table of labels, or a function that labels pictures.
-        report: function that is called with the name of a stage and the fraction of it that is done.
+        target: the model folder, with the heads from before the training.
+        prior: prior samples, some of them labelled; `prior.fitted` has the conditions of the training.
+        labels: a table, or a function that labels pictures.
+        report: function of a stage and the fraction of it done.
     """
 
     target: Target
@@ -271,29 +237,18 @@ class Task:
 
     @property
     def has_pictures(self) -> bool:
-        """Whether it is known which pictures the labels are about.
-
-        False for a table that has latents in place of the numbers of pictures.
-        """
+        """Whether it is known which pictures the labels are about: not for a table with latents."""
         return self.table is None or self.table.index is not None
 
     def draw(
         self, step: str, prior: Prior, index: Tensor, side: int, labeller: ImageLabeller | None = None
     ) -> tuple[Tensor, dict[str, Column]]:
-        """Draw the pictures of prior samples in a step of the training, and return `draw_thumbnails` of them.
-
-        Args:
-            step: name under which thumbnails and labels are stored, so that an interrupted training continues.
-            prior: prior samples.
-            index: indices of the samples, (n,).
-            side: side of the thumbnails, in pixels.
-            labeller: function that labels pictures.
-        """
+        """Run `draw_thumbnails` as a step of the training, whose files are named by `step`."""
         with self.target.work.step(step) as folder:
             return draw_thumbnails(prior, index, side, folder, labeller=labeller, report=self.report)
 
     def progress(self, stage: str) -> Callable[[float], None]:
-        """Return a function of the fraction done of `stage`, which calls `report` with the stage and the fraction."""
+        """Make a function of the fraction done of `stage`, which calls `report`."""
         return partial(self.report, stage)
 
 
@@ -301,24 +256,17 @@ class Task:
 def opening_target(
     source: Source, out: str | Path | None, truncation: float | None = None, command: Sequence[str] | str | None = None
 ) -> Iterator[Target]:
-    """Open the model of a training, yield it to a `with` block, and lock the model folder until the block ends.
+    """Open the model of a training, and lock its folder until the `with` block ends.
 
-    The block changes the model only by `Target.changing`. All other files that it writes are intermediate results, in a
-    subfolder of the model folder. What happens to the subfolder at the end depends on how the block ends:
-
-    - If the block ends without an error or by an `EnergyQLError`, the subfolder is removed.
-    - If the block ends in another way, such as by Ctrl-C, the subfolder stays, so that `command` continues the
-      training; without `command`, the subfolder is removed.
-
-    If an earlier, interrupted training has left results in the subfolder, they are removed only by a block with
-    `command` that ends without an error.
+    The block changes the model only by `Target.changing`. All else that it writes are intermediate results in a
+    subfolder, which is removed at the end, except after an interruption such as Ctrl-C if `command` can continue the
+    training. The results of an interrupted training before it are removed only by a block with `command` that ends
+    without an error.
 
     Args:
-        source: the model.
         out: the model folder of the training; by default the folder of `source`.
-        truncation: truncation psi of a new model; by default the psi of the generator.
-        command: the command that continues the training after an interruption: words of the command line after
-            `energyql`, or the text of a call. `None` if it cannot be continued.
+        truncation: psi of a new model; by default that of the generator.
+        command: command that continues the training after an interruption, for messages; `None` if there is none.
 
     Raises:
         ArgumentError: another process or thread writes into the folder, there is no folder to write to, or two
@@ -348,12 +296,7 @@ def opening_target(
 
 
 def _folder(model: object, out: str | Path | None) -> Path:
-    """Return the folder of a training: `out`, or by default the folder of `model`.
-
-    Raises:
-        ArgumentError: there is no `out`, and `model` is not a folder that can be changed.
-        ModelError: `model` is a name, and there is no model of this name.
-    """
+    """Folder of a training: `out`, or that of `model` if it can be changed."""
     if out is not None:
         return Path(out)
     if not isinstance(model, str | Path) or is_generator_name(str(model)):
@@ -369,29 +312,16 @@ def _folder(model: object, out: str | Path | None) -> Path:
 
 
 def call_text(function: str, model: object, out: str | Path | None) -> str:
-    """Return the text of a call in Python, for a message that proposes to repeat the call.
-
-    For example "train_attributes('faces', ..., out='mine') with the same arguments".
-
-    Args:
-        function: name of the function.
-        model: its first argument.
-        out: its argument `out`; left out of the text if it is `None`.
-    """
+    """Text of a Python call, such as "train_attributes('faces', ..., out='mine') with the same arguments"."""
     name = repr(str(model)) if isinstance(model, str | Path) else f"a {type(model).__name__}"
     return f"{function}({name}, ...{'' if out is None else f', out={str(out)!r}'}) with the same arguments"
 
 
 def open_target(source: Source, folder: Path, truncation: float | None = None) -> Target:
-    """Load the generator and the heads of a model for a training that will write to `folder`.
+    """Load the generator and the heads of a model for a training that will write to `folder`, which need not exist.
 
-    If `folder` is no model yet, the files of the model are written to a subfolder for intermediate results (`Work`).
-    `Target.changing` moves them to `folder` at the end.
-
-    Args:
-        source: the model.
-        folder: the model folder of the training; it need not exist.
-        truncation: truncation psi of a new model; by default the psi of the generator.
+    If it is no model yet, the files of the model wait in a subfolder until `Target.changing` moves them. `truncation`
+    is the psi of a new model, by default that of the generator.
 
     Raises:
         ArgumentError: `source.model` and `source.generator` both name a generator.
@@ -416,13 +346,10 @@ def open_target(source: Source, folder: Path, truncation: float | None = None) -
 def open_source(source: Source) -> Target:
     """Load the generator and the heads of a model, and write nothing.
 
-    Returns:
-        A target with the model folder if `source.model` is a folder or a packaged model; for a checkpoint, a generator
-            or a `Model`, a target with the empty folder `Path()`. If `source.model` is a target, it is returned.
+    The target has the model's folder, or the empty `Path()` for a checkpoint, a generator or a `Model`.
 
     Raises:
-        ArgumentError: there is no generator of the name; or `source.generator` is stated, but the model has a generator
-            of its own.
+        ArgumentError: there is no generator of the name; or `source.generator` is stated for a model with its own.
         ModelError: a file is missing or damaged.
     """
     model = source.model
@@ -441,26 +368,13 @@ def open_source(source: Source) -> Target:
 
 
 def is_generator_name(model: str) -> bool:
-    """Return whether `model` is the name of a generator's code: "module:factory", or the name of an installed plugin.
-
-    A name with a colon does not count if it is the path of a file or folder. A name without a colon does not count if
-    it is the path of a file or of a pipeline, or the name of a packaged model.
-    """
+    """Whether `model` names a generator's code, "module:factory" or a plugin; files and packaged models come first."""
     taken = Path(model).exists() if ":" in model else is_foreign(model) or model in packaged_models()
     return not taken and is_plugin(model, GENERATORS)
 
 
 def _from_folder(source: Source, old: Path, folder: Path) -> Target:
-    """Open the model in the folder `old` for a training that will write to `folder`.
-
-    Args:
-        source: the model, with the arguments for loading it.
-        old: the folder of the model.
-        folder: the model folder of the training. It may be `old`, a model with the same generator, or no model yet.
-
-    Raises:
-        ModelError: `folder` contains another generator.
-    """
+    """Open the model in the folder `old` for a training that will write to `folder`, with the same generator."""
     start = None
     if real_path(folder) != real_path(old):
         if not (folder / CONFIG).is_file():
@@ -471,11 +385,7 @@ def _from_folder(source: Source, old: Path, folder: Path) -> Target:
 
 
 def _new_start(folder: Path) -> Path:
-    """Make an empty folder for the files of a new model while it is trained, and return the path.
-
-    `folder` becomes the model when the training ends. The new folder is inside the subfolder of `folder` for
-    intermediate results (`Work`).
-    """
+    """Make an empty folder, among the intermediate results, for the files of a new model."""
     start = Work(folder).folder / START
     shutil.rmtree(start, ignore_errors=True)
     start.mkdir(parents=True)
@@ -483,12 +393,7 @@ def _new_start(folder: Path) -> Path:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    """Copy the files of a model to a new folder, with the name of the folder `target`, and return the new folder.
-
-    Args:
-        source: folder of the model.
-        target: folder of the training, in which the new folder is; see `_new_start`.
-    """
+    """Copy the files of a model to a new start (`_new_start`) of the folder `target`, under its name."""
     folder, name = _new_start(target), real_path(target).name
     config = read_json(source / CONFIG)
     for file in [*model_files(source), *sorted(source.glob(f"{TEACHER}-*"))]:
@@ -504,28 +409,12 @@ def _copy(source: Path, target: Path) -> Path:
 
 
 def _identity(folder: Path) -> object:
-    """Return a value that is equal for two model folders if they have the same generator.
-
-    The value is the digest of the file of weights; for a folder without weights, the entry `generator` of
-    `config.json`.
-    """
+    """Value that is equal for model folders with the same generator."""
     return generator_mark(folder) if weights_file(folder).is_file() else read_json(folder / CONFIG).get("generator")
 
 
 def _write(generator: Generator, folder: Path, truncation: float | None, checkpoint: Path | None = None) -> Target:
-    """Open `folder` for a training on a generator that can be saved.
-
-    If `folder` is no model yet, the model is written to a subfolder for intermediate results (`Work`).
-
-    Args:
-        generator: the generator.
-        folder: the model folder of the training.
-        truncation: truncation psi of a new model; `None` for the psi of the generator.
-        checkpoint: the file from which the generator was loaded; `None` if it is an object of the user.
-
-    Raises:
-        ModelError: `folder` contains another generator.
-    """
+    """Open `folder` for a training on a generator that can be saved, from `checkpoint` or as an object."""
     if (folder / CONFIG).is_file():
         opened = _opened(folder)
         if module_fingerprint(opened.generator) != module_fingerprint(generator):
@@ -543,16 +432,9 @@ def _write(generator: Generator, folder: Path, truncation: float | None, checkpo
 
 
 def _named(folder: Path, name: str, truncation: float | None) -> Target:
-    """Open `folder` for a training on a generator that code makes; the name of the code is recorded, not weights.
+    """Open `folder` for a training on a generator that code makes: its name is recorded, not weights.
 
-    Args:
-        folder: the model folder of the training.
-        name: name of the code, such as "module:factory".
-        truncation: truncation psi of a new model; `None` for the largest psi at which heads in the folder are valid, or
-            for 1 if there are no heads.
-
-    Raises:
-        ModelError: `folder` contains another generator.
+    The psi of a new model is by default the largest at which heads in the folder are valid, or 1 without heads.
     """
     generator = named_generator(name)
     mark = module_fingerprint(generator)
@@ -568,13 +450,7 @@ def _named(folder: Path, name: str, truncation: float | None) -> Target:
 
 
 def _opened(folder: Path, source: Source | None = None) -> Target:
-    """Open a model folder.
-
-    Args:
-        folder: the folder.
-        source: the model as the user named it. It names the generator's code if the folder has no weights, or states
-            whether the code that the folder names may be imported. With `None`, no code is imported.
-    """
+    """Open a model folder; without `source`, no code is imported."""
     if source is not None and source.generator is not None:
         return _named(folder, source.generator, None)
     allow_plugins = source is not None and source.allow_plugins
@@ -584,16 +460,7 @@ def _opened(folder: Path, source: Source | None = None) -> Target:
 
 
 def _bank(folder: Path, fingerprint: str, allow_plugins: bool = False) -> Bank | None:
-    """Return the attributes in a model folder (heads, or a network that reads pictures); `None` if there are none.
-
-    Args:
-        folder: the folder.
-        fingerprint: fingerprint of the generator.
-        allow_plugins: whether code that the folder names may be imported.
-
-    Raises:
-        ModelError: the attributes were learned for a generator with another fingerprint, or a file is damaged.
-    """
+    """Attributes in a model folder, if any; raise a `ModelError` if they are of another generator."""
     if not (folder / "vocabulary.json").is_file():
         return None
     bank = load_bank(folder, allow_plugins=allow_plugins)

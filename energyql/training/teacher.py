@@ -1,8 +1,7 @@
 """A teacher: networks that learn to read attributes off labelled pictures, and label further pictures for heads.
 
-Heads read latents. Networks that read pictures are far more accurate if both learn from the same few labels. So heads
-become better if they learn not only from labels by hand, but also from labels of thousands of pictures by networks
-(self-training, distillation).
+From the same few labels, networks that read pictures become far more accurate than heads, which read latents. So heads
+gain by labels of thousands of pictures by networks (self-training, distillation).
 """
 
 from __future__ import annotations
@@ -35,32 +34,27 @@ from energyql.training.target import TEACHER, Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 FURTHER, LARGEST = 8_000, 128
-"""A teacher labels `FURTHER` pictures by default, but none if pictures have more than `LARGEST` pixels a side. Drawing
-so many large pictures takes longer than labelling more pictures by hand."""
+"""Number of pictures that a teacher labels by default: none of more than `LARGEST` pixels a side, because labelling
+more by hand is faster than drawing so many."""
 FURTHER_SEED, FURTHER_SEED_BY_FUNCTION = 2, 18
-"""Numbers that are added to the seed of a training to get the seed of the further pictures: the first one if the labels
-are a table, the second one if they are a function, which labels pictures of the seeds that are 0, 1 and 2 larger."""
+"""Offset of the seed of further pictures, for labels in a table or by a function (whose pictures have offsets 0 to
+2)."""
 FOLDS = 3
-"""Number of folds, which are equal parts of the labelled pictures, and number of networks of a teacher. Each network
-learns from all folds but one."""
+"""Number of folds of the labelled pictures, and of networks: each learns from all folds but one."""
 DRAWS = 4
-"""Number of labels that are drawn at random for each picture that a teacher labels. If the teacher predicts yes with
-probability 0.75, they are about three labels yes and one label no."""
+"""Number of labels that are drawn at random for each picture: with P(yes) 0.75, about three yes and one no."""
 
 
 @dataclass(frozen=True)
 class Taught:
-    """Latents of the further pictures that a teacher labelled, and the labels.
+    """The further pictures that a teacher labelled, as latents with labels.
 
     Attributes:
-        latents: (n, latent_dim). The latent of a picture occurs `DRAWS` times, each time with another random label.
-        labels: attribute -> (n,): 0/1, class index or number; only attributes that the teacher reads clearly better
-            than chance.
-        report: attribute -> quality of the teacher on labels by hand that it did not learn from. `score` and `interval`
-            are as in `HeadReport`, `samples` is the number of these labels. The three keys are missing if the teacher
-            did not learn the attribute. `pictures` is the number of further pictures that got labels; it is 0 if the
-            attribute is not in `labels`.
-        networks: networks of the teacher, which read the attributes in `labels`; empty if there are none.
+        latents: (n, latent_dim). That of each picture occurs `DRAWS` times, each time with another random label.
+        labels: attribute -> (n,): 0/1, class index or number; only attributes that are read clearly better than chance.
+        report: attribute -> `pictures`, the number of further pictures with labels; and, if the teacher learned it,
+            `score` and `interval` as in `HeadReport`, on `samples` labels by hand that the teacher did not learn from.
+        networks: the teacher, for the attributes in `labels`; empty if there are none.
     """
 
     latents: Float[Tensor, "n latent_dim"]
@@ -71,13 +65,9 @@ class Taught:
 
 @torch.no_grad()
 def further_pictures(task: Task, count: int | None) -> int:
-    """Return the number of further pictures that a teacher labels, and that a verifier reads too.
+    """Number of further pictures for teacher and verifier; 0 if the labels are not a table about pictures.
 
-    It is 0 if the labels are not a table about pictures.
-
-    Args:
-        task: the training.
-        count: the number that the user wants; `None` for 8,000, or 0 if a side of the pictures is above 128 pixels.
+    `count` is the user's wish; by default it is 8,000, or 0 for pictures of more than 128 pixels a side.
     """
     if task.table is None or task.table.index is None:
         return 0
@@ -88,17 +78,10 @@ def further_pictures(task: Task, count: int | None) -> int:
 
 
 def draw_further(task: Task, count: int, side: int) -> tuple[Tensor, Prior]:
-    """Return random pictures without labels of a training, and the prior samples that they are of.
-
-    None of them is labelled in the training, because their seed is another one.
-
-    Args:
-        task: the training.
-        count: number of pictures, n.
-        side: largest side of the returned pictures, in pixels.
+    """Draw further random pictures without labels, of a seed that no labelled pictures have.
 
     Returns:
-        The pictures, (n, 3, size, size) uint8; and the prior samples, whose first n are these.
+        The pictures, (n, 3, size, size) uint8, reduced to `side`; and the prior whose first samples they are.
     """
     prior = task.prior.apart(FURTHER_SEED if task.table is not None else FURTHER_SEED_BY_FUNCTION)
     pictures, _ = task.draw("further pictures", prior, torch.arange(count), side)
@@ -116,22 +99,17 @@ def teach(
 ) -> Taught:
     """Fit a teacher to labelled pictures of a generator, and let it label further pictures.
 
-    The labelled pictures are split into three folds, and the teacher has three networks. A network learns from two
-    folds, and is measured and calibrated on the third fold, so that its probabilities are right for new pictures. The
-    prediction of the teacher is the mean of the networks.
+    Each of its three networks learns from two folds of the labelled pictures, and is measured and calibrated on the
+    third, so that its probabilities are right for new pictures. The teacher predicts their mean.
 
     Args:
-        task: the model folder, and the prior samples whose pictures are labelled. Further pictures have another seed.
-        table: the table with the numbers of the labelled pictures.
         labels: attribute -> (rows of the table,): 0/1, class index or number; NaN where missing.
         rows: rows of the table from which the teacher may learn.
-        vocabulary: the attributes.
-        count: number of further pictures, at least 1. Some pictures of the table may have been chosen from a pool,
-            because predictions for them were uncertain. Then at most `count` other pictures of the pool are labelled as
-            well.
+        count: number of further pictures, at least 1. If some of the table were chosen from a pool as uncertain, up to
+            `count` others of the pool are labelled as well.
 
     Returns:
-        The latents and labels of the further pictures. There are none if no attribute has enough labels.
+        The labelled pictures; none if no attribute has enough labels.
     """
     prior, settings, seed = task.prior, PictureSettings(), task.prior.seed
     pictures, _ = task.draw(PICTURES, prior, table.pictures, settings.side)
@@ -177,19 +155,7 @@ def teach(
 
 
 def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tensor, " n"], Tensor]:
-    """Return the numbers and thumbnails of pictures from the pool that are not in the table.
-
-    The pool is the set of pictures from which those with uncertain predictions were chosen for labelling. If a teacher
-    was used for the choice, `sample_pictures` has written thumbnails of the pool to a folder, and they are read from
-    there. Otherwise they are drawn.
-
-    Args:
-        task: the training.
-        table: the table of labels.
-        side: side of the thumbnails, in pixels.
-        most: number of pictures that are taken from the start of the pool, before the pictures of the table are left
-            out.
-    """
+    """Numbers and thumbnails of the first `most` pictures of the pool, without those in the table."""
     index = POOL_START + torch.arange(min(most, POOL_SIZE))
     pictures = None if table.pool is None else kept_thumbnails(table.pool, task.prior, index, side)
     if pictures is None:
@@ -199,7 +165,7 @@ def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tens
 
 
 def store_teacher(folder: Path, networks: Sequence[Judge]) -> None:
-    """Write the networks of a teacher to a model folder; networks of an earlier teacher are removed."""
+    """Write the networks of a teacher to a model folder, in place of an earlier teacher."""
     for path in folder.glob(f"{TEACHER}-*"):
         path.unlink()
     for k, network in enumerate(networks):
@@ -207,7 +173,7 @@ def store_teacher(folder: Path, networks: Sequence[Judge]) -> None:
 
 
 def load_teacher(folder: Path) -> list[Judge]:
-    """Return the networks that `store_teacher` wrote to a model folder, in the same order; [] if there are none.
+    """Read the networks that `store_teacher` wrote; [] if there are none.
 
     Raises:
         ModelError: a file is damaged.
@@ -216,10 +182,9 @@ def load_teacher(folder: Path) -> list[Judge]:
 
 
 def teacher_reads(networks: Sequence[Judge], pictures: Tensor) -> dict[str, Prediction]:
-    """Return attribute -> prediction of a teacher, the mean of its networks, for pictures (n, 3, side, side) uint8.
+    """Predictions of a teacher, the mean of its networks, for pictures (n, 3, side, side) uint8.
 
-    The probabilities are those that would be right if all classes were equally frequent. For a continuous attribute,
-    the standard deviation is always 1, and means nothing.
+    They are right if all classes are equally frequent. The standard deviation of a number means nothing.
     """
     outputs = mean_outputs(networks, pictures)
     return split_outputs(outputs, networks[0].vocabulary.values(), dict.fromkeys(networks[0].vocabulary, 1.0))
@@ -234,23 +199,9 @@ def _drawn_labels(
 ) -> Float[Tensor, " n"]:
     """Draw `DRAWS` labels of each new picture from calibrated probabilities; for a number, repeat its prediction.
 
-    Labels by hand can calibrate only single networks, because a labelled picture is read only by the one network that
-    did not learn from the picture. The calibration of single networks is a factor s of the logits. New pictures are
-    predicted by the mean of all networks. The mean has smaller errors, so it may be more certain, and s is too small
-    for it. The right factor is estimated on the new pictures. First, labels are drawn from the mean with its logits
-    multiplied by s. Then single networks are calibrated to these labels, which gives a smaller factor t. The final
-    labels are drawn from the mean with its logits multiplied by s * s / t.
-
-    Args:
-        own: outputs for labelled pictures, each by the network that did not learn from the picture.
-        labels: labels of these pictures, NaN where missing.
-        new: outputs of all networks for new pictures.
-        spec: the attribute.
-        random: source of random numbers.
-
-    Returns:
-        (`DRAWS` * count,): 0/1, class indices or numbers. The labels of new picture i are at `i`, `i + count`,
-            `i + 2 * count` and so on.
+    Only one network did not learn from a picture that is labelled by hand. So these labels calibrate single networks,
+    by a factor s of the logits. The mean of all networks errs less, so s is too small for it. If single networks are
+    calibrated to labels drawn from the mean with s, their factor is t. The mean then gets s * s / t.
     """
     mean = new.mean(0)
     if KINDS[spec.kind].numeric:
@@ -263,11 +214,7 @@ def _drawn_labels(
 
 
 def _draw_labels(logits: Float[Tensor, "count outputs"], random: torch.Generator) -> Float[Tensor, " n"]:
-    """Draw `DRAWS` random labels for each row of logits, (DRAWS * count,).
-
-    A row is one logit of yes, with labels 0 and 1; or a logit for each class, with class indices as labels. The labels
-    of row i are at `i`, `i + count` and so on.
-    """
+    """Draw `DRAWS` labels for each row of logits (of yes, or of classes); row i has those at `i + k * count`."""
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     below = logits.softmax(1).cumsum(1)[:, :-1]

@@ -1,7 +1,6 @@
-"""Calibration of a reader of words by a few labels of pictures.
+"""Calibration of a reader of words, such as CLIP, by a few labels of pictures.
 
-A reader of words, such as CLIP, compares pictures with texts. Calibration turns its log-odds, that a text is true of a
-picture, into log-odds that fit the labels. The method is that of Platt (1999), with a prior on slope and offset.
+A reader tells the log-odds that a text is true of a picture; a slope and an offset fit them to labels (Platt 1999).
 """
 
 from __future__ import annotations
@@ -29,26 +28,17 @@ from energyql.training.report import report_quality
 from energyql.training.target import Source, open_source
 
 FOLDS = 10
-"""Number of parts into which labels are divided for the report on a calibration. The quality on a part is measured
-after a fit to the other parts."""
+"""Number of folds of the labels for the report on a calibration (cross-validation)."""
 SLOPE_SPREAD, OFFSET_SPREAD = 0.7, 2.0
-"""Standard deviations of the prior of the logarithm of the slope, and of the prior of the offset. The means are 0, so
-without labels the slope is 1 and the offset is 0."""
+"""Standard deviations of the prior of log slope and offset, whose means are 0: without labels, nothing changes."""
 STEPS = 50
 """Largest number of steps of Newton's method."""
 LEAST = 10
-"""Smallest number of labels of a text, for a calibration."""
+"""Smallest number of labels of a text for a calibration."""
 
 
 def platt(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"]) -> tuple[float, float]:
-    """Return the slope and the offset with which `slope * log_odds + offset` fits labels best.
-
-    The pair is the most probable one under a prior, which has the spreads `SLOPE_SPREAD` and `OFFSET_SPREAD`.
-
-    Args:
-        log_odds: log-odds of a text for n pictures.
-        labels: whether the text is true of each picture, 0 or 1.
-    """
+    """Slope and offset with which `slope * log_odds + offset` is most probable given labels (0 or 1) and the prior."""
     x, y, at = log_odds.double(), labels.double(), torch.zeros(2, dtype=torch.double)
     spread = torch.tensor([SLOPE_SPREAD, OFFSET_SPREAD], dtype=torch.double)
 
@@ -76,14 +66,13 @@ def platt(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"]) -> tuple[f
 def calibrated(
     log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"], text: str, contrast: str, learned: int = 0
 ) -> Calibration:
-    """Return the calibration of a text about pictures, fitted to labels, with its quality on labels outside the fit.
+    """Calibrate a text by labels of pictures, and measure it by cross-validation.
 
-    The quality is that on random pictures, because other pictures were chosen for their uncertain predictions.
+    The report is on random pictures, because others were chosen for their uncertain predictions.
 
     Args:
-        log_odds: log-odds of the text for n pictures before calibration, as the reader computes them.
+        log_odds: log-odds of the text for n pictures, before calibration.
         labels: 0 or 1; NaN where a picture has no label.
-        text: the text.
         contrast: text with which the reader compared `text` to get the log-odds.
         learned: number of pictures at the start that are not random.
 
@@ -116,24 +105,24 @@ def calibrate(
     """Calibrate a reader of words by a table of labels, and write the calibrations into the model folder.
 
     A reader of words compares pictures with texts, such as "a hat", and tells how likely a text is true of a picture.
-    All labels are learned from. The reports on the quality use only labels of random pictures, and not those of
-    pictures that were chosen because predictions for them were uncertain.
+    All labels are learned from, but the reports use only those of random pictures, not those of pictures that were
+    chosen because predictions for them were uncertain.
 
     Args:
         model: a model folder.
         labels: the table that `energyql label` wrote. Columns whose names are no attributes of the model are texts.
-        reader: the reader of words: the path of a folder of transformers or open_clip, a name of code, or an object.
-        contrasts: text -> another text, its contrast. The log-odds of a text are its logit minus the logit of the
-            contrast. By default the contrast of an earlier calibration, or "a picture" (`CONTRAST`).
+        reader: the path of a folder of transformers or open_clip, a name of code, or an object.
+        contrasts: text -> another text, its contrast, whose logit is subtracted to get the log-odds. By default that of
+            an earlier calibration, or "a picture" (`CONTRAST`).
 
     Returns:
         Text -> calibration, of the texts in the table.
 
     Raises:
-        ArgumentError: the model is a packaged one, which is not written to, or another process or thread writes into
-            its folder, or the reader cannot be used.
-        DataError: the table is about pictures of another generator, does not state how its pictures were drawn, has no
-            column that is a text, or has too few labels.
+        ArgumentError: the model is a packaged one, which is not written to; another process or thread writes into its
+            folder; or the reader cannot be used.
+        DataError: the table is about pictures of another generator, does not state how they were drawn, has no column
+            that is a text, or has too few labels.
     """
     folder = model_folder(model)
     if folder.parent == model_folder(packaged_models()[0]).parent:
