@@ -13,7 +13,8 @@ from energyql.auditing.subject import Subject, gallery_page
 from energyql.dataset.manifest import CARD, MANIFEST, PLAN
 from energyql.dataset.shard import read_record
 from energyql.files import read_json, saving, sole_writer, write_json, write_text
-from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
+from energyql.pipeline.columns import COLUMNS
+from energyql.pipeline.result import MOST_PICTURES, Result
 from energyql.pipeline.result_folder import AUDIT, described, read_part
 from energyql.render.markup import element
 
@@ -47,7 +48,7 @@ def publish(subject: Subject, audit: Audit) -> None:
             _write_card(folder, audit)
     elif subject.kind == "result":
         with sole_writer(folder, "the audit of a result"):
-            first = Result(**read_part(folder, PER_SAMPLE))[:MOST_PICTURES]
+            first = Result(**read_part(folder, COLUMNS))[:MOST_PICTURES]
             provenance = first.provenance | {"audited": str(audit)}
             replace(first, audited=str(audit), provenance=provenance).save_grid(folder)
 

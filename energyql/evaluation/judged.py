@@ -23,9 +23,9 @@ from energyql.generators.base import condition_vector, draw_batches, encode_unde
 from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
 from energyql.logic.satisfiability import satisfied
+from energyql.pipeline.columns import concatenate, take_rows
 from energyql.pipeline.model import Model, Values, judge_mark
 from energyql.pipeline.plan import Plan, plan_query
-from energyql.pipeline.result_folder import concatenate, take_rows
 from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import Report

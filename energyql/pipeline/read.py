@@ -21,11 +21,11 @@ from energyql.language import predicates
 from energyql.logic.satisfiability import satisfied
 from energyql.numerics.pool import to_cpu
 from energyql.pipeline.checks import unjudged, verdict
+from energyql.pipeline.columns import concatenate
 from energyql.pipeline.model import Values
 from energyql.pipeline.plan import Plan
 from energyql.pipeline.render import render
 from energyql.pipeline.result import Result
-from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.route import prompt_numbers, route, shares_of
 from energyql.progress import Report
 from energyql.sampling import SampleResult, Status

@@ -23,16 +23,15 @@ from energyql.errors import ArgumentError, DataError
 from energyql.files import PICTURE_SUFFIXES, as_path, check_destination, saving
 from energyql.generators.base import shape_list, split_noise
 from energyql.language.lexical import shorten
+from energyql.pipeline.columns import COLUMNS, concatenate, take_rows
 from energyql.pipeline.result_folder import (
     GRID,
     audited,
     check_free,
-    concatenate,
     describe,
     held_samples,
     read_folder,
     result_files,
-    take_rows,
     write_measurements,
     write_pictures,
     write_recorded,
@@ -196,11 +195,6 @@ def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int])
 
 MOST_PICTURES = 64
 """Largest number of pictures that a notebook or `grid.png` in a folder shows; `Result.grid` and a gallery show all."""
-PER_SAMPLE = (
-    "images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "doubtful", "status", "draws",
-    "prompt",
-)  # fmt: skip
-"""The fields of a `Result` that hold an entry for each sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -424,7 +418,7 @@ class Result:
             ArgumentError: there is no such sample, a mask has another length, or the key is something else.
         """
         rows = positions(key, len(self))
-        selected = {name: take_rows(getattr(self, name), rows) for name in PER_SAMPLE}
+        selected = {name: take_rows(getattr(self, name), rows) for name in COLUMNS}
         statistics = dict(self.statistics)
         if self.draws is not None and not np.array_equal(np.sort(rows), np.arange(len(self))):
             statistics.pop("drawn_probability", None)  # of all samples
@@ -464,7 +458,7 @@ class Result:
             return results[0]
         counts = [len(part) for part in results]
         provenance = join_provenance([part.provenance for part in results], sum(counts))
-        joined = {name: concatenate([getattr(part, name) for part in results]) for name in PER_SAMPLE}
+        joined = {name: concatenate([getattr(part, name) for part in results]) for name in COLUMNS}
         statistics = join_statistics([part.statistics for part in results], counts)
         # Parts of one run with a budget all have the numbers of the whole run, but "drawn" is of the part if verified.
         whole = {"returned"} if joined["draws"] is not None else {"returned", "drawn"}
@@ -487,7 +481,7 @@ class Result:
             DataError: there is no result in the folder, or its files are damaged or do not fit together.
         """
         folder = as_path(folder)
-        whole = cls.join([cls(**fields) for fields in read_folder(folder, PER_SAMPLE)])
+        whole = cls.join([cls(**fields) for fields in read_folder(folder, COLUMNS)])
         return replace(whole, audited=audited(folder))
 
     def alternative_text(

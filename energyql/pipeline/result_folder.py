@@ -9,18 +9,12 @@ that all files that it lists exist.
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import fields
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from PIL import Image, PngImagePlugin
 
 from energyql.errors import ArgumentError, DataError, ModelError
@@ -34,10 +28,9 @@ from energyql.files import (
     write_picture,
     write_tensors,
 )
+from energyql.pipeline.columns import MEASURED, checked, floats, map_columns, number, plain, texts
 from energyql.renamed import renamed
-from energyql.sampling import Status
 from energyql.sampling.registry import sampler_record
-from energyql.vocabulary import ByAttribute
 
 if TYPE_CHECKING:
     from energyql.pipeline.result import Result
@@ -167,13 +160,6 @@ def part_files(folder: Path, first: int = 0) -> list[Path]:
     return [path for start, part in parts for path in result_files(part, start)]
 
 
-_INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
-"""Texts for infinite numbers, which strict JSON cannot hold; NaN becomes null."""
-_WORDS = {number: word for word, number in _INFINITE.items()}
-_ELSEWHERE = ("images", "z", "w", "statistics", "provenance", "audited")
-"""Fields of a `Result` that the entries of samples in `result.json` leave out."""
-
-
 def picture_name(number: int) -> str:
     """Return the file name of a picture, such as "00012.png"."""
     return f"{number:05d}.png"
@@ -213,8 +199,8 @@ def write_pictures(folder: Path, result: Result, start: int = 0) -> None:
         start: number in the name of the first file; 12 gives "00012.png", "00013.png" and so on.
     """
     facts = {name: value for name, value in result.provenance.items() if name != "n"}
-    for number, (picture, index) in enumerate(zip(result.images, result.index.tolist(), strict=True), start):
-        write_recorded(folder / picture_name(number), picture, facts | {"index": index})
+    for place, (picture, index) in enumerate(zip(result.images, result.index.tolist(), strict=True), start):
+        write_recorded(folder / picture_name(place), picture, facts | {"index": index})
 
 
 def write_measurements(folder: Path, result: Result, start: int = 0) -> None:
@@ -237,14 +223,13 @@ def describe(result: Result) -> dict[str, Any]:
     "samples" is a list with a dict for each sample, without picture and latents. NaN becomes `None`, and an infinite
     number the text "Infinity" or "-Infinity".
     """
-    columns = {each.name: getattr(result, each.name) for each in fields(result) if each.name not in _ELSEWHERE}
-    if result.prompt is None:
-        del columns["prompt"]
+    columns = {name: getattr(result, name) for name in MEASURED}
+    columns = {name: values for name, values in columns.items() if values is not None or not MEASURED[name].sparse}
 
     def sample(row: int) -> dict[str, Any]:
-        return {name: map_columns(lambda part: _plain(part[row]), column) for name, column in columns.items()}
+        return {name: map_columns(lambda part: plain(part[row]), column) for name, column in columns.items()}
 
-    statistics = {name: _plain(value) for name, value in result.statistics.items()}
+    statistics = {name: plain(value) for name, value in result.statistics.items()}
     samples = [sample(row) for row in range(len(result))]
     return {"provenance": dict(result.provenance), "statistics": statistics, "samples": samples}
 
@@ -324,23 +309,23 @@ def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
 
 def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     data = read_json(folder / RESULT)
-    samples, provenance = _checked(data["samples"], list), renamed(_checked(data["provenance"], dict))
+    samples, provenance = checked(data["samples"], list), renamed(checked(data["provenance"], dict))
     if not samples:
         raise ValueError("it has no samples")
     for name in ("query", "model", "semantics"):  # without which no result can be shown
-        _checked(provenance[name], str)
+        checked(provenance[name], str)
     if provenance["judge"] is not None:
-        _checked(provenance["judge"], str)
+        checked(provenance["judge"], str)
     if isinstance(provenance.get("condition"), list):
         provenance["condition"] = tuple(provenance["condition"])  # of a conditional generator, as `generate` records it
     if "mixture" in provenance:
-        prompts, mixture = _checked(provenance["condition"], tuple), _checked(provenance["mixture"], dict)
-        columns = _texts(prompts), _floats(mixture["shares"]), _floats(mixture["errors"])
+        prompts, mixture = checked(provenance["condition"], tuple), checked(provenance["mixture"], dict)
+        columns = texts(prompts), floats(mixture["shares"]), floats(mixture["errors"])
         if len(set(map(len, columns))) > 1:
             raise ValueError("its prompts and their shares differ in number")
     if "sampler" in provenance:
         provenance["sampler"] = sampler_record(provenance["sampler"])
-    statistics = {name: _number(value) for name, value in _checked(data["statistics"], dict).items()}
+    statistics = {name: number(value) for name, value in checked(data["statistics"], dict).items()}
     part: dict[str, Any] = {"provenance": provenance, "statistics": statistics}
     tensors = read_tensors(folder / LATENTS)
     for name in ("z", "w"):
@@ -348,14 +333,9 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         if tensor.ndim < 2 or len(tensor) < len(samples) or not tensor.is_floating_point():
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, and there are {len(samples)} samples")
         part[name] = tensor[: len(samples)]  # an interrupted run may have written more of them than it lists
-    for name in names:
-        if name == "images":
-            part[name] = [_read_picture(folder, sample["picture"]) for sample in samples]
-        elif name in _FIELDS:
-            part[name] = _FIELDS[name]([sample[name] for sample in samples])
-        elif name not in part:
-            part[name] = _optional(_LATER.get(name, _column))([{name: None, **sample}[name] for sample in samples])
-    return part
+    if "images" in names:
+        part["images"] = [_read_picture(folder, sample["picture"]) for sample in samples]
+    return part | {name: column.read(name, samples) for name, column in MEASURED.items() if name in names}
 
 
 def _read_picture(folder: Path, name: object) -> Image.Image:
@@ -365,130 +345,3 @@ def _read_picture(folder: Path, name: object) -> Image.Image:
     with Image.open(folder / name, formats=["PNG"]) as picture:
         colours: Image.Image = picture.convert("RGB")
     return colours
-
-
-def map_columns(function: Callable[..., Any], *columns: Any) -> Any:
-    """Call a function with columns, and return its value. A column, such as a `Result` field, has an entry per sample.
-
-    If the columns are dicts or tuples, the function is called for each key or position separately.
-
-    Args:
-        function: function with one argument, a list, array or tensor, for each column.
-        columns: at least one column. All columns are lists, arrays or tensors; or all are dicts of these with equal
-            keys; or all are tuples of these with equal lengths. Dicts and tuples may be nested.
-
-    Returns:
-        The value of the function. For dicts or tuples, a dict or tuple of values. `None` if a column is `None`.
-    """
-    first = columns[0]
-    if any(column is None for column in columns):
-        return None
-    if isinstance(first, dict):
-        return type(first)((name, map_columns(function, *(each[name] for each in columns))) for name in first)
-    if isinstance(first, tuple):
-        return tuple(map_columns(function, *parts) for parts in zip(*columns, strict=True))
-    return function(*columns)
-
-
-def take_rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
-    """Return the entries of some samples in one field of a result, in the form of the field.
-
-    Args:
-        column: the field: a list, array or tensor, or a dict or tuple of these; `None` gives `None`.
-        rows: positions of the samples, (k,).
-    """
-    return map_columns(lambda part: [part[i] for i in rows] if isinstance(part, list) else part[rows], column)
-
-
-def concatenate(columns: Sequence[Any]) -> Any:
-    """Return the values of one field of several results as one value; `None` if one of the values is `None`.
-
-    Lists, arrays or tensors are joined end to end. For dicts or tuples of these, the entries of each key or position
-    are joined, and the result is a dict or tuple.
-    """
-    return map_columns(_concatenated, *columns)
-
-
-def _concatenated(*columns: Any) -> Any:
-    if isinstance(columns[0], list):
-        return list(chain(*columns))
-    return torch.cat(columns) if isinstance(columns[0], torch.Tensor) else np.concatenate(columns)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as one that JSON can hold: a status as its name, NaN as `None`, infinity as "Infinity"."""
-    if isinstance(value, Status):
-        return value.name
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if value != value else _WORDS.get(value, value)
-
-
-def _column(entries: Sequence[Any]) -> Any:
-    """Return one field of a result, such as `energy`, from the JSON values of all samples in `result.json`.
-
-    Numbers, texts, and true and false become an array. Dicts become a dict of arrays, lists a tuple of arrays.
-    """
-    first = entries[0]
-    if isinstance(first, dict):
-        return {name: _column([entry[name] for entry in entries]) for name in first}
-    if isinstance(first, list):
-        return tuple(map(_column, zip(*entries, strict=True)))
-    kinds = {type(entry) for entry in entries}
-    if kinds in ({bool}, {str}):
-        return np.array(entries)
-    return np.array(entries, np.int64) if kinds == {int} else _floats(entries)
-
-
-def _optional(read: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], Any]:
-    return lambda entries: None if all(entry is None for entry in entries) else read(entries)
-
-
-def _floats(entries: Sequence[Any]) -> npt.NDArray[np.float64]:
-    return np.array(list(map(_number, entries)), np.float64)
-
-
-def _number(entry: object) -> float:
-    value = math.nan if entry is None else _INFINITE.get(entry, entry)  # type: ignore[call-overload]
-    if type(value) not in (int, float):
-        raise TypeError(f"{entry!r:.40} is not a number")
-    return float(value)
-
-
-def _tables(entries: Sequence[Any]) -> Any:
-    if len({tuple(_checked(entry, dict)) for entry in entries}) > 1:
-        raise ValueError("the samples have different attributes")
-    return ByAttribute(_column(entries))
-
-
-def _bools(entries: Sequence[Any]) -> npt.NDArray[np.bool_]:
-    return np.array([_checked(entry, bool) for entry in entries])
-
-
-def _texts(entries: Sequence[Any]) -> npt.NDArray[np.str_]:
-    return np.array([_checked(entry, str) for entry in entries])
-
-
-def _whole_numbers(entries: Sequence[Any]) -> npt.NDArray[np.int64]:
-    if below := [entry for entry in entries if _checked(entry, int) < 0]:
-        raise ValueError(f"{below[0]} is below 0")
-    return np.array(entries, np.int64)
-
-
-def _checked(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"{value!r:.40} is no {kind.__name__}")
-    return value
-
-
-_FIELDS: dict[str, Callable[[Sequence[Any]], Any]] = {
-    "index": _whole_numbers,
-    "energy": _floats,
-    "probabilities": _tables,
-    "judged": _tables,
-    "satisfied": _optional(_bools),
-    "doubtful": _bools,
-    "status": lambda entries: [Status[entry] for entry in entries],
-}
-"""Field of a `Result` -> function from the JSON values of all samples to the field."""
-_LATER: dict[str, Callable[[Sequence[Any]], Any]] = {"draws": _whole_numbers, "prompt": _texts}
-"""The same for fields that results of earlier versions lack, and are then `None`; by default the function `_column`."""

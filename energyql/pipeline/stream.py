@@ -28,9 +28,10 @@ from energyql.files import (
 from energyql.language import Expr
 from energyql.language.lexical import shorten
 from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.columns import COLUMNS, MEASURED
 from energyql.pipeline.model import Model, changed_parts
 from energyql.pipeline.plan import Plan, plan_query
-from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
+from energyql.pipeline.result import MOST_PICTURES, Result
 from energyql.pipeline.result_folder import (
     RESULT,
     audited,
@@ -60,7 +61,6 @@ OPENING = 16
 pictures: 16 pictures of `avatars` take 0.8 s of CPU time, 64 take 3.3 s, also if 16 of the 64 are drawn first."""
 _ONE_RUN = ("canonical", "model", "judge", "fingerprints", *settings_of("provenance"), "discriminator")
 """Entries of the provenance that must be equal for all samples of a folder."""
-_MEASURED = tuple(name for name in PER_SAMPLE if name != "images")
 _log = logging.getLogger("energyql")
 
 
@@ -229,7 +229,7 @@ class FolderRun:
         """
         begin = 0
         for start, part in [(0, self.folder), *part_folders(self.folder)]:
-            self._start, self._last = start, Result(images=[], **read_part(part, _MEASURED))
+            self._start, self._last = start, Result(images=[], **read_part(part, MEASURED))
             begin = begin if start else int(self._last.index[0])
             expected = np.arange(begin + start, begin + start + len(self._last))
             if start != len(self) or not np.array_equal(self._last.index, expected):
@@ -244,7 +244,7 @@ class FolderRun:
                 self._save_grid(staged)
             return
         *before, self._start = [0, *(start for start, _ in part_folders(self.folder) if start < self._n)]
-        columns = read_part(self._part(self.folder), _MEASURED)
+        columns = read_part(self._part(self.folder), MEASURED)
         whole = Result(images=[None] * len(columns["index"]), **columns)  # type: ignore[list-item]
         last = replace(whole[: self._n - self._start], images=[])
         self._last, self._verdicts = last, [*self._verdicts[: len(before)], _verdicts_only(last)]
@@ -272,7 +272,7 @@ class FolderRun:
 
     def _read_first(self, folder: Path) -> Result:
         """Return the samples in `folder` itself, without a statistic that not all batches of a long run would have."""
-        result = Result(**read_part(folder, PER_SAMPLE))
+        result = Result(**read_part(folder, COLUMNS))
         if self._n > MOST_PICTURES:
             result.statistics.pop("drawn_probability", None)
         return result

@@ -1,4 +1,4 @@
-"""A field of `Result` costs two files, and one more on gallery pages; docs/extending.md walks through it."""
+"""A field of `Result` costs three files, and one more on gallery pages; docs/extending.md walks through it."""
 
 import os
 import shutil
@@ -12,11 +12,12 @@ import pytest
 import energyql
 
 ROOT = Path(__file__).parents[2]
-RESULT, READ, PAGE = "energyql/pipeline/result.py", "energyql/pipeline/read.py", "energyql/gallery/page.py"
+RESULT, COLUMNS, READ = (f"energyql/pipeline/{name}.py" for name in ("result", "columns", "read"))
+PAGE = "energyql/gallery/page.py"
 PLACES = [  # of each text of the page: the file, and the line before which it stands
     (RESULT, '    audited: str = ""\n'),
     (RESULT, "        audited: share of all samples that truly satisfies the query"),
-    (RESULT, ')  # fmt: skip\n"""The fields of a `Result` that hold an entry for each sample."""\n'),
+    (COLUMNS, '}\n"""Name of the field -> column."""\n'),
     (
         READ,
         '        statistics={"doubtful": float(doubtful.mean())}, provenance=plan.provenance | facts, prompt=prompt,',
@@ -86,7 +87,7 @@ def texts() -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_field_costs_two_files(tmp_path):
+def test_a_field_costs_three_files(tmp_path):
     energyql.generate("smile", 3, progress=False).save(tmp_path / "before")
     list(energyql.stream("smile", 2, save_to=tmp_path / "run-before", progress=False))
     for folder in ("energyql", "grammar"):

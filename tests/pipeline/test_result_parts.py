@@ -8,8 +8,8 @@ import torch
 from made_results import make
 
 from energyql.errors import ArgumentError, DataError
+from energyql.pipeline.columns import concatenate, take_rows
 from energyql.pipeline.result import Result
-from energyql.pipeline.result_folder import concatenate, take_rows
 from energyql.sampling import Status
 
 
