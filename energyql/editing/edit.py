@@ -83,10 +83,7 @@ class Edit:
         return self.steps[-1]
 
     def summary(self) -> str:
-        """Text with a line for each step: how many pictures satisfy its query, by which judge, and what leaked.
-
-        If photographs were edited, a first line tells how well their reconstructions match.
-        """
+        """Text with a line for each step: how many pictures satisfy its query, by which judge, and what leaked."""
         start = [] if self.inversion is None else [f"0. {self.inversion.summary()}"]
         steps = enumerate(zip(self.steps, self.leaks, strict=True), 1)
         return "\n".join([*start, *(f"{i}. {result.verdict()}; {leaks}" for i, (result, leaks) in steps)])
@@ -104,9 +101,6 @@ class Edit:
 
         Args:
             rows: numbers of the pictures, from 0; by default the first eight.
-
-        Raises:
-            ArgumentError: `rows` is empty or contains a number that no picture has.
         """
         steps = map(step_column, self.steps, self.leaks, self.queries)
         return draw_filmstrip([*start_columns(self.start, self.inversion), *steps], rows)
@@ -117,17 +111,8 @@ class Edit:
     ) -> Path:  # fmt: skip
         """Write an animation that goes from the start through the results of all steps, and return the file's path.
 
-        Args:
-            path: a name that ends in .gif or .webp.
-            rows: numbers of the pictures that are shown side by side, from 0; by default the first eight.
-            frames: number of frames for each step, 1 to 200.
-            seconds: duration of a frame, 0.02 to 60; frames that show the start or the result of a step take ten times
-                as long.
-            progress: see `energyql.generate`; the stage is "frames".
-
-        Raises:
-            ArgumentError: the file cannot be written, an argument is outside its range, or the pictures were drawn with
-                other noise than "const".
+        `frames`, 1 to 200, is the number for each step. The other arguments, and the errors, are those of
+        `energyql.animate`.
         """
         return write_traversal(self.space, [self.start, *self.steps], path, rows, frames, seconds, progress)
 
@@ -225,7 +210,7 @@ def edit(
         noise: "const", "random" or "none"; by default that of the edited `Result`, for other starts "const". Random
             noise has the seed of the edited `Result`, or `start` if it is one seed, else 0. A photograph is inverted
             with "const".
-        anyway: edit photographs, too, that the generator cannot draw, instead of raising `OutOfDomainError`.
+        anyway: edit photographs, too, that the generator cannot draw.
 
     Raises:
         OutOfDomainError: the generator cannot draw a photograph, and `anyway` is false.
@@ -352,15 +337,7 @@ class EditStart:
 
 
 def read_start(start: Any, n: int | None, space: LatentSpace) -> EditStart:
-    """Latents that an edit starts from, if it does not start from pictures, which must be inverted first.
-
-    Args:
-        start: a seed, a list of seeds, latents z (n, z_dim), a `Result` or a `SavedResult`.
-        n: number of pictures, only if `start` is one seed; by default 1.
-
-    Raises:
-        ArgumentError: `start` is of another type, or does not fit the model; or `n` does not fit `start`.
-    """
+    """Latents of one seed (with `n`), seeds, z (n, z_dim), or a result; pictures must be inverted first."""
     model = space.model
     if n is not None and not _is_seed(start):
         raise ArgumentError("n is the number of samples of one seed", hint="leave it out for any other start")

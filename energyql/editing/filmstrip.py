@@ -53,11 +53,7 @@ REST = 10
 
 
 def check_rows(rows: Sequence[int] | None, count: int) -> list[int]:
-    """Numbers of the pictures to show, by default the first `DEFAULT_ROWS` of `count`.
-
-    Raises:
-        ArgumentError: there is nothing to show, or a number is below 0 or not below `count`.
-    """
+    """Checked numbers of the pictures to show, by default the first `DEFAULT_ROWS` of `count`."""
     chosen = list(range(min(count, DEFAULT_ROWS)) if rows is None else rows)
     if not chosen:
         raise ArgumentError("there is no picture to show")
@@ -84,10 +80,7 @@ class Column:
 
 
 def start_columns(start: Result, inversion: Inversion | None) -> list[Column]:
-    """Columns before the first step: the start; if photographs were edited, they and their reconstructions.
-
-    A reconstruction gets a cross if it differs too much from the photograph.
-    """
+    """Columns before the first step: the start; or photographs and reconstructions, with a cross for bad ones."""
     numbers, none = [f"#{index}" for index in start.index], [None] * len(start)
     if inversion is None:
         return [Column("start", start.images, numbers, none)]
@@ -180,12 +173,7 @@ def write_traversal(
     space: LatentSpace, stops: Sequence[Result], path: str | Path, rows: Sequence[int] | None, frames: int,
     seconds: float, progress: bool | Report,
 ) -> Path:  # fmt: skip
-    """Write the animation of `animate` from results of one latent space.
-
-    Raises:
-        ArgumentError: an argument is out of range, the file cannot be written, or the pictures have other noise than
-            "const".
-    """
+    """Write the animation of `animate` from results in one latent space; its arguments and errors are the same."""
     path = check_animation(path)
     frames, chosen = whole_number("frames", frames, most=200), check_rows(rows, min(map(len, stops)))
     milliseconds = round(1000 * finite_number("seconds", seconds))

@@ -81,7 +81,6 @@ def check_place(folder: Path) -> None:
     Raises:
         ArgumentError: the folder contains a result of `generate`, pictures to label, or foreign files with names that
             an edit or inversion uses.
-        DataError: a program was interrupted while it saved to the folder, and its files are damaged.
     """
     finish_saving(folder)
     if (folder / EDIT).is_file() or holds_inversion(folder):

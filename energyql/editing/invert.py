@@ -1,17 +1,15 @@
 """Inversion: search for the latents from which the generator draws given pictures, called targets.
 
-The targets are compared with examples, which are pictures of the prior, always the same for a model. Drawing these
-takes longer than all else, so their measurements are kept in a cache on disk, on which the result does not depend.
+Targets are compared with examples, which are pictures of the prior, always the same for a model. Drawing these takes
+longer than all else, so their measurements are cached on disk. The search has three stages
+(docs/decisions/inversion.md):
 
-The search has three stages, each measured in docs/decisions/inversion.md:
-
-1. *Start.* No pictures are drawn: z moves until the heads predict the values that the judge is sure of for the target,
-and w is near the w that a ridge regression on the examples predicts. (About a hundred examples suffice to predict w,
-but not z, whose relation to the picture is not linear.) The few z found are then compared by their pictures.
-2. *z.* L-BFGS moves z to minimise the differences of pixels and features between picture and target, plus the terms of
-the attributes.
-3. *W or W+.* L-BFGS lowers these differences further by a small offset, added to the output of the mapping network for
-z. Every later edit keeps this offset.
+1. *Start*, without pictures: z moves until the heads predict the values that the judge is sure of for the target, and w
+is near the w that a ridge regression on the examples predicts. (About a hundred examples suffice to predict w, but not
+z, whose relation to the picture is not linear.) The few z found are then compared by their pictures.
+2. *z*: L-BFGS lowers the differences of pixels and features between picture and target, plus the attributes' terms.
+3. *W or W+*: L-BFGS lowers the differences by a small offset, added to the output of the mapping network for z. Every
+later edit keeps this offset.
 """
 
 from __future__ import annotations
@@ -109,10 +107,9 @@ class Examples:
         return 1.0 if self.features is None else max(float(self.features.var(0).mean()), 1e-12)
 
     def predict_w(self, thumbnails: Tensor, features: Tensor | None) -> tuple[Float[Tensor, "n w_dim"], float]:
-        """Predict w of n other pictures by ridge regression on thumbnails and, if given, features of the examples.
+        """Predict w of n other pictures, (n, w_dim), by ridge regression on thumbnails and, if given, features.
 
-        Returns:
-            w, (n, w_dim); and the mean squared error of a coordinate of w, by leave-one-out over the examples.
+        Also returns the mean squared error of a coordinate of w, measured by leave-one-out over the examples.
         """
         inputs, others = _standard(self.thumbnails, thumbnails)
         if self.features is not None and features is not None:
@@ -188,10 +185,9 @@ MOST_BYTES = 1 << 25
 def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) -> Path | None:
     """Path of the cache file for the measurements of examples with this w; `None` if they are not cached.
 
-    Its name is a digest of all that the measurements depend on: w (and so examples, truncation and condition), the
-    generator, the judge whose features are compared, and what changes the last bits (versions, device, batch size). A
-    generator or an embedding module from outside this package is not cached, because its code may change without
-    notice.
+    Its name is a digest of all that they depend on: w, the generator, the judge whose features are compared, and
+    versions, device and batch size, which change the last bits. A generator or an embedding module from outside this
+    package is not cached, because its code may change without notice.
     """
     folder, owner = cache_folder(), getattr(embed, "__self__", None)
     is_ours = embed is None or (isinstance(owner, Judge | JointJudge) and embed == owner.features)
@@ -223,10 +219,7 @@ def read_cache(place: Path, w: Tensor, has_features: bool) -> dict[str, Tensor] 
 
 
 def write_cache(place: Path, measurements: dict[str, Tensor]) -> None:
-    """Write measurements to a file of the cache, and delete the files that were not used for longest.
-
-    Nothing happens if they exceed `MOST_BYTES` or the folder cannot be written.
-    """
+    """Write measurements of up to `MOST_BYTES` to the cache if possible, and delete what was not used for longest."""
     if sum(tensor.nbytes for tensor in measurements.values()) > MOST_BYTES:
         return
     with suppress(OSError, ArgumentError):
@@ -317,9 +310,8 @@ class ReconstructionLoss:
     def with_gradient(self, w_of: Callable[[Tensor, Tensor], Tensor], x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of each picture, (batch,), and its gradients with respect to x, which is z or an offset of w.
 
-        Args:
-            w_of: function from some rows of x, and the numbers of their targets, to w.
-            rows: number of the target of each row of x, (batch,).
+        `w_of` makes w of some rows of x and the numbers of their targets; `rows` are these numbers for all of x,
+        (batch,).
         """
         values, gradients = [], []
         for part, some in zip(x.split(self.batch_size), rows.split(self.batch_size), strict=True):
@@ -346,14 +338,10 @@ def find_latents(
     Args:
         into: what the last stage searches: "z" (nothing), "w" (an offset of w) or "w+" (an offset for each layer).
         perceptual: function from pictures to features; `None` for the features of the judge, if it has any.
-        batch_size: number of pictures in a batch; `None` for a default number in each stage.
         report: called with the stages "examples" and "inverting".
 
     Returns:
         The latents; statuses and numbers of evaluations; and the loss, whose `targets` are the pictures as a tensor.
-
-    Raises:
-        ArgumentError: `into` is another text, the generator has no such offset, or the features are wrong.
     """
     if into not in SPACES:
         raise ArgumentError(f"pictures are inverted into {', '.join(SPACES)}, not {into!r}")
@@ -387,10 +375,7 @@ AT_ONCE = 64
 
 
 def attribute_terms(targets: Tensor, space: LatentSpace) -> list[AnyTerm]:
-    """Energy term that pulls the heads' predictions to the values that the judge is sure of for n targets, as a list.
-
-    It is empty if the model has no judge, or the judge reads no attribute.
-    """
+    """List of the term that pulls the heads to the values that the judge is sure of; empty if it reads none."""
     judge, names = space.model.judge, space.model.judged_names
     if judge is None or not names:
         return []
@@ -599,14 +584,14 @@ def invert(
     """Find the latents from which the generator draws given pictures.
 
     First z is fitted without drawing pictures: to the attribute values that the judge reads off the picture, and to the
-    w that a regression predicts from the picture. Then z is fitted to the pixels and features of the picture. Last, a
-    small offset is fitted, which is added to the output of the mapping network for z; every edit keeps this offset. As
-    z is fitted before the offset, heads that take z as input predict the attributes of the picture too.
+    w that a regression predicts from it. Then z is fitted to pixels and features of the picture. Last, a small offset
+    is fitted, which is added to the output of the mapping network for z; every edit keeps this offset. As z is fitted
+    before the offset, heads that take z as input predict the attributes of the picture too. For `model`, `device` and
+    `progress` see `energyql.generate`.
 
     Args:
-        pictures: file names or PIL images, one or a list; cropped around the centre and resized to the size of the
-            generator's pictures.
-        model: see `energyql.generate`, as for `device` and `progress`.
+        pictures: file names or PIL images, one or a list; cropped around the centre and resized as the generator's
+            pictures.
         space: "z" (no offset of w), "w" (one offset) or "w+" (an offset for each layer of the generator).
         perceptual: function or module from pictures in [-1, 1], (batch, channels, height, width), to features (batch,
             ...), by which pictures are compared besides their pixels; by default the features of the model's judge, if
@@ -615,7 +600,7 @@ def invert(
         truncation: psi in [0, 1]; by default the psi of the model.
         condition: class or condition vector of a conditional generator.
         batch_size: number of pictures that are drawn and differentiated at a time.
-        anyway: return pictures, too, that the generator cannot draw, with `drawable` false, instead of raising.
+        anyway: return pictures, too, that the generator cannot draw, with `drawable` false.
 
     Raises:
         OutOfDomainError: the generator cannot draw a picture, and `anyway` is false.
@@ -636,12 +621,7 @@ def invert_pictures(
     pipeline: Pipeline, pictures: Sequence[Picture], draw: DrawSettings, *, space: str = "w",
     perceptual: Embed | None = None, settings: InversionSettings | None = None, anyway: bool, report: Report,
 ) -> Inversion:  # fmt: skip
-    """Invert pictures by a loaded model; for the other arguments and errors see `invert`.
-
-    Args:
-        draw: settings of drawing, of which truncation, condition and batch size are used.
-        report: called with the stages "examples", "inverting" and "drawing".
-    """
+    """Invert pictures by a loaded model as `invert` does, with truncation, condition and batch size of `draw`."""
     opened, settings = [open_picture(picture) for picture in pictures], settings or InversionSettings()
     with noting_tautologies():  # no warning for the query TRUE
         prepared = pipeline.prepare("TRUE", draw)
@@ -676,10 +656,6 @@ def invert_pictures(
 
 
 def load_inversion(folder: Path) -> Inversion | None:
-    """Read the inversion in a folder; `None` if it contains an edit, or no `originals`.
-
-    Raises:
-        DataError: the inversion is damaged.
-    """
+    """Read the inversion in a folder; `None` if it contains an edit, or no `originals`."""
     finish_saving(folder)
     return Inversion.load(folder) if (folder / ORIGINALS).is_dir() and not (folder / EDIT).is_file() else None

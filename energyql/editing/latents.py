@@ -169,9 +169,6 @@ class LatentSpace:
         """Latents of pictures with known z, (n, z_dim), and w, (n, w_dim) or (n, num_ws, w_dim).
 
         The offset is `None` if w differs from the mapped z by errors of rounding only.
-
-        Raises:
-            ArgumentError: the shapes do not fit the model.
         """
         with torch.no_grad():
             mapped = self.encode(z)
@@ -182,11 +179,7 @@ class LatentSpace:
 
     @property
     def layer_count(self) -> int:
-        """Number of layers of the generator with a w of their own in W+.
-
-        Raises:
-            ArgumentError: the generator has no W+.
-        """
+        """Number of layers with a w of their own in W+; raises without W+."""
         count: int | None = getattr(getattr(self.model.generator, "config", None), "num_ws", None)
         if count is None:
             raise ArgumentError("this generator has no W+: all its layers share one w", hint="leave out layers")
@@ -200,7 +193,6 @@ class LatentSpace:
 
         Raises:
             ArgumentError: the generator has no W+, or no such layer.
-            UnknownAttribute: the model has no such attribute.
         """
         if layers is None:
             return None
@@ -223,10 +215,8 @@ class LatentSpace:
 def edited_w(before: Latents, w: Tensor, layers: Tensor | None) -> EditedW:
     """Function from the mapped z and sample numbers to the w from which edited pictures are drawn.
 
-    In the layers that may change, this w is the mapped z plus the offset; in all others, it is the `w` before the edit.
-
-    Args:
-        layers: mask of the layers of W+ that may change, (num_ws,) bool; `None` for all.
+    In the layers of the mask, (num_ws,) bool or `None` for all, this is the mapped z plus the offset; else `w` before
+    the edit.
     """
 
     def w_of(mapped: Tensor, rows: Tensor) -> Tensor:

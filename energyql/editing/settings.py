@@ -94,11 +94,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def choose_preset(preset: str | Preset, strength: float | None = None, semantics: Semantics | None = None) -> Preset:
-    """A preset by itself or by name, with another strength (above 0) or semantics if a call sets them.
-
-    Raises:
-        ArgumentError: there is no preset of that name, or `strength` is out of range.
-    """
+    """A preset by itself or by name, with another strength (above 0) or semantics if a call sets them."""
     if not isinstance(preset, Preset):
         if preset not in tuple(PRESETS):  # it may have any type
             raise ArgumentError(f"there is no preset {preset!r}", hint=f"presets: {', '.join(PRESETS)}")

@@ -203,12 +203,7 @@ class Leaks:
         cls, before: Values, after: Values, dependence: Dependence, query: str, *superseded: str, asked: Sequence[str],
         kept: Sequence[str],
     ) -> Leaks:  # fmt: skip
-        """Report of the changes in a step, from the values of n samples before and after it.
-
-        Args:
-            superseded: texts of the earlier queries that the step's query makes impossible.
-            kept: the attributes to keep; those that are also in `asked` do not count.
-        """
+        """Report of a step's changes; `superseded` are texts of the earlier queries that `query` makes impossible."""
         specs = dependence.vocabulary.items()
         changes = {name: KINDS[spec.kind].changed(before[name], after[name], spec) for name, spec in specs}
         implied = {name: rows for name, rows in dependence.implied(before, asked).items() if rows.any()}
@@ -289,11 +284,7 @@ def estimate_dependence(
     """Estimate which values a query makes impossible, and extend the compiled query by a condition that excludes them.
 
     The condition, such as `NOT laugh` for `frown`, leaves out attributes with weak heads. The query stays as it is if
-    no value is impossible or the preset has no `release_implied`.
-
-    Args:
-        query: the compiled form of `expr`.
-        prior: the result of `prior_values`.
+    no value is impossible or the preset has no `release_implied`. `prior` is the result of `prior_values`.
     """
     probable, model = query, query.model
     if not query.rule.is_probability:  # the estimate needs a probability
@@ -317,11 +308,8 @@ def run_step(
 ) -> tuple[Latents, SampleResult]:  # fmt: skip
     """Make one step of an edit: the edited latents, and the solver's statuses and numbers of evaluations.
 
-    Args:
-        rules: the compiled queries to make true: first `query`, as `estimate_dependence` extends it, then the earlier
-            queries that the step keeps satisfied.
-        query: the query of the step; the attributes that it names may change.
-        layers: mask of the layers of W+ that may change, (num_ws,) bool; `None` for all.
+    The rules are to be made true: first `query`, extended by `estimate_dependence`, then the earlier queries that the
+    step keeps satisfied. The mask `layers`, (num_ws,) bool, tells which layers of W+ may change; `None` is all.
     """
 
     def progress(fraction: float, _: int) -> None:
@@ -400,11 +388,9 @@ def lower_minimum(
     Args:
         objective: function from a factor of the query's weight to the energy that is minimised.
         energy: energies of the query alone in nats, (batch,), as a function of z and sample numbers.
-        z0: the first start, (n, z_dim).
         elsewhere: function from sample numbers to second starts; `None` for one search only.
         tolerance: energy of the query, in nats, up to which the query counts as satisfied.
         max_evaluations: most evaluations for each sample and weight of the query.
-        progress: called by `penalty_method`; a sample with two searches counts twice.
     """
     everyone = torch.arange(len(z0), device=z0.device)
     rows = everyone[:0]

@@ -103,13 +103,7 @@ def joined_term(parts: Sequence[HeadTerm], scaled: bool) -> Term:
 
 
 def query_terms(energies: Sequence[tuple[QueryEnergy, float]], raw: RawOutputs) -> Callable[[float], list[AnyTerm]]:
-    """Function from a factor to terms whose sum is `factor * weight * energy` over the queries.
-
-    On devices other than the CPU all queries are evaluated together.
-
-    Args:
-        energies: energies of queries as functions of the heads' input, and their weights.
-    """
+    """Function from a factor to terms that sum to `factor * weight * energy` over all queries."""
     rules = [(energy.rule, weight) for energy, weight in energies]
     circuits = [(rule.circuit, weight) for rule, weight in rules if isinstance(rule, CircuitRule) and rule.attributes]
     if raw.function.bias.device.type == "cpu" or not energies or len(circuits) < len(energies):
@@ -302,12 +296,7 @@ def _of_outputs(
 def keep_identity(
     embed: Embed, synthesize: Callable[[Tensor], Tensor], w_of: EditedW, before: Tensor, weight: float
 ) -> Term:
-    """Term `weight * (1 - cos(embed(picture), embed(old picture)))`, with gradients by autograd.
-
-    Args:
-        synthesize: function from w to pictures.
-        before: features of the pictures before the edit, (n, features).
-    """
+    """Term `weight * (1 - cos(f, before))` of the features f of an edited picture, with gradients by autograd."""
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         def distance(w: Tensor) -> Tensor:
