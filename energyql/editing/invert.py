@@ -402,7 +402,7 @@ def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple
 
 
 def _start(loss: ReconstructionLoss, terms: list[AnyTerm], space: LatentSpace) -> Tensor:
-    """z from which the search through pictures starts, (n, z_dim): for each target the candidate with the least loss.
+    """Starts of the search through pictures, z (n, z_dim): for each target the candidate with the least loss.
 
     Candidates are the example most similar to the target, the end of a search from it by the attribute terms, and for
     each weight in `PREDICTED_W` the end of a search that also keeps w near the predicted w. The first search needs

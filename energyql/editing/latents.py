@@ -98,11 +98,11 @@ class LatentSpace:
         self.names = tuple(model.vocabulary)
 
     def scaled(self, z: Tensor) -> Tensor:
-        """z scaled to length sqrt(z_dim) if its length does not matter (`length_is_free`), else z itself."""
+        """Scale z to length sqrt(z_dim) if its length does not matter (`length_is_free`)."""
         return normalized(z) if self.length_is_free else z
 
     def w(self, latents: Latents) -> Tensor:
-        """w of each picture with its offset, (n, w_dim) or (n, num_ws, w_dim)."""
+        """Compute w of each picture with its offset, (n, w_dim) or (n, num_ws, w_dim)."""
         return shifted(self.encode(latents.z), latents.offset)
 
     def pictures(self, latents: Latents) -> list[Image.Image]:

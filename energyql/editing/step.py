@@ -139,7 +139,8 @@ class Dependence:
     def excludes(self, name: str, values: npt.NDArray[Any]) -> Rows:
         """Whether the query makes each of n values of an attribute impossible, (n,).
 
-        A draw has a value of a continuous attribute if the two differ by at most twice the tolerance of the attribute.
+        A draw counts as having a value of a continuous attribute if the two differ by at most twice the attribute's
+        tolerance.
         """
         spec = self.vocabulary[name]
         alike = KINDS[spec.kind].alike
@@ -150,14 +151,15 @@ class Dependence:
         return bool(self._impossible(lambda draws: satisfied(expr, draws, self.vocabulary).mean()))
 
     def implied(self, values: Values, asked: Sequence[str]) -> dict[str, Rows]:
-        """Attribute, without those in `asked` -> whether the query makes the value of each sample impossible, (n,)."""
+        """Attribute outside `asked` -> whether the query makes the value of each sample impossible, (n,)."""
         return {name: self.excludes(name, values[name]) for name in values if name not in asked}
 
     def consequences(self, asked: Sequence[str]) -> Expr | None:
-        """Query that excludes all values of unasked attributes that this query makes impossible; `None` without such.
+        """Query that excludes the values of other attributes that this query makes impossible; `None` without any.
 
         An edit adds it, for example `NOT hat`, to its query. Several heads then take part, whose errors are
-        independent, which makes the change more certain. Only yes/no and categorical attributes are considered.
+        independent, which makes the change more certain. Only yes/no and categorical attributes outside `asked` are
+        considered.
         """
         parts: list[Expr] = []
         for name, spec in self.vocabulary.items():
@@ -357,7 +359,7 @@ def run_step(
 
 @torch.no_grad()
 def linear_minimum(rules: Sequence[EnergyRule], readouts: AttributeBank, z0: Tensor) -> Tensor:
-    """z near z0 that makes queries true for heads linear in z, (n, z_dim), rounded to multiples of `GRAIN`.
+    """Find the z near z0 that makes queries true for heads linear in z, (n, z_dim), in multiples of `GRAIN`.
 
     It minimises the energies of the queries plus `LINEAR_NEAR * |z - z0|²`, in nats; in an edit on the CPU, since the
     work is small.
