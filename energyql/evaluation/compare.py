@@ -122,7 +122,6 @@ def compare(
         title: heading of the page with the results, `results.md`.
         picture_count: how many pictures this page shows for each method on each query.
         cache: folder for judged and exact samples, which several comparisons can share; by default `folder`.
-        find: called like `find_oracle` for the exact samples of a query.
     """
     checked = check_arguments(queries, model.vocabulary, {method.semantics for method in methods})
     settings = run_settings(model, counts)
@@ -188,10 +187,7 @@ def _write_grid(
 def _write(
     folder: Path, data: dict[str, Any], records: dict[str, dict[str, Any]], texts: Sequence[str], title: str = ""
 ) -> dict[str, Any]:
-    """Write and return the results, and, with the `title` at the end of a run, the summary, page and plots.
-
-    Records of queries outside `texts` become `others`, for a later run.
-    """
+    """Write and return the results; with the `title` at the end of a run also the summary, page and plots."""
     queries = [records[text] for text in texts if text in records]
     data = data | {"queries": queries, "others": [record for text, record in records.items() if text not in texts]}
     if title:

@@ -140,11 +140,7 @@ class EvaluatedModel:
         return draw_batches(self.model.generator.synthesize, self.encode, z.to(self.device))
 
     def judge(self, z: Tensor, report: Report = lambda stage, fraction: None) -> JudgedSamples:
-        """Draw latents z (n, z_dim), and judge the pictures; the stage of `report` is "judging".
-
-        Raises:
-            DataError: the judge does not read every attribute.
-        """
+        """Draw latents z (n, z_dim), and judge the pictures; raises unless the judge reads every attribute."""
         parts, count = list[JudgedSamples](), 0
         for w, images in self.draw(z):
             features = None if self.features is None else self.features.read(images)

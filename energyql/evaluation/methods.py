@@ -197,11 +197,7 @@ class Method:
             check_floor(-math.inf)
 
     def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:
-        """Energy of a query on a model: a function from latents (batch, z_dim) to nats (batch,).
-
-        Raises:
-            EnergyQLError: the query is wrong, or the model does not fit the method.
-        """
+        """Energy of a query on a model: a function from latents (batch, z_dim) to nats (batch,)."""
         prepared = model.prepare(query, semantics=self.semantics, sampler=self.sampler)
         if isinstance(self.sampler, PublishedODE):
             return PublishedEnergy(prepared.rule, model.reads, heads_of(model.model.bank, f"the method {PAPER}"))
