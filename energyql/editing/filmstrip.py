@@ -80,7 +80,7 @@ class Column:
 
 
 def start_columns(start: Result, inversion: Inversion | None) -> list[Column]:
-    """Columns before the first step: the start; or photographs and reconstructions, with a cross for bad ones."""
+    """Columns before the first step: the start; or photographs and reconstructions, crossed if too different."""
     numbers, none = [f"#{index}" for index in start.index], [None] * len(start)
     if inversion is None:
         return [Column("start", start.images, numbers, none)]

@@ -219,7 +219,7 @@ def read_cache(place: Path, w: Tensor, has_features: bool) -> dict[str, Tensor] 
 
 
 def write_cache(place: Path, measurements: dict[str, Tensor]) -> None:
-    """Write measurements of up to `MOST_BYTES` to the cache if possible, and delete what was not used for longest."""
+    """Write measurements of up to `MOST_BYTES` to the cache if possible, and keep the `MOST_FILES` last used files."""
     if sum(tensor.nbytes for tensor in measurements.values()) > MOST_BYTES:
         return
     with suppress(OSError, ArgumentError):
@@ -375,7 +375,7 @@ AT_ONCE = 64
 
 
 def attribute_terms(targets: Tensor, space: LatentSpace) -> list[AnyTerm]:
-    """List of the term that pulls the heads to the values that the judge is sure of; empty if it reads none."""
+    """List of a term that pulls the heads to the values that the judge is sure of; empty if it reads none."""
     judge, names = space.model.judge, space.model.judged_names
     if judge is None or not names:
         return []
@@ -387,7 +387,7 @@ def attribute_terms(targets: Tensor, space: LatentSpace) -> list[AnyTerm]:
 
 @torch.inference_mode()
 def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    """Targets for heads by the judge: names, outputs (n, outputs), and whether its values are sure, (n, attributes)."""
+    """The judge's values as targets for heads: names, outputs (n, outputs), and whether it is sure, (n, attributes)."""
     readings = call_labeller(judge, images, "the judge")
     values = read_images(lambda _: readings, images, vocabulary)
     outputs, clear = list[Tensor](), list[Tensor]()

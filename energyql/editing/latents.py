@@ -116,7 +116,7 @@ class LatentSpace:
         return self.model.generator.synthesize(self.w(latents))
 
     def head_input(self, latents: Latents) -> Tensor:
-        """Input of the heads, (n, latent_dim); if this is w, with the offset, in W+ its mean over the layers."""
+        """Input of the heads, (n, latent_dim); if this is w, the offset is added, in W+ its mean over the layers."""
         read = self.reads(latents.z)
         return shifted(read, mean_offset(latents.offset)) if self.heads_read_w else read
 

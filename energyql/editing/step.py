@@ -130,7 +130,7 @@ class Dependence:
         return self.count >= LEAST_DRAWS
 
     def _impossible(self, share: Callable[[Values], Any]) -> Rows:
-        """Whether the query makes each event impossible, where `share` gives the shares of draws with the events."""
+        """Whether the query makes some events impossible; `share` maps values in draws to the events' frequencies."""
         prior = np.asarray(share(self.prior))
         if not self.known:
             return np.zeros(prior.shape, bool)

@@ -140,7 +140,7 @@ def repeated_term(term: AnyTerm, count: int) -> AnyTerm:
 
 
 def distance_term(variable: Variable, start: Tensor, weight: float | Tensor) -> Term:
-    """Term `weight * |x - x0|²`, which keeps x, "z" or "w", near a start.
+    """Term `weight * |x - x0|²`, which keeps x, named by `variable`, near a start x0.
 
     Args:
         start: x0 of all samples, (n, ...); z must have the length to which `LatentSpace.scaled` scales it.
@@ -162,7 +162,7 @@ def distance_term(variable: Variable, start: Tensor, weight: float | Tensor) -> 
 
 
 def _rows_of(table: Tensor) -> Callable[[Tensor], Tensor]:
-    """Look-up of rows of a table by a tensor of indices, which keeps the rows of the last tensor."""
+    """Function from indices to rows of a table, which remembers the rows of its last argument."""
     last = torch.empty(0), table
 
     def rows_of(indices: Tensor) -> Tensor:
@@ -275,7 +275,7 @@ def _of_outputs(
     raw: RawOutputs, before: Tensor, weights: Tensor,
     evaluate: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> Term:  # fmt: skip
-    """Term of heads' outputs, old outputs and weights (n, ...); bit for bit the same in any batch."""
+    """Term that `evaluate` computes from outputs, old outputs and weights; bit for bit the same in any batch."""
 
     def in_batch(joined: Tensor) -> tuple[Tensor, Tensor]:
         latent, old, weight = joined.tensor_split(starts, 1)
@@ -311,7 +311,7 @@ def keep_identity(
 
 
 def _blocks(raw: RawOutputs, like: Tensor) -> list[tuple[type[Prediction], Tensor, Tensor, Tensor]]:
-    """Blocks of outputs with one operation each: kind, columns, positions in `raw.specs`, deviations of residuals."""
+    """Blocks of outputs whose divergences are one operation: kind, columns, places in `raw.specs`, deviations."""
     starts = [0, *accumulate(map(output_count, raw.specs))]
     blocks = []
     for name, kind in sorted(PREDICTIONS.items(), key=lambda item: item[1].elementwise):

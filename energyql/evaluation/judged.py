@@ -165,7 +165,7 @@ class EvaluatedModel:
 
 
 def _fingerprints(model: Model) -> dict[str, str]:
-    """Text for each part of a model ("generator", "judge", "attributes"), by which it is told from others."""
+    """Fingerprint of each part of a model: "generator", "judge" and "attributes"."""
     facts = dict(model.fingerprints)
     if "generator" not in facts:
         facts["generator"] = module_fingerprint(model.generator)

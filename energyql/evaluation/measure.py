@@ -159,7 +159,7 @@ the number), and function for the worst of several queries or, in `diversity`, o
 
 
 def read_numbers(outcome: dict[str, Any]) -> Numbers:
-    """Numbers of an outcome of `measure` by the names in `_MEASURES`, of z, w and features the worst."""
+    """Numbers of an outcome of `measure` by the names in `_MEASURES`; of those for z, w and features, the worst."""
     numbers: Numbers = {}
     for name, (entry, key, worst) in _MEASURES.items():
         value = outcome[entry]

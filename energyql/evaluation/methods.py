@@ -191,7 +191,7 @@ class Method:
     sampler: Sampler
 
     def check(self) -> None:
-        """Raise `ArgumentError` unless `sampler` is one, and has a lower bound of the energy if it needs one."""
+        """Raise unless `sampler` is a sampler, and the semantics gives the lower bound of the energy that some need."""
         check_sampler(self.sampler)
         if not SEMANTICS[check_semantics(self.semantics)].has_floor and has_trait(self.sampler, "needs_floor"):
             check_floor(-math.inf)

@@ -193,7 +193,7 @@ def noise_floor(oracle: Indicators, weights: Array, n: int) -> float:
 
 
 def effective_size(weights: Array) -> float:
-    """Number of samples of equal weight that estimate as precisely, (Σw)² / Σw² (Kish 1965); 0 without samples."""
+    """Effective number of samples with weights w, (Σw)² / Σw² (Kish 1965); 0 without samples."""
     return float(weights.sum() ** 2 / np.square(weights).sum()) if len(weights) else 0.0
 
 

@@ -75,7 +75,7 @@ class RandomConditions:
         return float(satisfied(bind(query, self.vocabulary), self._prior.values, self.vocabulary).mean())
 
     def compose(self, count: int, join: Join, least: float, most: float) -> Expr:
-        """Random query on `count` attributes with a prevalence from `least` to `most`; raises after `TRIES` tries."""
+        """Random query on `count` attributes with a prevalence from `least` to `most`; raises if `TRIES` have none."""
         for _ in range(TRIES if len(self.vocabulary) >= count else 0):
             pool = list(self.vocabulary)
             names = [pool.pop(int(self._uniform() * len(pool))) for _ in range(count)]
@@ -111,7 +111,7 @@ class EvaluationProtocol:
     given: tuple[Expr, ...] = ()
 
     def choose_queries(self, vocabulary: Vocabulary, prior: JudgedSamples, seed: int) -> list[Expr]:
-        """Queries of this protocol for a model; raises if it has too few attributes, or none within the limits."""
+        """Queries of this protocol for a model; raises if too few attributes or no prevalence within the limits."""
         return self.queries(RandomConditions(vocabulary, prior, f"{seed}/{self.name}"))
 
 
@@ -129,7 +129,7 @@ def _single(draw: RandomConditions) -> list[Expr]:
 
 
 def _classes(draw: RandomConditions) -> list[Expr]:
-    """Condition for each class, with usual prevalence, of the categorical attribute with the most classes."""
+    """Condition for each class, of prevalence `LEAST` to `MOST`, of the categorical attribute with most classes."""
     classes = [spec for spec in draw.vocabulary.values() if spec.values]
     if not classes:
         raise EnergyQLError("the model has no categorical attribute")
@@ -227,8 +227,7 @@ def known_setups() -> list[str]:
 class Needed:
     """An attribute that a model must have to run protocols of a set-up.
 
-    A categorical attribute must have the classes `values`, possibly among others; a continuous attribute the range 0 to
-    1.
+    A categorical attribute must have the classes `values`, maybe with others; a continuous one the range from 0 to 1.
     """
 
     name: str

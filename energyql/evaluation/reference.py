@@ -96,7 +96,7 @@ class Oracle:
 
 
 def plain_oracle(samples: JudgedSamples, count: int) -> Oracle:
-    """Oracle of equal weights: the samples of the prior that satisfy a query, out of `count`."""
+    """Oracle of equal weights, from the samples of the prior that satisfy a query, found among `count`."""
     share = len(samples) / count
     return Oracle(samples, np.ones(len(samples)), share, math.sqrt(share * (1 - share) / count), count, 0)
 

@@ -297,7 +297,7 @@ class Gallery:
 
     @property
     def _within(self) -> bool | Report:
-        """The `progress` for a single query: no bar, because the gallery shows one for all; only a function stays."""
+        """Progress of a single query: the gallery's function, or False, because the gallery shows one bar for all."""
         return self.progress if callable(self.progress) else False
 
     def _prepare(self, query: Query, settings: DrawSettings | None = None) -> PreparedQuery:

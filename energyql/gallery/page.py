@@ -73,7 +73,7 @@ class Tile:
 
     @property
     def doubtful(self) -> bool:
-        """Whether the heads may be wrong about the picture; not on a traversal, most of which need satisfy no query."""
+        """Whether the heads may be wrong about the picture; never on a traversal, whose pictures need fit no query."""
         return not self.odds and bool(self.result.doubtful[self.index])
 
     @property
@@ -85,7 +85,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _OneResult:
-    """Sections whose pictures are all in one `Result`."""
+    """Base class of sections whose pictures are all in one `Result`."""
 
     result: Result
 
@@ -220,7 +220,7 @@ class Traversal(_OneResult):
         return " → ".join(map(_heading, (self.start, self.end)))
 
     def verdicts(self, index: int) -> list[tuple[str, bool | None]]:
-        """For `start` and `end`, the query and whether picture `index` satisfies it, `None` if not judged."""
+        """Pairs for `start` and `end`: the query, and whether picture `index` satisfies it (`None` if not judged)."""
         queries = zip((self.start, self.end), self.holds, strict=True)
         return [(str(query.expr), None if holds is None else bool(holds[index])) for query, holds in queries]
 

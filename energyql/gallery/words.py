@@ -104,7 +104,7 @@ def sort_key(energy: float) -> str:
 
 
 def settings(results: Sequence[Result]) -> list[str]:
-    """Texts such as "mean energy 0.05 nats" and "seed 7" for a line about results of equal settings."""
+    """Texts such as "mean energy 0.05 nats" and "seed 7", which make a line about results of equal settings."""
     provenance = results[0].provenance
     energy = np.concatenate([result.energy for result in results]).mean()
     judged = results[0].satisfied is not None
