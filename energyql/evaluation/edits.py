@@ -26,7 +26,7 @@ FILMSTRIP_ROWS = 6
 
 
 def identity_distance(before: Tensor, after: Tensor) -> Tensor:
-    """One minus the cosine of each picture's features before and after an edit, both (n, dim): (n,), in [0, 2].
+    """Distance of pictures before and after an edit, (n,), in [0, 2]: one minus the cosine of their features, (n, dim).
 
     With features of a face recogniser (ArcFace: Deng et al. 2019, arXiv 1801.07698) this is the measure ID of Nie et
     al. 2021 (arXiv 2110.10873). With features of an attribute judge, it also grows with the change that the query

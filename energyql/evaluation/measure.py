@@ -88,6 +88,7 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
         - `diversity_floor`: the same for one half of the exact samples relative to the other half;
         - `frechet`: a dict with `distance`, the Fréchet distance of the features from those of exact samples; `floor`,
           the distance of as many exact samples; and `to_prior`, the distance of the samples from the prior.
+
         The last four are `None` if the effective number of exact samples is below `LEAST_ORACLE`; `frechet` also
         without features.
     """

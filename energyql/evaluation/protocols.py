@@ -276,7 +276,7 @@ class Setup:
     def samplers(self) -> tuple[str, ...]:
         """Names of the methods to compare: this library's default sampler, and the paper's algorithm ("paper").
 
-        With a temperature T other than 1, both end with the strength 1 / T, such as "paper@10", of similar effect.
+        If the temperature T is not 1, both end with the strength 1 / T, which has a similar effect, as in "paper@10".
         """
         strength = "" if self.temperature == 1 else f"@{1 / self.temperature:.4g}"
         return DEFAULT_SAMPLER + strength, PAPER + strength
