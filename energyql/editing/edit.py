@@ -1,4 +1,4 @@
-"""The function `edit`, which edits pictures step by step, and `Edit`, the class of its result."""
+"""Editing of pictures step by step: `edit`, and `Edit`, its result."""
 
 from __future__ import annotations
 
@@ -47,11 +47,8 @@ from energyql.sampling import SampleResult, prior_latents
 
 MODES = ("cumulative", "alone")
 Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | SavedResult | Picture | Sequence[Picture]
-"""What an edit may start from: a seed, a list of seeds, latents z (n, z_dim), a result, or pictures.
-
-The folder of a saved result is not in this list, because `edit` reads the folder first and continues with the
-`SavedResult`.
-"""
+"""What an edit may start from: a seed, a list of seeds, latents z (n, z_dim), a result, or pictures. `edit` replaces a
+folder by what was saved in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +56,14 @@ class Edit:
     """Result of `edit`: n pictures before the first step and after each step. Picture i stays picture i in every step.
 
     Attributes:
-        start: the pictures before the first step.
-        steps: for each step a `Result` with the pictures after the step. In mode "alone", `satisfied` of the `Result`
-            tells which pictures satisfy the query of the step. In mode "cumulative", `satisfied` tells which pictures
-            satisfy this query and all earlier queries, except those that a later query makes impossible.
-        leaks: for each step, the report of the attributes that changed although the query does not ask for the change.
-        queries: the text of each step's query.
+        start: the pictures before the first step; if photographs were edited, their reconstructions.
+        steps: the pictures after each step. In mode "alone" their `satisfied` is about the query of the step; in mode
+            "cumulative" it is about the earlier queries too, except those that a later query makes impossible.
+        leaks: for each step, which attributes changed although the query does not ask for it.
+        queries: the query of each step as text.
         provenance: the settings with which the edit can be repeated.
-        space: the latent space of the edited model. `animate` draws pictures between the steps from it.
-        inversion: the inversion (photographs, and the latents that reproduce them) if the edit started from
-            photographs; `start` then shows the reconstructions of the photographs. `None` for any other start.
+        space: the latent space of the edited model, from which `animate` draws the pictures between steps.
+        inversion: the photographs, with the latents that reproduce them; `None` for any other start.
     """
 
     start: Result
@@ -89,11 +84,7 @@ class Edit:
         return self.steps[-1]
 
     def summary(self) -> str:
-        """Return a text with a line for each step.
-
-        The line tells how many pictures satisfy the query of the step, by which judge, and which attributes changed
-        without need. If photographs were edited, a first line tells how well their reconstructions match.
-        """
+        """Text with a line for each step: how many pictures satisfy its query, by which judge, and what leaked."""
         start = [] if self.inversion is None else [f"0. {self.inversion.summary()}"]
         steps = enumerate(zip(self.steps, self.leaks, strict=True), 1)
         return "\n".join([*start, *(f"{i}. {result.verdict()}; {leaks}" for i, (result, leaks) in steps)])
@@ -104,18 +95,13 @@ class Edit:
         return f"<Edit of {count}>\n{self.summary()}"
 
     def filmstrip(self, rows: Sequence[int] | None = None) -> Image.Image:
-        """Draw the edit as a table of pictures, with a row for each picture.
+        """Draw a table with a row for each picture, and columns for the start and for each step.
 
-        There is a column for the start and one for each step. If photographs were edited, a column before the start
-        shows the photographs. Under each picture of a step is a tick if the picture satisfies the query by the judge,
-        else a cross; there is neither if no judge reads the attributes. Beside the tick or cross are the names of the
-        attributes that changed without need.
+        If photographs were edited, a column before the start shows them. Under the pictures of a step are ticks and
+        crosses by the judge, if it reads the attributes, and the names of the attributes that changed without need.
 
         Args:
-            rows: numbers of the pictures, counted from 0; by default the first eight.
-
-        Raises:
-            ArgumentError: `rows` is empty or contains a number that no picture has.
+            rows: numbers of the pictures, from 0; by default the first eight.
         """
         steps = map(step_column, self.steps, self.leaks, self.queries)
         return draw_filmstrip([*start_columns(self.start, self.inversion), *steps], rows)
@@ -126,32 +112,21 @@ class Edit:
     ) -> Path:  # fmt: skip
         """Write an animation that goes from the start through the results of all steps, and return the file's path.
 
-        Args:
-            path: name of the file, which ends in .gif or .webp.
-            rows: numbers of the pictures, counted from 0, shown side by side; by default the first eight.
-            frames: number of frames for each step, 1 to 200.
-            seconds: duration of a frame, 0.02 to 60; a frame that shows the start or the result of a step takes ten
-                times as long.
-            progress: true for a progress bar, false for none; or a function, called with the stage "frames" and the
-                fraction of the frames that are drawn.
-
-        Raises:
-            ArgumentError: the file cannot be written, an argument is outside its range, or the pictures were drawn with
-                other noise than "const".
+        `frames`, 1 to 200, is the number for each step. The other arguments, and the errors, are those of
+        `energyql.animate`.
         """
         return write_traversal(self.space, [self.start, *self.steps], path, rows, frames, seconds, progress)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the edit to a folder, and return the path of the folder.
+        """Write the edit to a folder, and return its path.
 
-        The folder gets `filmstrip.png`, `edit.json`, and subfolders with pictures: `0-start` for the start, `1` for the
-        first step, `2` for the second, and so on. If photographs were edited, `0-start/originals` contains the
-        photographs. An earlier edit or inversion in the folder is replaced.
+        The folder gets `filmstrip.png`, `edit.json`, and subfolders with pictures: `0-start`, then `1` for the first
+        step, `2` for the second, and so on; `0-start/originals` has the photographs that were edited. An earlier edit
+        or inversion in the folder is replaced.
 
         Raises:
             ArgumentError: `folder` cannot be written, is a file name such as `edit.png`, or contains something that is
-                no edit or inversion: a result of `generate`, pictures to label, or files with the names that this
-                method writes.
+                no edit or inversion: a result of `generate`, pictures to label, or other files of these names.
         """
         folder = check_destination(as_path(folder))
         if folder.suffix and not folder.is_dir():
@@ -166,13 +141,11 @@ class Edit:
         return folder
 
     def save_filmstrip(self, path: str | Path) -> Path:
-        """Write the filmstrip, with a row for every picture, to a file, and return the path of the file.
-
-        The name of the file ends in .png, .jpg or .webp.
+        """Write the filmstrip of all pictures to a .png, .jpg or .webp file, and return its path.
 
         Raises:
-            ArgumentError: the name has another ending, the file cannot be written, or the filmstrip is too large for
-                the format.
+            ArgumentError: the name has another ending, the file cannot be written, or the format allows no such large
+                picture.
         """
         path = check_destination(as_path(path))
         if not path.suffix:
@@ -181,12 +154,11 @@ class Edit:
         return path
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of `edit.json` as JSON values, without pictures and latents.
+        """Content of `edit.json` as JSON values, without pictures and latents.
 
         Returns:
-            `provenance`, the settings; and `steps`, for each step the report of changed attributes (`Leaks.to_dict`),
-            `satisfied` (which pictures satisfy the query; `None` without a judge), and `statistics` (costs of the
-            search).
+            `provenance`; and `steps`, for each step the report of changed attributes (`Leaks.to_dict`), `satisfied`
+            (for each picture; `None` without a judge), and `statistics` (costs of the search).
         """
         steps = []
         for result, leaks in zip(self.steps, self.leaks, strict=True):
@@ -210,52 +182,36 @@ def edit(
 ) -> Edit:  # fmt: skip
     """Edit pictures step by step, and report which attributes changed without need.
 
-    Each step has one query. The step makes the smallest change after which the pictures satisfy the query, and keeps
-    the attributes that the query does not name. Values that the query makes impossible are not kept: a frowning face,
-    for example, cannot keep a smiling mouth. Which values are impossible is estimated from draws of the model.
+    Each step has one query. It makes the smallest change after which the pictures satisfy the query, and keeps the
+    attributes that the query does not name, except values that the query makes impossible: a frowning face, for
+    example, cannot keep a smiling mouth. Which values are impossible is estimated from draws of the model. Arguments
+    not listed here are those of `energyql.generate`.
 
     Args:
-        start: one of: a seed; a list of seeds (one picture each); latents z of shape (n, z_dim); a `Result`; an `Edit`,
-            whose last step is edited; an `Inversion`; the folder to which a `Result`, `Edit` or `Inversion` was saved;
-            or pictures (a file name, a PIL image, or a list of these). For pictures, latents that reproduce them are
-            found first, as `energyql.invert` finds them.
+        start: a seed; a list of seeds (one picture each); latents z of shape (n, z_dim); a `Result`; an `Edit`, whose
+            last step is edited; an `Inversion`; the folder to which one of these three was saved; or pictures (a file
+            name, a PIL image, or a list of these), which are inverted first (see `energyql.invert`).
         queries: one query for each step, in order.
-        model: name of a packaged model, a model folder, or a `Model` in memory.
         n: number of pictures, if `start` is one seed; 1 by default.
         mode: "cumulative": a step also keeps the earlier queries satisfied, except those that its query makes
             impossible. "alone": a step uses its own query only, and treats attributes of earlier queries like all
             others.
         keep: names of the attributes to keep, or "everything". Attributes that the step's query names are never kept.
-        preset: weights of the energy that a step minimises, and the solver. Either a `Preset`, or a name out of
+        preset: weights of the energy that a step minimises, and the solver: a `Preset`, or a name out of
             `energyql.editing.settings.PRESETS`: "default", "lace", "lace-reweighted", "query-only".
-        layers: which layers of the generator may change, as numbers counted from 0; by default all. One list is for all
-            steps. With a mapping attribute -> list, a step may change the layers of the attributes that its query
-            names. If one of these attributes is not in the mapping, the step may change all layers. The generator must
-            have W+, a w for each layer.
-        identity: a function or module from pictures in [-1, 1], (batch, channels, height, width), to features (batch,
+        layers: numbers of the layers of the generator that may change, from 0; by default all. With a mapping attribute
+            -> numbers, a step may change the layers of all attributes that its query names, or all layers if one of
+            these is not in the mapping. The generator must have W+, a w for each layer.
+        identity: function or module from pictures in [-1, 1], (batch, channels, height, width), to features (batch,
             ...), such as a face recogniser; edits keep the direction of the feature vector.
-        semantics: how the energy of a query is computed: "exact", "product", "lace" or "jem"; by default as in the
-            preset.
-        strength: λ > 0, the factor of the energy of the query; by default as in the preset.
-        truncation: psi in [0, 1]; by default the psi with which the edited `Result` was drawn, or, for other starts,
-            the psi of the model.
-        condition: class, or condition vector, of a conditional generator; by default the condition with which the
-            edited `Result` was drawn.
-        noise: noise that the generator adds to a picture: "const" (stored in the model), "random" (new for each
-            picture) or "none". By default as in the edited `Result`, or "const" for other starts. With "random",
-            picture i has the noise of sample i of `generate`. The seed of this noise is the seed of the edited
-            `Result`, or `start` if it is one seed, else 0. A photograph is inverted with "const".
-        device: "cpu", "cuda" and so on. With "auto", a `Model` in memory stays on its device; another model uses a GPU
-            if there is one.
-        batch_size: number of pictures that are drawn together; the default depends on the model.
-        allow_weak: attributes whose heads may be used although their quality on held-out labels is low.
-        anyway: whether to edit photographs, too, that the generator cannot draw, instead of raising `OutOfDomainError`.
-        progress: true for a progress bar, false for none; or a function, called with the name of a stage and the
-            fraction of the stage that is done, 0 to 1.
-
-    Returns:
-        An `Edit`: the start, and for each step a `Result` and a report of unwanted changes. Its methods draw a
-        filmstrip and an animation.
+        semantics: "exact", "product", "lace" or "jem"; by default that of the preset.
+        strength: λ > 0, the factor of the energy of the query; by default that of the preset.
+        truncation: psi in [0, 1]; by default that of the edited `Result`, for other starts that of the model.
+        condition: class or condition vector of a conditional generator; by default that of the edited `Result`.
+        noise: "const", "random" or "none"; by default that of the edited `Result`, for other starts "const". Random
+            noise has the seed of the edited `Result`, or `start` if it is one seed, else 0. A photograph is inverted
+            with "const".
+        anyway: edit photographs, too, that the generator cannot draw.
 
     Raises:
         OutOfDomainError: the generator cannot draw a photograph, and `anyway` is false.
@@ -348,17 +304,7 @@ def _run(
 
 
 def _part(report: Report, stage: str, done: int, count: int) -> Report:
-    """Return a `Report` for one of the `count` equally long parts of a stage.
-
-    The function is called with the fraction of the part that is done, and calls `report` with the fraction of the whole
-    stage.
-
-    Args:
-        report: called with `stage` and the fraction of the whole stage.
-        stage: name of the stage, such as "drawing".
-        done: number of parts that are finished before this part.
-        count: number of parts of the stage.
-    """
+    """Report for part `done` of `count` equal parts of a stage: maps the fraction of the part to that of the stage."""
     return lambda _, fraction: report(stage, (done + fraction) / count)
 
 
@@ -402,11 +348,8 @@ class EditStart:
     """The latents that an edit starts from, and where they come from.
 
     Attributes:
-        latents: latents of n pictures.
-        index: number of each picture, (n,): in a `Result` or `SavedResult`, the number of the sample in the run of
-            `generate`; for any other start 0 to n - 1.
-        facts: where the latents come from, as JSON values for the provenance of the edit, such as `{"start": {"seed":
-            0, "n": 8}}`.
+        index: number of each picture, (n,): in a result its number in the run of `generate`, else 0 to n - 1.
+        facts: origin of the latents, as JSON values for the provenance, such as `{"start": {"seed": 0, "n": 8}}`.
         result: the `Result` that is edited; `None` for any other start, whose pictures must be drawn first.
     """
 
@@ -417,18 +360,7 @@ class EditStart:
 
 
 def read_start(start: Any, n: int | None, space: LatentSpace) -> EditStart:
-    """Return the latents that an edit starts from.
-
-    Args:
-        start: a seed, a list of seeds, latents z (n, z_dim), a `Result` or a `SavedResult`. Pictures are refused: they
-            must be inverted first.
-        n: number of pictures, if `start` is one seed; by default 1. For other starts it must be `None`.
-        space: the latent space of the model.
-
-    Raises:
-        ArgumentError: `start` is of another type, or does not fit the model; or `n` is set, and `start` is not one
-            seed.
-    """
+    """Latents of one seed (with `n`), seeds, z (n, z_dim), or a result; pictures must be inverted first."""
     model = space.model
     if n is not None and not _is_seed(start):
         raise ArgumentError("n is the number of samples of one seed", hint="leave it out for any other start")
@@ -454,17 +386,7 @@ def read_start(start: Any, n: int | None, space: LatentSpace) -> EditStart:
 
 
 def _noise_of(facts: Mapping[str, Any], seed: Any, noise: Noise | None) -> tuple[Noise, int]:
-    """Return the kind of noise with which an edit draws pictures ("const", "random" or "none"), and the noise's seed.
-
-    Args:
-        facts: the provenance of the `Result` that is edited; empty for any other start.
-        seed: the seed of random noise, used if the provenance has none.
-        noise: the kind of noise; `None` for the kind in the provenance, or "const" if the provenance has none.
-
-    Raises:
-        ArgumentError: the `Result` was joined from results with different kinds of noise, or from results with random
-            noise of different seeds.
-    """
+    """Kind and seed of an edit's noise, by default those in the provenance; runs of different noise are refused."""
     kind, seed = noise or facts.get("noise", DEFAULT_NOISE), facts.get("seed", seed)
     joined = isinstance(seed, list)
     if isinstance(kind, list) or (kind == RANDOM_NOISE and joined):

@@ -1,4 +1,4 @@
-"""Filmstrips, which show an edit in one picture, and animations, which move through latent space between results."""
+"""Filmstrips, which show an edit in one picture, and animations through latent space from result to result."""
 
 from __future__ import annotations
 
@@ -44,24 +44,16 @@ if TYPE_CHECKING:
     from energyql.editing.step import Leaks
 
 DEFAULT_ROWS = 8
-"""Number of pictures in a filmstrip or animation, unless a call chooses the pictures by number."""
+"""Number of pictures in a filmstrip or animation, unless a call chooses them."""
 LEAST_WIDTH = 110
 LINE = 14
 ANIMATION_SUFFIXES = (".gif", ".webp")
 REST = 10
-"""Duration of a frame that shows a result, divided by the duration of a frame between two results."""
+"""Duration of a frame that shows a result, as a multiple of that of a frame between results."""
 
 
 def check_rows(rows: Sequence[int] | None, count: int) -> list[int]:
-    """Check which pictures are to be shown, and return their numbers.
-
-    Args:
-        rows: the numbers, counted from 0; `None` for the first `DEFAULT_ROWS` pictures.
-        count: number of all pictures.
-
-    Raises:
-        ArgumentError: `rows` is empty, there are no pictures, or a number is below 0 or not below `count`.
-    """
+    """Checked numbers of the pictures to show, by default the first `DEFAULT_ROWS` of `count`."""
     chosen = list(range(min(count, DEFAULT_ROWS)) if rows is None else rows)
     if not chosen:
         raise ArgumentError("there is no picture to show")
@@ -77,9 +69,8 @@ class Column:
 
     Attributes:
         title: text above the column.
-        pictures: the pictures, from the first row to the last.
         captions: text under each picture.
-        verdicts: for each picture `True` to draw a tick under it, `False` to draw a cross, or `None` for neither.
+        verdicts: for each picture `True` for a tick under it, `False` for a cross, `None` for neither.
     """
 
     title: str
@@ -89,15 +80,7 @@ class Column:
 
 
 def start_columns(start: Result, inversion: Inversion | None) -> list[Column]:
-    """Return the columns of a filmstrip before the first step.
-
-    Without an inversion there is one column, the start. With an inversion there are two: the photographs, and their
-    reconstructions. A reconstruction gets a cross if it differs too much from the photograph.
-
-    Args:
-        start: the pictures before the first step.
-        inversion: the inversion of the photographs that were edited; `None` if no photographs were edited.
-    """
+    """Columns before the first step: the start; or photographs and reconstructions, crossed if too different."""
     numbers, none = [f"#{index}" for index in start.index], [None] * len(start)
     if inversion is None:
         return [Column("start", start.images, numbers, none)]
@@ -107,16 +90,10 @@ def start_columns(start: Result, inversion: Inversion | None) -> list[Column]:
 
 
 def step_column(step: Result, leaks: Leaks, query: str) -> Column:
-    """Return the column that shows the pictures after a step.
+    """Column of the pictures after a step, with a tick or cross by the judge under each.
 
-    Under each picture is a tick if the picture satisfies the query by the judge, else a cross. A text beside the tick
-    or cross names the attributes that changed without need, such as "1 changed: hair". The text begins with "doubtful"
-    if the heads may be wrong about the picture (see `Result.doubtful`). Without a judge there are no ticks and crosses.
-
-    Args:
-        step: the pictures after the step, with the judge's verdicts.
-        leaks: the report of the attributes that changed without need.
-        query: text of the step's query, the title of the column.
+    A text beside it names the attributes that changed without need, such as "1 changed: hair", after "doubtful" if the
+    heads may be wrong about the picture (`Result.doubtful`).
     """
     captions = []
     for row, doubtful in enumerate(step.doubtful):
@@ -129,15 +106,7 @@ def step_column(step: Result, leaks: Leaks, query: str) -> Column:
 
 
 def draw_filmstrip(columns: Sequence[Column], rows: Sequence[int] | None) -> Image.Image:
-    """Draw a filmstrip: the columns side by side, with a row for each chosen picture.
-
-    Args:
-        columns: the columns, which all have the same number of pictures.
-        rows: numbers of the pictures to draw, counted from 0; by default the first eight.
-
-    Raises:
-        ArgumentError: `rows` is empty or contains a number that no picture has.
-    """
+    """Draw columns, which have equally many pictures, side by side, with a row for each picture in `rows`."""
     chosen = check_rows(rows, len(columns[0].pictures))
     width, height = tile_size(columns[-1].pictures[0])
     cell = max(width, LEAST_WIDTH)
@@ -167,27 +136,19 @@ def animate(
     rows: Sequence[int] | None = None, frames: int = 16, seconds: float = 0.06, device: str = "auto",
     progress: bool | Report = True,
 ) -> Path:  # fmt: skip
-    """Write an animation that moves through latent space from result to result.
+    """Write an animation that moves through latent space from result to result, and return the path of the file.
 
-    Between two results, z moves on a great-circle arc, so that its length stays typical of the prior. If the pictures
-    come from an inversion, their w differs from the output of the mapping network by an offset, which moves on a
-    straight line.
+    Between two results, z moves on a great-circle arc, so that its length stays typical of the prior. Pictures of an
+    inversion have a w that differs from the output of the mapping network by an offset, which moves on a straight line.
 
     Args:
         stops: at least two results of one model, truncation and condition, such as those of two calls of `generate`.
-        path: name of the file, which ends in .gif or .webp.
-        model: the model with which the results were drawn: name of a packaged model, a model folder, or a `Model` in
-            memory.
-        rows: numbers of the pictures, counted from 0, shown side by side; by default the first eight.
+        path: a name that ends in .gif or .webp.
+        model: the model with which the results were drawn; for its forms and `device` see `energyql.generate`.
+        rows: numbers of the pictures that are shown side by side, from 0; by default the first eight.
         frames: number of frames from one result to the next, 1 to 200.
         seconds: duration of a frame between results, 0.02 to 60; a frame that shows a result takes ten times as long.
-        device: "cpu", "cuda" and so on. With "auto", a `Model` in memory stays on its device; another model uses a GPU
-            if there is one.
-        progress: true for a progress bar, false for none; or a function, called with the stage "frames" and the
-            fraction of the frames that are drawn.
-
-    Returns:
-        The path of the file.
+        progress: see `energyql.generate`; the stage is "frames".
 
     Raises:
         ArgumentError: the results are not all of this model at one truncation and condition, or were drawn with other
@@ -212,22 +173,7 @@ def write_traversal(
     space: LatentSpace, stops: Sequence[Result], path: str | Path, rows: Sequence[int] | None, frames: int,
     seconds: float, progress: bool | Report,
 ) -> Path:  # fmt: skip
-    """Write an animation that moves through latent space from result to result, and return the path of the file.
-
-    Args:
-        space: the latent space from which the frames between results are drawn.
-        stops: the results; picture i of a result moves to picture i of the next result.
-        path: name of the file, which ends in .gif or .webp.
-        rows: numbers of the pictures to show, counted from 0; `None` for the first eight.
-        frames: number of frames from one result to the next, 1 to 200.
-        seconds: duration of a frame between results, 0.02 to 60; a frame that shows a result takes ten times as long.
-        progress: true for a progress bar, false for none; or a function, called with the stage "frames" and the
-            fraction of the frames that are drawn.
-
-    Raises:
-        ArgumentError: an argument is out of range, the file cannot be written, or the noise of the pictures is not
-            "const".
-    """
+    """Write the animation of `animate` from results in one latent space; its arguments and errors are the same."""
     path = check_animation(path)
     frames, chosen = whole_number("frames", frames, most=200), check_rows(rows, min(map(len, stops)))
     milliseconds = round(1000 * finite_number("seconds", seconds))
@@ -257,11 +203,7 @@ def write_traversal(
 
 
 def check_animation(path: str | Path) -> Path:
-    """Check that an animation can be written to a file named `path`, and return the name as a `Path`.
-
-    Raises:
-        ArgumentError: the name does not end in .gif or .webp, or the file cannot be written.
-    """
+    """Path of an animation, after a check that its name ends in .gif or .webp and that it can be written."""
     path = as_path(path)
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
         hint = "for a video, write a .gif, and convert it, for example with ffmpeg -i way.gif way.mp4"
@@ -270,16 +212,7 @@ def check_animation(path: str | Path) -> Path:
 
 
 def _interpolate_offsets(before: Tensor | None, after: Tensor | None, time: float) -> Tensor | None:
-    """Return the offset of w between two results, `(1 - time) * before + time * after`.
-
-    Args:
-        before: offset of the earlier result, (n, w_dim) or (n, num_ws, w_dim); `None` for zero.
-        after: offset of the later result, in one of these shapes; `None` for zero.
-        time: a number from 0 (the earlier result) to 1 (the later result).
-
-    Returns:
-        The offset, (n, num_ws, w_dim) if one of the two has this shape, else (n, w_dim); `None` if both are `None`.
-    """
+    """`(1 - time) * before + time * after` for offsets in W, (n, w_dim), or W+, (n, num_ws, w_dim); `None` is zero."""
     parts = [weight * offset for weight, offset in ((1 - time, before), (time, after)) if offset is not None]
     if {part.ndim for part in parts} == {2, 3}:  # one of them in W, the other in W+
         parts = [part if part.ndim == 3 else part[:, None] for part in parts]
@@ -287,7 +220,7 @@ def _interpolate_offsets(before: Tensor | None, after: Tensor | None, time: floa
 
 
 def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
-    """Return one picture that shows all pictures in rows of at most eight."""
+    """One picture of all pictures, in rows of at most eight."""
     width, height = tile_size(images[0])
     columns = min(len(images), max(1, math.ceil(math.sqrt(2 * len(images)))), 8)
     rows = math.ceil(len(images) / columns)

@@ -1,10 +1,8 @@
 """Folders of saved edits and inversions.
 
-The folder of an edit contains `edit.json`, `filmstrip.png`, and saved results: the start in `0-start/`, the first step
-in `1/`, the second in `2/` and so on.
-
-The folder of an inversion contains the saved result with the reconstructions, the photographs in `originals/`, and
-`comparison.png`, which shows both. If photographs were edited, the folder `0-start/` of the edit is the folder of an
+The folder of an edit contains `edit.json`, `filmstrip.png`, and saved results: `0-start/`, then `1/` for the first
+step, `2/` and so on. The folder of an inversion contains the saved result of the reconstructions, the photographs in
+`originals/`, and `comparison.png`, which shows both. After an edit of photographs, `0-start/` is the folder of an
 inversion.
 """
 
@@ -39,13 +37,13 @@ ORIGINALS = "originals"
 
 @dataclass(frozen=True, eq=False)
 class SavedResult:
-    """The fields of a saved `Result` that an edit needs to start from this result.
+    """The fields of a saved `Result` from which an edit can start.
 
     Attributes:
         z: latents, (n, z_dim) float32.
         w: w of the pictures, (n, w_dim), or (n, num_ws, w_dim) in W+; float32.
         index: number of each sample in its run of `generate`, (n,).
-        provenance: the settings with which the result can be drawn again, such as seed, truncation and condition.
+        provenance: the settings with which the result can be drawn again, such as seed and truncation.
     """
 
     z: Tensor
@@ -55,14 +53,11 @@ class SavedResult:
 
 
 def read_saved(folder: Path) -> SavedResult:
-    """Read a saved result from a folder.
-
-    From the folder of an edit, the result of the last step is read.
+    """Read a saved result, or the result of the last step of a saved edit.
 
     Raises:
-        ArgumentError: the folder contains no result, or a damaged result; or it contains a long run that was saved in
-            several folders, and the caller must choose one of these.
-        DataError: an earlier program was interrupted while it saved to the folder, and its files are damaged.
+        ArgumentError: the folder contains no result or a damaged one, or a run in several folders, which must be named.
+        DataError: a program was interrupted while it saved to the folder, and its files are damaged.
     """
     finish_saving(folder)
     if (folder / EDIT).is_file():
@@ -81,14 +76,11 @@ def read_saved(folder: Path) -> SavedResult:
 
 
 def check_place(folder: Path) -> None:
-    """Check that an edit or inversion can be saved to a folder without replacing anything else.
-
-    Only an earlier edit or inversion may be replaced.
+    """Raise unless an edit or inversion can be saved to a folder without replacing anything but another of these.
 
     Raises:
         ArgumentError: the folder contains a result of `generate`, pictures to label, or foreign files with names that
             an edit or inversion uses.
-        DataError: an earlier program was interrupted while it saved to the folder, and its files are damaged.
     """
     finish_saving(folder)
     if (folder / EDIT).is_file() or holds_inversion(folder):
@@ -102,10 +94,7 @@ def check_place(folder: Path) -> None:
 
 
 def edit_files(folder: Path) -> list[Path]:
-    """Return the files in a folder that belong to a saved edit or inversion, so that a new one can replace them.
-
-    The list is empty if the folder contains neither.
-    """
+    """Files of a saved edit or inversion in a folder, which a new one replaces; empty without either."""
     files = inversion_files(folder) if holds_inversion(folder) else []
     if (folder / EDIT).is_file():
         files += [folder / EDIT, folder / FILMSTRIP, *inversion_files(folder / START)]
@@ -114,13 +103,13 @@ def edit_files(folder: Path) -> list[Path]:
 
 
 def inversion_files(folder: Path) -> list[Path]:
-    """Return the files in a folder that belong to a saved result or inversion; an empty list without `result.json`."""
+    """Files of a saved result or inversion in a folder; empty without `result.json`."""
     files = result_files(folder)
     return [*files, folder / COMPARISON, *numbered_files(folder / ORIGINALS)] if files else []
 
 
 def _steps(folder: Path) -> list[Path]:
-    """Return the folders of the steps in `folder`, the folder of an edit. The last step comes first."""
+    """Folders of the steps of a saved edit, the last step first."""
     numbers = {path: read_whole(path.name) for path in folder.iterdir() if not path.is_symlink()}
     steps = {path: number for path, number in numbers.items() if number is not None}
     return sorted(steps, key=steps.__getitem__, reverse=True)

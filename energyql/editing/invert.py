@@ -1,19 +1,15 @@
 """Inversion: search for the latents from which the generator draws given pictures, called targets.
 
-The targets are compared with examples. Examples are pictures drawn from latents of the prior, always the same for a
-model. Drawing the examples takes longer than all else, so measurements of them are kept in a cache on disk. The result
-does not depend on the cache: if the cache is missing, or cannot be read or written, the examples are drawn.
+Targets are compared with examples, which are pictures of the prior, always the same for a model. Drawing these takes
+longer than all else, so their measurements are cached on disk. The search has three stages
+(docs/decisions/inversion.md):
 
-The search has three stages, each measured in docs/decisions/inversion.md:
-
-1. *Start.* z moves until two conditions are met: the heads predict the values that the judge is sure of for the target,
-   and w is near the w that a ridge regression on the examples predicts. (About a hundred examples suffice to predict w,
-   but not z, whose relation to the picture is not linear.) This stage is fast, because its searches draw no pictures.
-   The few z at which the searches end are then compared by their pictures.
-2. *z.* L-BFGS moves z, through the mapping network, to minimise the differences of pixels and features between picture
-   and target. The energy still contains the terms of the attributes.
-3. *W or W+.* L-BFGS minimises these differences further by a small offset, which is added to the output of the mapping
-   network for z. Every later edit keeps this offset.
+1. *Start*, without pictures: z moves until the heads predict the values that the judge is sure of for the target, and w
+is near the w that a ridge regression on the examples predicts. (About a hundred examples suffice to predict w, but not
+z, whose relation to the picture is not linear.) The few z found are then compared by their pictures.
+2. *z*: L-BFGS lowers the differences of pixels and features between picture and target, plus the attributes' terms.
+3. *W or W+*: L-BFGS lowers the differences by a small offset, added to the output of the mapping network for z. Every
+later edit keeps this offset.
 """
 
 from __future__ import annotations
@@ -73,13 +69,12 @@ from energyql.sampling.registry import sampler_record
 from energyql.vocabulary import Vocabulary
 
 EXAMPLES_TOGETHER = 16
-"""Number of examples, pictures of the prior, that are drawn in one batch, unless a call sets a batch size."""
+"""Number of examples that are drawn in one batch, unless a call sets a batch size."""
 THUMBNAIL = 16
-"""Side of a thumbnail in pixels. By thumbnails, targets (the pictures of a user) are compared with examples (pictures
-of the prior), and a regression predicts the w of a target."""
+"""Side of a thumbnail in pixels. By thumbnails targets are compared with examples, and the w of a target is
+predicted."""
 RIDGE = 0.1
-"""Ridge penalty of the regression that predicts the w of a picture, as a fraction of the mean squared length of the
-input vectors."""
+"""Ridge penalty of the regression that predicts w, as a fraction of the mean squared length of the inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +85,9 @@ class Examples:
         z: (m, z_dim).
         w: (m, w_dim), or (m, ...) if the generator's w is no vector.
         shape: number of channels, height and width of a picture, as a tensor (3,).
-        thumbnails: the pictures reduced to `THUMBNAIL` pixels a side, each as a row of numbers, (m, numbers).
-        pixel_variance: variance of each pixel over the m pictures, averaged over all pixels; a float64 scalar.
-        features: output of the embedding module (a network that describes a picture by numbers) for each picture, (m,
-            numbers); `None` without such a module.
+        thumbnails: the pictures reduced to `THUMBNAIL` pixels a side, each as a row, (m, numbers).
+        pixel_variance: variance of each pixel over the pictures, averaged over all pixels; a float64 scalar.
+        features: features of each picture, (m, numbers); `None` without an embedding module.
     """
 
     z: Tensor
@@ -105,24 +99,18 @@ class Examples:
 
     @property
     def like(self) -> Tensor:
-        """Zeros with the shape, dtype and device of one picture of the generator, (1, channels, height, width)."""
+        """Zeros with the shape, dtype and device of one picture, (1, channels, height, width)."""
         return self.thumbnails.new_zeros(1, *self.shape.tolist())
 
     @cached_property
     def feature_variance(self) -> float:
-        """Variance of each feature over the m examples, averaged over all features; 1 without features."""
+        """Variance of each feature over the examples, averaged over all features; 1 without features."""
         return 1.0 if self.features is None else max(float(self.features.var(0).mean()), 1e-12)
 
     def predict_w(self, thumbnails: Tensor, features: Tensor | None) -> tuple[Float[Tensor, "n w_dim"], float]:
-        """Predict w of n other pictures by ridge regression on the examples.
+        """Predict w of n other pictures, (n, w_dim), by ridge regression on thumbnails and, if given, features.
 
-        Args:
-            thumbnails: thumbnails of the n pictures, (n, numbers).
-            features: features of the n pictures, (n, numbers). With `None` the regression uses thumbnails only.
-
-        Returns:
-            w, (n, w_dim); and the mean squared error of a coordinate of w, measured by predicting each example from all
-            other examples.
+        Also returns the mean squared error of a coordinate of w, measured by leave-one-out over the examples.
         """
         inputs, others = _standard(self.thumbnails, thumbnails)
         if self.features is not None and features is not None:
@@ -139,18 +127,7 @@ class Examples:
 def draw_examples(
     space: LatentSpace, count: int, embed: Embed | None, batch_size: int | None, report: Report
 ) -> Examples:
-    """Return latents and measurements of `count` examples, which are always the same pictures of the prior.
-
-    The measurements are read from the cache. If they are not there, the pictures are drawn and measured, and the
-    measurements are written to the cache.
-
-    Args:
-        space: the latent space.
-        count: number of pictures.
-        embed: the embedding module, a function from pictures to features; `None` for no features.
-        batch_size: number of pictures in a batch; `None` for `EXAMPLES_TOGETHER`.
-        report: called with the stage "examples".
-    """
+    """Draw and measure `count` examples, always the same pictures, or read their measurements from the cache."""
     size, generator = batch_size or EXAMPLES_TOGETHER, space.model.generator
     z = normals(0, 0, count, generator.z_dim, stream="inversion").to(space.model.device)
     with torch.no_grad():
@@ -168,18 +145,7 @@ def draw_examples(
 def _measure(
     generator: Generator, w: Tensor, embed: Embed | None, batch_size: int, report: Report
 ) -> dict[str, Tensor]:
-    """Draw pictures from w, and return their measurements: name of a field of `Examples` -> value.
-
-    Args:
-        generator: the generator.
-        w: w of m pictures, (m, ...).
-        embed: the embedding module, a function from pictures to features. With `None` the result has no `features`.
-        batch_size: number of pictures in a batch.
-        report: called with the stage "examples".
-
-    Returns:
-        `shape`, `thumbnails`, `pixel_variance` and, if there is an embedding module, `features`.
-    """
+    """Draw pictures from w in batches, and measure them: name of a field of `Examples` -> value."""
     thumbnails, features = [], []
     total, squares, done = torch.zeros(()), torch.zeros(()), 0
     for part in w.split(batch_size):
@@ -200,52 +166,29 @@ def _measure(
 
 
 def thumbnail(images: Float[Tensor, "n channels height width"]) -> Float[Tensor, "n numbers"]:
-    """Return images reduced to `THUMBNAIL` pixels a side, each as a row of numbers. Shorter sides stay as they are."""
+    """Reduce images to `THUMBNAIL` pixels a side, each as a row of numbers; shorter sides stay."""
     side = [min(THUMBNAIL, length) for length in images.shape[2:]]
     return F.interpolate(images, size=side, mode="area").flatten(1)
 
 
 def _standard(examples: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Shift and scale the inputs of the regression.
-
-    After that, the rows of the examples have mean 0 and mean squared length 1. The other pictures are shifted and
-    scaled by the same numbers.
-
-    Args:
-        examples: inputs of m examples, (m, numbers).
-        others: inputs of n other pictures, (n, numbers).
-
-    Returns:
-        The shifted and scaled inputs: of the examples, then of the other pictures.
-    """
+    """Shift and scale both inputs alike, so that the rows of the examples have mean 0 and mean squared length 1."""
     mean, scale = examples.mean(0), examples.var(0).sum().sqrt().clamp_min(1e-12)
     return (examples - mean) / scale, (others - mean) / scale
 
 
 MOST_FILES = 32
-"""Largest number of files in the cache. If there are more, the files that were not used for longest are deleted."""
+"""Most files in the cache; beyond it, those that were not used for longest are deleted."""
 MOST_BYTES = 1 << 25
-"""Largest size, in bytes, of the measurements in one file of the cache; larger measurements are not cached."""
+"""Most bytes of measurements in one file of the cache; larger measurements are not cached."""
 
 
 def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) -> Path | None:
-    """Return the path of the cache file for the measurements of examples; `None` if they are not cached.
+    """Path of the cache file for the measurements of examples with this w; `None` if they are not cached.
 
-    The name of the file is a digest of everything that the measurements depend on:
-
-    - w, which follows from the examples, truncation and condition;
-    - weights and settings of the generator;
-    - the judge, whose features are compared;
-    - versions, device and batch size, which change the last bits.
-
-    Nothing is cached without a cache folder, or for a generator or an embedding module from outside this package,
-    because their code may change without notice.
-
-    Args:
-        generator: the generator.
-        w: w of the examples.
-        embed: the function from pictures to features, or `None`.
-        batch_size: number of pictures in a batch.
+    Its name is a digest of all that they depend on: w, the generator, the judge whose features are compared, and
+    versions, device and batch size, which change the last bits. A generator or an embedding module from outside this
+    package is not cached, because its code may change without notice.
     """
     folder, owner = cache_folder(), getattr(embed, "__self__", None)
     is_ours = embed is None or (isinstance(owner, Judge | JointJudge) and embed == owner.features)
@@ -263,15 +206,7 @@ def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) ->
 
 
 def read_cache(place: Path, w: Tensor, has_features: bool) -> dict[str, Tensor] | None:
-    """Return the measurements of examples in a file of the cache, by name, as tensors on the device of w.
-
-    `None` is returned if the file is missing or damaged, or contains other measurements or another number of pictures.
-
-    Args:
-        place: path of the file.
-        w: w of the examples.
-        has_features: whether features are needed.
-    """
+    """Cached measurements of the examples with this w, by name, on its device; `None` if missing or unfit."""
     names = {"shape", "thumbnails", "pixel_variance"} | ({"features"} if has_features else set())
     try:
         tensors = {name: tensor.to(w.device) for name, tensor in read_tensors(place).items()}
@@ -285,15 +220,7 @@ def read_cache(place: Path, w: Tensor, has_features: bool) -> dict[str, Tensor] 
 
 
 def write_cache(place: Path, measurements: dict[str, Tensor]) -> None:
-    """Write measurements of examples to a file of the cache, and delete the files that were not used for longest.
-
-    Measurements of more than `MOST_BYTES` are not written. If the folder cannot be written, nothing is written, and no
-    error is raised.
-
-    Args:
-        place: path of the file.
-        measurements: name -> measurement.
-    """
+    """Write measurements of up to `MOST_BYTES` to the cache if possible, and keep the `MOST_FILES` last used files."""
     if sum(tensor.nbytes for tensor in measurements.values()) > MOST_BYTES:
         return
     with suppress(OSError, ArgumentError):
@@ -305,23 +232,21 @@ def write_cache(place: Path, measurements: dict[str, Tensor]) -> None:
 
 SPACES = ("z", "w", "w+")
 FIRST_SHELL = 1.0
-"""Weight of the term `(|z| - sqrt(z_dim))²` in the first stage of an inversion, the search without pictures. The term
-keeps z near the length sqrt(z_dim) of typical z of the prior."""
+"""Weight, in the first stage, of the term `(|z| - sqrt(z_dim))²`, which keeps the length of z typical of the prior."""
 PREDICTED_W = (0.1, 1.0)
-"""Weights of the term that keeps w near the w that a regression predicts from the picture: the squared distance,
-divided by twice the variance of the prediction. The first stage of an inversion searches once with each weight. One
-weight is below 1, because the errors of the coordinates of w depend on each other."""
+"""Weights, in the first stage, of the squared distance of w from the predicted w, divided by twice the variance of the
+prediction. The stage searches once with each. One is below 1, because the errors of the coordinates depend on each
+other."""
 DRAWS = 1 << 14
-"""Number of draws of the prior. In the first stage of an inversion, a search starts from the draw whose w is nearest to
-the w that a regression predicts from the picture."""
+"""Number of draws of the prior; a search of the first stage starts from the one whose w is nearest to the predicted
+w."""
 DIFFERENTIATED_TOGETHER = 8
 """Number of pictures whose loss is differentiated in one batch, unless a call sets a batch size."""
 TOLERANCE = 1e-4
-"""The search for the latents of a picture ends when three steps in a row together lower the loss by less than this
-number."""
+"""A search through pictures ends when three steps in a row together lower the loss by less than this."""
 MOST_DISTANCE = 0.25
-"""Largest distance of a reconstruction from its target (`ReconstructionLoss.distance`). If it is larger, the generator
-counts as unable to draw the picture. The distance is 0 for equal and about 2 for unrelated pictures."""
+"""Largest distance of a reconstruction from its target (`ReconstructionLoss.distance`) at which the generator counts as
+able to draw the picture. The distance is 0 for equal and about 2 for unrelated pictures."""
 
 
 class ReconstructionLoss:
@@ -332,12 +257,8 @@ class ReconstructionLoss:
     embedding module. Without an embedding module only pixels are compared.
 
     Args:
-        generator: the generator.
-        targets: the pictures to reconstruct, in [-1, 1], (n, channels, height, width).
-        embed: the embedding module, a function from pictures to features, or `None`.
-        examples: pictures of the prior with measurements. Variances are those over the examples.
+        targets: pictures in [-1, 1], (n, channels, height, width).
         settings: its `pixels` and `features` are the two weights; other fields are not used.
-        batch_size: number of pictures in a batch; `None` for `DIFFERENTIATED_TOGETHER`.
 
     Raises:
         ArgumentError: the embedding module returns no features, or features of another size than for the examples.
@@ -357,21 +278,17 @@ class ReconstructionLoss:
                 raise ArgumentError("the perceptual module gives features of different sizes for pictures of one size")
 
     def distance(self, images: Tensor) -> Tensor:
-        """Return the distance of n images from their targets, (n,): 0 if equal, near 2 for unrelated pictures.
+        """Distance of n images from their targets, (n,): 0 if equal, near 2 for unrelated pictures.
 
-        The distance is the larger of two numbers. The first is the mean squared difference of pixels, divided by the
-        variance of pixels over the examples, which are pictures of the prior. The second is the mean squared difference
-        of features, divided by the variance of features over these pictures.
+        It is the larger of two mean squared differences, of pixels and of features, each divided by the variance over
+        the examples.
         """
         pixels = (images - self.targets).square().flatten(1).mean(1) / self.examples.pixel_variance
         rows = torch.arange(len(images), device=images.device).split(self.batch_size)
         return pixels.maximum(torch.cat([self._features_off(images[some], some) for some in rows]))
 
     def of_examples(self) -> Tensor:
-        """Return the loss of each of the m examples as a reconstruction of each of the n targets, (n, m).
-
-        The pixel error is computed from thumbnails.
-        """
+        """Loss of each of the m examples as a reconstruction of each of the n targets, (n, m), by thumbnails."""
         errors = [(self.examples.thumbnails - small).abs().mean(1) / 2 for small in thumbnail(self.targets)]
         loss = self.settings.pixels * torch.stack(errors)
         if self.features is None or self.examples.features is None:
@@ -380,36 +297,22 @@ class ReconstructionLoss:
         return loss + self.settings.features * distance / self.examples.feature_variance
 
     def of_images(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the loss of each image, (batch,), as a reconstruction of its target.
-
-        Args:
-            images: reconstructions, in [-1, 1], (batch, channels, height, width).
-            rows: for each image the number of its target, (batch,).
-        """
+        """Loss of images in [-1, 1], (batch,), as reconstructions of the targets with the numbers `rows`, (batch,)."""
         loss = self.settings.pixels * pixel_error(images, self.targets[rows])
         return loss + self.settings.features * self._features_off(images, rows) if self.settings.features else loss
 
     def _features_off(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the mean squared difference of features of images and their targets, (batch,); 0 without features.
-
-        The difference is divided by the variance of features over the examples.
-
-        Args:
-            images: reconstructions, in [-1, 1], (batch, channels, height, width).
-            rows: for each image the number of its target, (batch,).
-        """
+        """Distance of features of images from those of the targets `rows`, (batch,); 0 without features."""
         if self.embed is None or self.features is None:
             return torch.zeros_like(images[:, 0, 0, 0])
         difference = flat_features(self.embed, images) - self.features[rows]
         return difference.square().mean(1) / self.examples.feature_variance
 
     def with_gradient(self, w_of: Callable[[Tensor, Tensor], Tensor], x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of each picture, (batch,), and the gradients with respect to x, of the shape of x.
+        """Loss of each picture, (batch,), and its gradients with respect to x, which is z or an offset of w.
 
-        Args:
-            w_of: function of two arguments: some rows of x, and the numbers of the targets of these rows. It returns w.
-            x: the variables from which pictures are drawn, z or an offset of w, (batch, ...).
-            rows: number of the target of each row of x, (batch,).
+        `w_of` makes w of some rows of x and the numbers of their targets; `rows` are these numbers for all of x,
+        (batch,).
         """
         values, gradients = [], []
         for part, some in zip(x.split(self.batch_size), rows.split(self.batch_size), strict=True):
@@ -423,7 +326,7 @@ class ReconstructionLoss:
 
 
 def pixel_error(images: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean absolute difference of each image from its target, divided by the pixel range 2, (batch,)."""
+    """Mean absolute difference of each image from its target, divided by the pixel range 2, (batch,)."""
     return (images - targets).abs().flatten(1).mean(1) / 2
 
 
@@ -431,24 +334,15 @@ def find_latents(
     pictures: Sequence[Image.Image], space: LatentSpace, settings: InversionSettings, into: str,
     perceptual: Embed | None, batch_size: int | None, report: Report,
 ) -> tuple[Latents, SampleResult, ReconstructionLoss]:  # fmt: skip
-    """Search for the latents from which the generator draws n pictures, the targets.
+    """Search for the latents from which the generator draws n pictures in RGB, the targets.
 
     Args:
-        pictures: the targets, in RGB.
-        space: the latent space of the model.
-        settings: weights and limits of the search.
-        into: what the last stage searches: "z" (there is no search of an offset), "w" (one offset of w) or "w+" (an
-            offset for each layer).
+        into: what the last stage searches: "z" (nothing), "w" (an offset of w) or "w+" (an offset for each layer).
         perceptual: function from pictures to features; `None` for the features of the judge, if it has any.
-        batch_size: number of pictures in a batch; `None` for a default number in each stage.
         report: called with the stages "examples" and "inverting".
 
     Returns:
-        The latents; the status and the number of evaluations of the search for each target; and the loss, whose
-        attribute `targets` has the targets as a tensor.
-
-    Raises:
-        ArgumentError: `into` is another text, the generator has no offset of this kind, or the features are wrong.
+        The latents; statuses and numbers of evaluations; and the loss, whose `targets` are the pictures as a tensor.
     """
     if into not in SPACES:
         raise ArgumentError(f"pictures are inverted into {', '.join(SPACES)}, not {into!r}")
@@ -474,24 +368,15 @@ def find_latents(
 
 
 TARGET_LOGIT = 6.0
-"""Log-odds that the heads should predict for the latents of a picture, for a value that the judge reads off the picture
-and is sure of."""
+"""Log-odds that the heads should predict for a value that the judge is sure of."""
 CLEAR = 0.95
-"""An inversion uses a value that the judge reads off a picture if its probability is at least this number. Less certain
-values are often wrong."""
+"""Least probability of a value that the judge reads for an inversion to use it; less certain values are often wrong."""
 AT_ONCE = 64
 """Number of pictures that the judge reads in one batch."""
 
 
 def attribute_terms(targets: Tensor, space: LatentSpace) -> list[AnyTerm]:
-    """Return a list with the energy term that pulls the heads' predictions to the values that the judge is sure of.
-
-    The list is empty if the model has no judge, or the judge reads no attribute.
-
-    Args:
-        targets: n pictures in [-1, 1], (n, channels, height, width).
-        space: the latent space of the model.
-    """
+    """List of a term that pulls the heads to the values that the judge is sure of; empty if it reads none."""
     judge, names = space.model.judge, space.model.judged_names
     if judge is None or not names:
         return []
@@ -503,19 +388,7 @@ def attribute_terms(targets: Tensor, space: LatentSpace) -> list[AnyTerm]:
 
 @torch.inference_mode()
 def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    """Return what heads should predict for n pictures by the judge, and whether the judge is sure of each value.
-
-    The judge is sure of a value if its probability is at least `CLEAR`, or if the judge returns no probabilities.
-
-    Args:
-        judge: the judge.
-        images: the pictures in [-1, 1], (n, channels, height, width).
-        vocabulary: the attributes that the judge reads.
-
-    Returns:
-        The names of the attributes that the judge reads; the outputs of heads that are almost sure of the judge's
-        values, (n, outputs); and a bool for each picture and attribute, (n, attributes).
-    """
+    """The judge's values as targets for heads: names, outputs (n, outputs), and whether it is sure, (n, attributes)."""
     readings = call_labeller(judge, images, "the judge")
     values = read_images(lambda _: readings, images, vocabulary)
     outputs, clear = list[Tensor](), list[Tensor]()
@@ -530,23 +403,11 @@ def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple
 
 
 def _start(loss: ReconstructionLoss, terms: list[AnyTerm], space: LatentSpace) -> Tensor:
-    """Return z from which the search through pictures starts, (n, z_dim): for each target the best of some candidates.
+    """Starts of the search through pictures, z (n, z_dim): for each target the candidate with the least loss.
 
-    The candidate with the least loss is the best. The candidates of a target are:
-
-    - the example that is most similar to the target;
-    - the end of a search from this example, which minimises the attribute terms only;
-    - for each of the two weights in `PREDICTED_W`, the end of a search that minimises the attribute terms and the
-      distance from the predicted w. This search starts from the draw of the prior whose w is nearest to the predicted
-      w.
-
-    There is no second candidate without attribute terms, and no third and fourth if the w of the generator is no
-    vector.
-
-    Args:
-        loss: the loss, which has the targets.
-        terms: the attribute terms, as `attribute_terms` returns them.
-        space: the latent space.
+    Candidates are the example most similar to the target, the end of a search from it by the attribute terms, and for
+    each weight in `PREDICTED_W` the end of a search that also keeps w near the predicted w. The first search needs
+    attribute terms, the others a w that is a vector.
     """
     examples = loss.examples
     with torch.no_grad():
@@ -572,10 +433,7 @@ def _start(loss: ReconstructionLoss, terms: list[AnyTerm], space: LatentSpace) -
 
 
 def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
-    """Return for each row of `w` the z, out of `DRAWS` draws of the prior, whose w is nearest to the row, (n, z_dim).
-
-    `space` has the mapping from z to w.
-    """
+    """For each row of w the z, out of `DRAWS` draws of the prior, whose w is nearest, (n, z_dim)."""
     z = normals(0, 0, DRAWS, space.model.generator.z_dim, stream="inversion").to(w.device)
     distances = [torch.cdist(w, space.encode(part)) for part in z.split(DRAWS // 16)]
     return z[torch.cat(distances, 1).argmin(1)]
@@ -584,16 +442,7 @@ def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
 def _z_objective(
     loss: ReconstructionLoss, space: LatentSpace, terms: list[AnyTerm], settings: InversionSettings
 ) -> Energy:
-    """Return the energy that the search of z minimises.
-
-    The energy is the loss, plus the attribute terms, plus a term that keeps the length of z near sqrt(z_dim).
-
-    Args:
-        loss: the loss, which has the targets.
-        space: the latent space.
-        terms: the attribute terms, as `attribute_terms` returns them.
-        settings: `attributes` is the weight of the attribute terms, `shell` the weight of the term for the length of z.
-    """
+    """Energy for the search of z: the loss, the attribute terms, and a term that keeps |z| near sqrt(z_dim)."""
     factor = settings.attributes or 1.0
     start = Latents(loss.targets.new_zeros(0, space.model.generator.z_dim))
     rest = space.energy(start, [*terms, shell_term(settings.shell / factor)])
@@ -610,25 +459,7 @@ def _search_w(
     loss: ReconstructionLoss, latents: Latents, space: LatentSpace, settings: InversionSettings, into: str,
     report: Report,
 ) -> tuple[Latents, Tensor]:  # fmt: skip
-    """Search for the offset of w with which the reconstructions have the smallest loss; z does not change.
-
-    w is the output of the mapping network for z, plus the offset.
-
-    Args:
-        loss: the loss, which has the targets.
-        latents: latents whose z is used and does not change.
-        space: the latent space.
-        settings: `offset` is the weight of the squared length of the offset; `w_evaluations` is the limit of
-            evaluations for each picture.
-        into: "w" for one offset, "w+" for an offset for each layer.
-        report: called with the stage "inverting".
-
-    Returns:
-        The latents with the offset, and the number of evaluations of each sample, (n,).
-
-    Raises:
-        ArgumentError: the w of the generator is no vector, or `into` is "w+" and all layers share one w.
-    """
+    """Search for the offset of w, or of each layer ("w+"), with the least loss at fixed z; count evaluations, (n,)."""
     with torch.no_grad():
         mapped = space.encode(latents.z)
     if mapped.ndim != 2:
@@ -669,7 +500,7 @@ class Inversion:
         return len(self.pictures)
 
     def summary(self) -> str:
-        """Return one line: mean and worst pixel error, and the numbers of pictures that the generator cannot draw."""
+        """One line: mean and worst pixel error, and the numbers of pictures that the generator cannot draw."""
         error = f"{self.pixel_error.mean():.3f}, worst {self.pixel_error.max():.3f}"
         line = f"{len(self)} reconstructed with a mean absolute pixel error of {error}"
         other = ", ".join(f"#{index}" for index in self.result.index[~self.drawable])
@@ -679,10 +510,7 @@ class Inversion:
         return f"<Inversion: {self.summary()}>"
 
     def captions(self) -> list[str]:
-        """Return a text for each reconstruction: its pixel error, such as "error 0.031".
-
-        If the reconstruction differs too much from the picture, the text is "not this picture" instead.
-        """
+        """Text for each reconstruction: "error 0.031", its pixel error, or "not this picture" if not `drawable`."""
         rows = zip(self.pixel_error, self.drawable, strict=True)
         return [f"error {error:.3f}" if drawable else "not this picture" for error, drawable in rows]
 
@@ -702,11 +530,11 @@ class Inversion:
         `comparison.png`. An earlier inversion or edit in the folder is replaced.
 
         Args:
-            path: name of a picture file, which ends in .png, .jpg or .webp, or of a folder, which has no such ending.
+            path: a name that ends in .png, .jpg or .webp, or a folder.
 
         Raises:
-            ArgumentError: the file or folder cannot be written. Or the folder contains what must not be overwritten: a
-                result of `generate`, pictures to label, or other files that have the same names as the new files.
+            ArgumentError: the file or folder cannot be written, or the folder contains a result of `generate`, pictures
+                to label, or other files of these names.
         """
         path = check_destination(as_path(path))
         if path.suffix and not path.is_dir():
@@ -718,7 +546,7 @@ class Inversion:
         return path
 
     def write_files(self, folder: Path) -> None:
-        """Write the pictures of the user, the files of the result, and `comparison.png` to an empty folder."""
+        """Write the files of `save` to an empty folder."""
         for i, picture in enumerate(self.pictures):
             write_picture(folder / ORIGINALS / picture_name(i), picture)
         self.result.write_files(folder)
@@ -756,33 +584,24 @@ def invert(
 ) -> Inversion:  # fmt: skip
     """Find the latents from which the generator draws given pictures.
 
-    The search has three stages. First z is fitted without drawing pictures: to the attribute values that the judge
-    reads off the picture, and to the w that a regression predicts from the picture. Then z is fitted to the pixels and
-    features of the picture. Last, a small offset is fitted, which is added to the output of the mapping network for z;
-    every edit keeps this offset. As z is fitted before the offset, heads that take z as input predict the attributes of
-    the picture too.
+    First z is fitted without drawing pictures: to the attribute values that the judge reads off the picture, and to the
+    w that a regression predicts from it. Then z is fitted to pixels and features of the picture. Last, a small offset
+    is fitted, which is added to the output of the mapping network for z; every edit keeps this offset. As z is fitted
+    before the offset, heads that take z as input predict the attributes of the picture too. For `model`, `device` and
+    `progress` see `energyql.generate`.
 
     Args:
-        pictures: file names or PIL images, one or a list; cropped around the centre and resized to the size of the
-            generator's pictures.
-        model: name of a packaged model, a model folder, or a `Model` in memory.
+        pictures: file names or PIL images, one or a list; cropped around the centre and resized as the generator's
+            pictures.
         space: "z" (no offset of w), "w" (one offset) or "w+" (an offset for each layer of the generator).
-        perceptual: a function or torch module from pictures in [-1, 1], (batch, channels, height, width), to features
-            (batch, ...), by which pictures are compared in addition to their pixels. By default the features of the
-            model's judge, if it has any.
-        settings: weights of the loss and limits of the searches; by default those of `InversionSettings()`.
-        truncation: psi, 0 to 1; by default the psi of the model.
-        condition: class, or condition vector, of a conditional generator.
-        device: "cpu", "cuda" and so on. With "auto", a `Model` in memory stays on its device; another model uses a GPU
-            if there is one.
+        perceptual: function or module from pictures in [-1, 1], (batch, channels, height, width), to features (batch,
+            ...), by which pictures are compared besides their pixels; by default the features of the model's judge, if
+            it has any.
+        settings: weights of the loss and limits of the searches; by default `InversionSettings()`.
+        truncation: psi in [0, 1]; by default the psi of the model.
+        condition: class or condition vector of a conditional generator.
         batch_size: number of pictures that are drawn and differentiated at a time.
-        anyway: whether to return pictures, too, that the generator cannot draw, with `drawable` false; otherwise such a
-            picture raises an error.
-        progress: true for a progress bar, false for none; or a function, called with the name of a stage and the
-            fraction of the stage that is done, 0 to 1.
-
-    Returns:
-        An `Inversion`, from which `edit` can start.
+        anyway: return pictures, too, that the generator cannot draw, with `drawable` false.
 
     Raises:
         OutOfDomainError: the generator cannot draw a picture, and `anyway` is false.
@@ -853,12 +672,6 @@ def invert_pictures(
 
 
 def load_inversion(folder: Path) -> Inversion | None:
-    """Read the inversion in a folder.
-
-    `None` is returned if the folder contains an edit, or has no subfolder `originals`.
-
-    Raises:
-        DataError: the inversion is damaged.
-    """
+    """Read the inversion in a folder; `None` if it contains an edit, or no `originals`."""
     finish_saving(folder)
     return Inversion.load(folder) if (folder / ORIGINALS).is_dir() and not (folder / EDIT).is_file() else None

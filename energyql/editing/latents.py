@@ -1,7 +1,7 @@
-"""Latents of edited pictures, and the latent spaces of a model, with functions that draw pictures and sum energies.
+"""Latents of edited pictures, and the latent spaces of a model.
 
-The *mapped z* is the output of the mapping network for z. A picture is drawn from w, which is the mapped z plus an
-offset. In *W+* each layer of the generator has its own w, so the w of a picture has the shape (num_ws, w_dim).
+A picture is drawn from w, which is the *mapped z* (the output of the mapping network for z) plus an offset. In *W+*
+each layer of the generator has its own w, so the w of a picture has the shape (num_ws, w_dim).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ DRAWN_TOGETHER = 16
 """Number of pictures that are drawn in one batch, unless a call sets a batch size."""
 
 Layers = Sequence[int] | Mapping[str, Sequence[int]]
-"""Numbers of the layers of W+, counted from 0, that an edit may change. One list is for all steps; a mapping attribute
--> list is for steps whose queries name the attribute."""
+"""Numbers of the layers of W+ that an edit may change, from 0: one list for all steps, or attribute -> list for the
+steps whose queries name the attribute."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +50,9 @@ class Latents:
 
     Attributes:
         z: (n, z_dim).
-        offset: w minus the output of the mapping network for z, (n, w_dim), or (n, num_ws, w_dim) in W+; `None` for
-            zero. Edits change z and leave the offset of an inverted picture as it is. (Pivotal tuning, Roich et al.
-            2021, changes the generator instead of adding an offset.)
+        offset: w minus the mapped z, (n, w_dim), or (n, num_ws, w_dim) in W+; `None` for zero. Edits change z and leave
+            the offset of an inverted picture as it is. (Pivotal tuning, Roich et al. 2021, changes the generator
+            instead.)
     """
 
     z: Tensor
@@ -65,32 +65,22 @@ class Latents:
         return Latents(self.z[rows], None if self.offset is None else self.offset[rows])
 
     def split(self, size: int = DRAWN_TOGETHER) -> list[Latents]:
-        """Return the latents in consecutive groups of `size` pictures; the last group may be smaller."""
+        """Consecutive groups of `size` pictures; the last may be smaller."""
         return [self[start : start + size] for start in range(0, len(self), size)]
 
 
 class LatentSpace:
-    """The latent spaces z, W and W+ of a model at one truncation and condition.
-
-    Args:
-        model: the model, on its device.
-        truncation: psi in [0, 1]; smaller values pull w nearer to its mean.
-        condition: the condition of a conditional generator, as `Model.check_condition` returns it; `None` without a
-            condition.
+    """The latent spaces z, W and W+ of a model with heads on latents, at one truncation and condition.
 
     Attributes:
-        bank: the heads of the model.
-        encode: function from z to w, without an offset.
-        pullback: function from z to a pair: w, and a function from gradients with respect to w to gradients with
-            respect to z.
+        encode: function from z to the mapped z.
+        pullback: function from z to the mapped z, and a function from gradients by this to gradients by z.
         reads: function from z to the input of the heads, without an offset.
-        view: function from z to a pair: the input of the heads, and a function from gradients with respect to this
-            input to gradients with respect to z.
-        heads_read_w: whether the input of the heads is w; an offset is then added to this input.
+        view: function from z to the input of the heads, and a function from gradients by this to gradients by z.
+        heads_read_w: whether the input of the heads is w; an offset is then added to it.
         length_is_free: whether only the direction of z matters for heads and generator, as in a StyleGAN, which
-            normalises z first. Edits then scale z to the length sqrt(z_dim) before they compare z with z0, the z before
-            the edit. Otherwise the search could reduce `|z - z0|²` by a change of length that does not change the
-            picture.
+            normalises z first. Edits then scale z to length sqrt(z_dim) before they compare it with the z before the
+            edit; else a search could lower `|z - z0|²` by a change of length, which does not change the picture.
         names: names of all attributes.
 
     Raises:
@@ -109,45 +99,38 @@ class LatentSpace:
         self.names = tuple(model.vocabulary)
 
     def scaled(self, z: Tensor) -> Tensor:
-        """Return z scaled to length sqrt(z_dim) if its length does not matter (`length_is_free`), else z itself."""
+        """Scale z to length sqrt(z_dim) if its length does not matter (`length_is_free`)."""
         return normalized(z) if self.length_is_free else z
 
     def w(self, latents: Latents) -> Tensor:
-        """Return w of each picture with its offset, (n, w_dim) or (n, num_ws, w_dim)."""
+        """Compute w of each picture with its offset, (n, w_dim) or (n, num_ws, w_dim)."""
         return shifted(self.encode(latents.z), latents.offset)
 
     def pictures(self, latents: Latents) -> list[Image.Image]:
-        """Draw the pictures of latents in batches of `DRAWN_TOGETHER`, and return them as PIL images."""
+        """Draw latents in batches of `DRAWN_TOGETHER`, as PIL images."""
         with torch.inference_mode():
             parts = (self.images(part) for part in latents.split())
             return [picture for images in parts for picture in show_pictures(self.model.generator, images)]
 
     def images(self, latents: Latents) -> Tensor:
-        """Draw the pictures of latents in one batch; return a tensor in [-1, 1], (n, channels, height, width)."""
+        """Draw latents in one batch, as a tensor in [-1, 1], (n, channels, height, width)."""
         return self.model.generator.synthesize(self.w(latents))
 
     def head_input(self, latents: Latents) -> Tensor:
-        """Return the input of the heads for n latents, (n, latent_dim).
-
-        If this input is w, the offset is added. An offset in W+ is averaged over the layers first.
-        """
+        """Input of the heads, (n, latent_dim); if this is w, the offset is added, in W+ its mean over the layers."""
         read = self.reads(latents.z)
         return shifted(read, mean_offset(latents.offset)) if self.heads_read_w else read
 
     def predict(self, latents: Latents) -> dict[str, Prediction]:
-        """Return for n latents a dict: attribute -> the prediction of its head."""
+        """Predictions of the heads: attribute -> prediction for n latents."""
         with torch.inference_mode():
             return self.bank.predict(self.head_input(latents))
 
     def energy(self, before: Latents, terms: Sequence[AnyTerm]) -> Energy:
-        """Return an energy, the sum of terms, which a sampler or solver can minimise.
+        """Energy as a sum of terms in nats, a function of z, (batch, z_dim), and of sample numbers, (batch,).
 
-        The energy is a function of z, (batch, z_dim), and of the numbers of the samples in the batch, (batch,). If the
-        length of z has no effect (`length_is_free`), terms are evaluated at z scaled to length sqrt(z_dim).
-
-        Args:
-            before: latents of all samples before the edit. Only their offset is used: it is added to the w of each z.
-            terms: the terms, whose values are in nats.
+        Where the length of z has no effect (`length_is_free`), terms are evaluated at z scaled to length sqrt(z_dim).
+        Of the latents `before` the edit only the offset is used: it is added to the w of each z.
         """
         shift = mean_offset(before.offset)
         of_heads = [term for term in terms if isinstance(term, HeadTerm)]
@@ -184,16 +167,9 @@ class LatentSpace:
         return GradientEnergy(scaled_total if self.length_is_free else total)
 
     def from_w(self, z: Tensor, w: Tensor) -> Latents:
-        """Return the latents of pictures whose z and w are known, by computing the offset.
+        """Latents of pictures with known z, (n, z_dim), and w, (n, w_dim) or (n, num_ws, w_dim).
 
-        The offset is `None` if w differs from the output of the mapping network for z by errors of rounding only.
-
-        Args:
-            z: (n, z_dim).
-            w: w of the same pictures, (n, w_dim) or (n, num_ws, w_dim).
-
-        Raises:
-            ArgumentError: the shapes do not fit the model.
+        The offset is `None` if w differs from the mapped z by errors of rounding only.
         """
         with torch.no_grad():
             mapped = self.encode(z)
@@ -204,28 +180,20 @@ class LatentSpace:
 
     @property
     def layer_count(self) -> int:
-        """Number of layers of the generator that each get their own w in W+.
-
-        Raises:
-            ArgumentError: the generator has no W+.
-        """
+        """Number of layers with a w of their own in W+; raises without W+."""
         count: int | None = getattr(getattr(self.model.generator, "config", None), "num_ws", None)
         if count is None:
             raise ArgumentError("this generator has no W+: all its layers share one w", hint="leave out layers")
         return count
 
     def layer_mask(self, layers: Layers | None, attributes: Sequence[str] = ()) -> Tensor | None:
-        """Return whether a step may change each layer of W+, (num_ws,) bool; `None` if it may change all.
+        """Mask of the layers of W+ that a step may change, (num_ws,) bool; `None` if it may change all.
 
-        Args:
-            layers: numbers of the layers for every step; or attribute -> numbers; or `None` for all layers.
-            attributes: the attributes that the step's query names. If `layers` is a mapping, the step may change the
-                layers of all these attributes together. It may change all layers if one of the attributes is not in the
-                mapping, or there are no attributes.
+        With a mapping `layers`, these are the layers of all `attributes` that the step's query names; or all layers, if
+        one of these is not in the mapping or there are none.
 
         Raises:
             ArgumentError: the generator has no W+, or no such layer.
-            UnknownAttribute: the model has no such attribute.
         """
         if layers is None:
             return None
@@ -246,17 +214,10 @@ class LatentSpace:
 
 
 def edited_w(before: Latents, w: Tensor, layers: Tensor | None) -> EditedW:
-    """Return the function that computes the w from which an edited picture is drawn.
+    """Function from the mapped z and sample numbers to the w from which edited pictures are drawn.
 
-    Args:
-        before: latents before the edit.
-        w: w of the pictures before the edit, (n, w_dim) or (n, num_ws, w_dim).
-        layers: whether each layer of W+ may change, (num_ws,) bool; `None` if all may change.
-
-    Returns:
-        A function of two arguments: the output of the mapping network, (batch, w_dim), and the numbers of the samples,
-        (batch,). It returns w, (batch, w_dim) or (batch, num_ws, w_dim). In the layers that may change, w is the output
-        of the mapping network plus the offset; in all others, it is the w before the edit.
+    In the layers of the mask, (num_ws,) bool or `None` for all, this is the mapped z plus the offset; else `w` before
+    the edit.
     """
 
     def w_of(mapped: Tensor, rows: Tensor) -> Tensor:
@@ -270,25 +231,14 @@ def edited_w(before: Latents, w: Tensor, layers: Tensor | None) -> EditedW:
 
 
 def shifted(mapped: Tensor, offset: Tensor | None) -> Tensor:
-    """Return `mapped + offset`.
-
-    Args:
-        mapped: the output of the mapping network, (n, w_dim).
-        offset: (n, w_dim), or (n, num_ws, w_dim) with an offset for each layer; `None` for zero.
-
-    Returns:
-        The sum, of the shape of `offset`; or `mapped` itself if `offset` is `None`.
-    """
+    """`mapped + offset`, for mapped z (n, w_dim) and an offset (n, w_dim) or (n, num_ws, w_dim); `None` is zero."""
     if offset is None:
         return mapped
     return (mapped if offset.ndim == mapped.ndim else mapped.unsqueeze(1)) + offset
 
 
 def mean_offset(offset: Tensor | None) -> Tensor | None:
-    """Return the mean over layers of an offset in W+, from (n, num_ws, w_dim) to (n, w_dim).
-
-    An offset that is the same for all layers, (n, w_dim), and `None`, which means zero, are returned unchanged.
-    """
+    """Mean over layers of an offset in W+, (n, w_dim); other offsets stay."""
     return offset if offset is None or offset.ndim == 2 else offset.mean(1)
 
 
@@ -296,7 +246,7 @@ def draw_result(
     plan: Plan, space: LatentSpace, latents: Latents, index: npt.NDArray[np.int64], report: Report,
     run: SampleResult | None = None,
 ) -> Result:  # fmt: skip
-    """Draw the pictures of latents, and return them as the result of a query, with the judge's verdicts.
+    """Draw latents as the result of a query, with the judge's verdicts.
 
     Args:
         plan: the compiled query, with the settings of drawing.

@@ -1,4 +1,4 @@
-"""Functions that read a user's pictures, convert them to tensors, and compute features of them."""
+"""Pictures of a user: reading them, as tensors, and features of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from energyql.errors import ArgumentError
 from energyql.files import check_file, what_is_there
 
 MOST_PIXELS = 1 << 26
-"""Largest number of pixels of a picture that is read; such a picture takes some hundred megabytes of memory."""
+"""Most pixels of a picture that is read; such a picture takes some hundred megabytes of memory."""
 _SIDE = 1 << 12
-"""Smallest side, in pixels, to which a JPEG of more than `MOST_PIXELS` pixels is reduced while it is read. No generator
-draws larger pictures."""
+"""Least side in pixels to which a larger JPEG is reduced while it is read; no generator draws larger pictures."""
 _PROGRAMS = ("EPS",)
 """Formats that are refused: their files are programs, and Pillow starts an interpreter for them."""
 
@@ -29,14 +28,7 @@ Embed = Callable[[Tensor], Tensor]
 
 
 def as_pictures(start: object) -> list[Picture] | None:
-    """Return pictures as a list, or `None` if `start` is something else.
-
-    A single picture becomes a list with one picture. The result is `None` for an empty list, too.
-
-    Args:
-        start: a start of an edit, such as a seed or pictures. A picture is a PIL image or a file name; several are in a
-            list or tuple.
-    """
+    """One or several pictures as a list; `None` for any other start of an edit, and for an empty list."""
     if isinstance(start, Picture):
         return [start]
     if isinstance(start, list | tuple) and start and all(isinstance(item, Picture) for item in start):
@@ -45,11 +37,7 @@ def as_pictures(start: object) -> list[Picture] | None:
 
 
 def open_picture(picture: Picture) -> Image.Image:
-    """Return a picture as a PIL image in RGB.
-
-    Args:
-        picture: a file name or a PIL image. A picture from a file is turned upright as its EXIF data say; a PIL image
-            is not turned.
+    """Open a picture as a PIL image in RGB; a file is turned upright as its EXIF data say.
 
     Raises:
         ArgumentError: the file does not exist, is no picture, or has too many pixels.
@@ -79,12 +67,10 @@ def open_picture(picture: Picture) -> Image.Image:
 
 
 def as_images(pictures: Sequence[Image.Image], like: Tensor) -> Tensor:
-    """Return n RGB pictures as one tensor in [-1, 1], (n, channels, height, width).
+    """RGB pictures as one tensor in [-1, 1], (n, channels, height, width).
 
-    Args:
-        pictures: the pictures, which are cropped around the centre and resized to the size of `like`.
-        like: a tensor (1, channels, height, width); the result gets its size, dtype and device. With one channel, the
-            result is grey.
+    They are cropped around the centre and resized to the size of `like`, (1, channels, height, width); with one channel
+    they become grey.
     """
     channels, height, width = like.shape[1:]
     rows = []
@@ -96,15 +82,10 @@ def as_images(pictures: Sequence[Image.Image], like: Tensor) -> Tensor:
 
 
 def flat_features(embed: Embed, images: Tensor) -> Tensor:
-    """Return the features of each picture as one row, (batch, features).
-
-    Args:
-        embed: the embedding module, a function from pictures to features (batch, ...).
-        images: pictures in [-1, 1], (batch, channels, height, width).
+    """Features of each picture as one row, (batch, features).
 
     Raises:
-        ArgumentError: `embed` returns something else than a tensor with at least two dimensions and a row for each
-            picture.
+        ArgumentError: `embed` returns no tensor of at least two dimensions with a row for each picture.
     """
     features = embed(images)
     if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != len(images):

@@ -11,34 +11,31 @@ from energyql.sampling import MOST_STRENGTH, ODESolver
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """The weights of the energy that a step of an edit minimises, and the solver that minimises this energy.
+    """The weights of the energy that a step of an edit minimises, and the solver that minimises it.
 
     Weights are from 0 to a million. In the formulas, z and w belong to the edited picture, and z0 and w0 to the picture
-    before the step.
+    before the step; w is the output of the mapping network for z.
 
     Args:
         strength: λ > 0, the factor of the energies of all queries.
         near_z: weight of `|z - z0|²`.
-        near_w: weight of `|w - w0|²`, where w and w0 are the outputs of the mapping network for z and z0.
-        keep_predictions: weight of `KL(P(z0) || P(z))`, where P are the heads' predictions, for each attribute that the
-            step keeps.
-        keep_logits: weight of `|logits - logits0|²`, the change of the heads' outputs from z0 to z, for each attribute
-            that the step keeps.
-        identity: weight of one minus the cosine between the features of the picture before the step and of the edited
-            picture. It is used only if `edit` gets a function from pictures to features.
+        near_w: weight of `|w - w0|²`.
+        keep_predictions: weight of `KL(P(z0) || P(z))` of the heads' predictions P, for each attribute to keep.
+        keep_logits: weight of `|logits - logits0|²` of the heads, for each attribute to keep.
+        identity: weight of one minus the cosine between the features of the pictures before and after the step; used
+            only if `edit` gets a function from pictures to features.
         earlier: factor of the energies of the earlier queries, in mode "cumulative".
         newest: factor of the energy of the step's query.
         newest_continuous: factor in place of `newest`, if the step's query names a continuous attribute.
-        release_implied: whether to give up values that the query makes impossible, instead of keeping them. With the
-            query `frown`, for example, a smiling mouth is given up.
-        semantics: how the energies of the queries are computed, such as "exact"; a call can choose another semantics.
+        release_implied: whether to give up values that the query makes impossible, instead of keeping them, such as a
+            smiling mouth for the query `frown`.
+        semantics: how the energies of the queries are computed, such as "exact"; a call can choose another.
         solver: `None` finds the minimum nearest to the start by L-BFGS (`DescentSampler`). An `ODESolver` follows the
             flow of the energy under the variance-preserving (VP) noise schedule, as Nie et al. 2021 do.
-        enough: energy of the query, in nats, up to which a minimum that L-BFGS finds is accepted. If the energy is
-            higher, the search is repeated with the weight of the query multiplied by 3, then 9, then 27, as long as a
-            larger weight lowers the energy (the penalty method).
-        max_evaluations: largest number of evaluations of the energy by L-BFGS, for each sample and each weight of the
-            query.
+        enough: energy of the query, in nats, up to which a minimum that L-BFGS finds is accepted. Above it the search
+            is repeated with the weight of the query times 3, 9 and 27, as long as that lowers the energy (the penalty
+            method).
+        max_evaluations: most evaluations of the energy by L-BFGS, for each sample and each weight of the query.
 
     Raises:
         ArgumentError: a weight, `enough` or `max_evaluations` is outside its range.
@@ -70,7 +67,7 @@ class Preset:
 
 
 WEIGHTS = tuple(field.name for field in fields(Preset) if isinstance(field.default, float))
-"""Names of the fields of a `Preset` whose values are floats from 0 to a million: the weights of terms, and `enough`."""
+"""Names of the fields of a `Preset` that are floats from 0 to a million: the weights of terms, and `enough`."""
 _LACE = Preset(
     strength=1.0, near_z=0.04, near_w=0.04, keep_predictions=0.0, keep_logits=0.01, identity=0.0,
     release_implied=False, semantics="lace", solver=ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True),
@@ -90,24 +87,14 @@ PRESETS: dict[str, Preset] = {
 - "default" has the settings of this library.
 - "lace" has the settings of the sequential editing of Nie et al. 2021 (arXiv 2110.10873), taken from the scripts of
   their program: VP flow by dopri5, `reg_z` 0.04 (on z and on w), `reg_logits` 0.01, no identity term.
-- "lace-reweighted" adds weights that their program has and their scripts do not use. The weight is 0.1 for earlier
-  queries. For the query of the step it is 10 if the query names a continuous attribute, else 1.
-- "query-only" follows the flow of the energy of the query alone, without terms that keep anything, until the query is
-  satisfied.
+- "lace-reweighted" adds weights that their program has and their scripts do not use: 0.1 for earlier queries, and for
+  the query of the step 10 if it names a continuous attribute, else 1.
+- "query-only" follows the flow of the energy of the query alone, keeping nothing, until the query is satisfied.
 """
 
 
 def choose_preset(preset: str | Preset, strength: float | None = None, semantics: Semantics | None = None) -> Preset:
-    """Return a preset, with another strength or semantics if a call sets them.
-
-    Args:
-        preset: a preset, or a name out of `PRESETS`.
-        strength: the strength to use, above 0; `None` for the strength of the preset.
-        semantics: the semantics to use; `None` for the semantics of the preset.
-
-    Raises:
-        ArgumentError: there is no preset of that name, or `strength` is out of range.
-    """
+    """A preset by itself or by name, with another strength (above 0) or semantics if a call sets them."""
     if not isinstance(preset, Preset):
         if preset not in tuple(PRESETS):  # it may have any type
             raise ArgumentError(f"there is no preset {preset!r}", hint=f"presets: {', '.join(PRESETS)}")
@@ -123,20 +110,17 @@ class InversionSettings:
 
     Args:
         pixels: weight of the mean absolute pixel error, as a fraction of the range of a pixel.
-        features: weight of the mean squared difference of features, divided by the variance of the features over the
-            examples (see `candidates`).
+        features: weight of the mean squared difference of features, divided by their variance over the examples.
         attributes: weight of the divergence, in nats, of the heads' predictions from the values that the judge is sure
             of.
-        shell: weight of `(|z| - sqrt(z_dim))²`, because nearly all z of the prior have about this length. It has an
-            effect only if the length of z changes the picture.
-        offset: weight of `|offset|²`. The offset is the difference of w from the output of the mapping network for z.
-            In W+, where each layer has an offset, it is the weight of the mean of `|offset|²` over the layers.
-        z_evaluations: largest number of pictures that are drawn and differentiated in the search of z, for each
-            inverted picture.
-        w_evaluations: largest number of pictures that are drawn and differentiated in the search of the offset, for
-            each inverted picture.
-        candidates: number of examples, at least 2. Examples are pictures of the prior that are drawn first. The start
-            of the search is predicted from them, and the variances of pixels and features are measured on them.
+        shell: weight of `(|z| - sqrt(z_dim))²`: nearly all z of the prior have about this length. It has an effect only
+            if the length of z changes the picture.
+        offset: weight of `|offset|²`, where the offset is the difference of w from the output of the mapping network
+            for z; in W+ of its mean over the layers.
+        z_evaluations: most pictures that are drawn and differentiated in the search of z, for each inverted picture.
+        w_evaluations: the same for the search of the offset.
+        candidates: number of examples, at least 2: pictures of the prior, from which the start of the search is
+            predicted, and on which the variances of pixels and features are measured.
 
     Raises:
         ArgumentError: a setting is outside its range.

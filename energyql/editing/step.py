@@ -1,15 +1,13 @@
 """One step of an edit: the smallest change of the latents that makes a query true.
 
 The query may imply changes of attributes that it does not name: a frown needs another mouth than a laugh, sunglasses
-hide the eyes, a hat hides a bald head. These implied changes are estimated from draws of the model. A value that is
-common in the prior, and (nearly) absent from the posterior of the query, is impossible under the query, and the edit
-does not keep it. The edit keeps all other values of attributes that the query does not name; a change of such a value
-is called a leak.
+hide the eyes. These are estimated from draws of the model: a value that is common in the prior, and (nearly) absent
+from the posterior of the query, is impossible under the query, and not kept. All other values of attributes that the
+query does not name are kept; a change of such a value is called a leak.
 
-The minimiser is the penalty method (Nocedal and Wright 2006, chapter 17): for each sample where the query is not yet
-satisfied, the weight of the query grows, and the next search starts from the last minimum. The method runs from two
-starts: the latents of the picture; and the minimum of the energy with linear heads in place of the heads of the model.
-The better end is returned.
+The minimiser is the penalty method (Nocedal and Wright 2006, chapter 17): as long as a sample does not satisfy the
+query, the weight of the query grows, and the next search starts from the last minimum. It runs from two starts, the
+latents of the picture and the minimum for linear heads in place of the heads of the model; the better end is returned.
 """
 
 from __future__ import annotations
@@ -65,14 +63,12 @@ POSTERIOR_DRAWS = 512
 """Number of draws of the posterior of a query from which the frequencies of attribute values are estimated."""
 IMPOSSIBLE_RATIO = 0.3
 """A value is impossible under a query if its frequency in the posterior, divided by its frequency in the prior, is
-below this number. In the model `avatars`, values that cannot be drawn together have ratios from 0 to 0.25, because the
-heads make errors. Rare combinations, such as beards and long hair, have 0.6 (docs/decisions/editing.md)."""
+below this number (docs/decisions/editing.md)."""
 LEAST_EXPECTED = 5.0
-"""A value can count as impossible only if at least this number of posterior draws would have the value by its frequency
-in the prior. If fewer would have the value, it may be missing by chance."""
+"""A value can count as impossible only if its frequency in the prior promises at least so many posterior draws that
+have it; else it may be missing by chance."""
 LEAST_DRAWS = 32
-"""Values that a query makes impossible are estimated from draws that satisfy the query. With fewer such draws than
-this, the estimate is not used."""
+"""With fewer posterior draws that satisfy the query than this, no value counts as impossible."""
 
 Values = Mapping[str, npt.NDArray[Any]]
 """Attribute -> its value in each of n samples, (n,)."""
@@ -107,23 +103,15 @@ class EditSettings:
     def plan(self, query: str | Expr, semantics: Semantics | None = None) -> Plan:
         """Check and compile a query. A query that is always true causes no warning, because `edit` has warned already.
 
-        The vocabulary may state relations between attributes, such as `beard` implies `male`. These relations are not
-        added to the query, because all consequences together would change more than necessary. `estimate_dependence`
-        estimates what must change.
-
-        Args:
-            query: the query, as text or expression.
-            semantics: name of the semantics; by default the semantics of the preset.
-
-        Raises:
-            EnergyQLError: the query does not fit the model, or is too large.
+        Relations between attributes that the vocabulary states, such as `beard` implies `male`, are not added: all
+        consequences together would change more than necessary. `estimate_dependence` estimates what must change.
         """
         semantics = semantics or self.preset.semantics
         with noting_tautologies():
             return plan_query(self.session, query, self.draw, semantics=semantics, relations=False)
 
     def facts(self) -> dict[str, Any]:
-        """Return the settings as JSON values for the provenance of the edit, without the settings of drawing."""
+        """JSON values for the provenance of the edit, without the settings of drawing."""
         solver = self.preset.solver or DescentSampler(enough=None, max_evaluations=self.preset.max_evaluations)
         preset = asdict(self.preset) | {"solver": describe_sampler(solver)}
         named = None if self.identity is None else type(self.identity).__qualname__
@@ -132,12 +120,11 @@ class EditSettings:
 
 @dataclass(frozen=True, eq=False)
 class Dependence:
-    """Which attribute values a query makes impossible, estimated from draws of the model.
+    """Estimate, from draws of the model, of the attribute values that a query makes impossible.
 
     Args:
         draws: attribute -> its values in those draws of the posterior that satisfy the query, (draws,).
         prior: attribute -> its values in draws of the prior, (prior draws,).
-        vocabulary: all attributes.
     """
 
     draws: Values
@@ -151,66 +138,40 @@ class Dependence:
 
     @property
     def known(self) -> bool:
-        """Whether enough draws satisfy the query, at least `LEAST_DRAWS`. If not, nothing counts as impossible."""
+        """Whether at least `LEAST_DRAWS` draws satisfy the query; if not, nothing counts as impossible."""
         return self.count >= LEAST_DRAWS
 
     def _impossible(self, share: Callable[[Values], Any]) -> Rows:
-        """Return whether the query makes each of some events impossible, as an array of bools.
-
-        An event is, for example, that a draw has a certain value of an attribute.
-
-        Args:
-            share: function from attribute values in several draws to the share of draws in which each event occurs. Its
-                result has the shape of the array that is returned.
-        """
+        """Whether the query makes some events impossible; `share` maps values in draws to the events' frequencies."""
         prior = np.asarray(share(self.prior))
         if not self.known:
             return np.zeros(prior.shape, bool)
         return np.asarray((prior * self.count >= LEAST_EXPECTED) & (share(self.draws) < IMPOSSIBLE_RATIO * prior))
 
     def excludes(self, name: str, values: npt.NDArray[Any]) -> Rows:
-        """Return whether the query makes each of n values of an attribute impossible, (n,).
+        """Whether the query makes each of n values of an attribute impossible, (n,).
 
-        A draw counts as having a value of a continuous attribute if the two differ by at most twice the tolerance of
-        the attribute.
-
-        Args:
-            name: name of the attribute.
-            values: the values, (n,).
+        A draw counts as having a value of a continuous attribute if the two differ by at most twice the attribute's
+        tolerance.
         """
         spec = self.vocabulary[name]
         alike = KINDS[spec.kind].alike
         return self._impossible(lambda draws: alike(draws[name], values[:, None], spec).mean(1))
 
     def excludes_query(self, expr: Expr) -> bool:
-        """Return whether the query of this object makes another query impossible.
-
-        `expr` is the other query, as `bind` returned it.
-        """
+        """Whether the query of this object makes another, bound query impossible."""
         return bool(self._impossible(lambda draws: satisfied(expr, draws, self.vocabulary).mean()))
 
     def implied(self, values: Values, asked: Sequence[str]) -> dict[str, Rows]:
-        """Return a dict: attribute -> whether the query makes the value that each sample has impossible, (n,).
-
-        The edit does not keep an impossible value, and a change of an impossible value is no leak.
-
-        Args:
-            values: attribute -> its values in n samples.
-            asked: the attributes that the query names; the result leaves them out.
-        """
+        """Attribute outside `asked` -> whether the query makes the value of each sample impossible, (n,)."""
         return {name: self.excludes(name, values[name]) for name in values if name not in asked}
 
     def consequences(self, asked: Sequence[str]) -> Expr | None:
-        """Return a query that excludes all values that the query of this object makes impossible, such as `NOT hat`.
+        """Query that excludes the values of other attributes that this query makes impossible; `None` without any.
 
-        Only yes/no and categorical attributes are considered. The edit adds the result to its query, so that several
-        heads take part: their errors are independent, which makes the change more certain.
-
-        Args:
-            asked: the attributes to leave out: at least those that the query of this object names.
-
-        Returns:
-            The query; `None` if no value is impossible.
+        An edit adds it, for example `NOT hat`, to its query. Several heads then take part, whose errors are
+        independent, which makes the change more certain. Only yes/no and categorical attributes outside `asked` are
+        considered.
         """
         parts: list[Expr] = []
         for name, spec in self.vocabulary.items():
@@ -235,13 +196,12 @@ class Leaks:
         query: text of the step's query.
         asked: the attributes that the query names.
         kept: the attributes that the step was to keep.
-        changed: attribute -> whether its value differs from the value before the step, (n,) bool; for all attributes.
-        implied: attribute -> whether the query makes the old value impossible, (n,) bool; a change of this value is no
-            leak. An attribute is left out if it has no impossible value in any sample.
-        superseded: texts of earlier queries that the step's query makes impossible; this step and later steps do not
-            keep them.
-        known: false if too few draws of the model satisfy the query to estimate which values the query makes
-            impossible. Then every change of an attribute that the query does not name is a leak.
+        changed: for every attribute, whether its value differs from the value before the step, (n,) bool.
+        implied: attribute -> whether the query makes the old value impossible, (n,) bool, so that its change is no
+            leak; without attributes where this is so in no sample.
+        superseded: texts of earlier queries that the step's query makes impossible; they are kept no longer.
+        known: false if too few draws of the model satisfy the query to estimate which values it makes impossible. Then
+            every change of an attribute that the query does not name is a leak.
     """
 
     query: str
@@ -257,17 +217,7 @@ class Leaks:
         cls, before: Values, after: Values, dependence: Dependence, query: str, *superseded: str, asked: Sequence[str],
         kept: Sequence[str],
     ) -> Leaks:  # fmt: skip
-        """Return the report of the changes in a step.
-
-        Args:
-            before: attribute -> values of n samples before the step.
-            after: attribute -> values of the same samples after the step.
-            dependence: the estimate of the values that the step's query makes impossible.
-            query: text of the step's query.
-            superseded: texts of the earlier queries that the step's query makes impossible.
-            asked: the attributes that the step's query names.
-            kept: the attributes to keep. Attributes that are also in `asked` do not count as kept.
-        """
+        """Report of a step's changes; `superseded` are texts of the earlier queries that `query` makes impossible."""
         specs = dependence.vocabulary.items()
         changes = {name: KINDS[spec.kind].changed(before[name], after[name], spec) for name, spec in specs}
         implied = {name: rows for name, rows in dependence.implied(before, asked).items() if rows.any()}
@@ -276,34 +226,27 @@ class Leaks:
 
     @cached_property
     def leaked(self) -> dict[str, Rows]:
-        """Attribute -> whether it leaked in each sample, (n,) bool. Attributes that the query names are left out.
-
-        An attribute leaked if it changed although the query does not make the change necessary.
-        """
+        """Attribute that the query does not name -> whether it leaked in each sample, (n,) bool."""
         others = {name: rows for name, rows in self.changed.items() if name not in self.asked}
         return {name: rows & ~self.implied.get(name, np.zeros_like(rows)) for name, rows in others.items()}
 
     @property
     def by_attribute(self) -> dict[str, float]:
-        """Attribute -> fraction of samples in which the attribute leaked, 0 to 1; the largest fraction comes first.
-
-        An attribute leaked if it changed without need, see `leaked`. Attributes that leaked in no sample are left out.
-        """
+        """Attribute -> fraction of samples in which it leaked, above 0; the largest fraction comes first."""
         shares = {name: float(rows.mean()) for name, rows in self.leaked.items() if rows.any()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
     @property
     def rate(self) -> float:
-        """Fraction of leaks among all pairs of a sample and an attribute that could leak.
+        """Fraction of leaks among the pairs of a sample and an attribute that could leak there, 0 if there are none.
 
-        A leak is a change without need, see `leaked`. An attribute could leak in a sample if the query does not name
-        the attribute, and its old value is possible under the query. The fraction is 0 if there are no such pairs.
+        An attribute could leak if the query does not name it, and its old value is possible under the query.
         """
         total = sum(len(rows) - int(self.implied.get(name, np.array(0)).sum()) for name, rows in self.leaked.items())
         return sum(int(rows.sum()) for rows in self.leaked.values()) / total if total else 0.0
 
     def of(self, row: int) -> tuple[str, ...]:
-        """Return the names of the attributes that leaked (see `leaked`) in the sample with number `row`, from 0."""
+        """Names of the attributes that leaked in the sample with number `row`, from 0."""
         return tuple(name for name, rows in self.leaked.items() if rows[row])
 
     def __repr__(self) -> str:
@@ -316,7 +259,7 @@ class Leaks:
         return text if self.known else text + unknown
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON values: the attributes of this class, and also `rate` and `by_attribute`."""
+        """The report as JSON values: the attributes of this class, `rate` and `by_attribute`."""
         implied = {name: rows.tolist() for name, rows in self.implied.items()}
         changed = {name: rows.tolist() for name, rows in self.changed.items()}
         return {
@@ -327,31 +270,25 @@ class Leaks:
 
 
 PENALTY_FACTORS = (3.0, 9.0, 27.0)
-"""Factors by which the query's weight is multiplied in the second, third and fourth search of `penalty_method`."""
+"""Factors of the query's weight in the second, third and fourth search of `penalty_method`."""
 LEAST_SAVING = 0.1
-"""In `penalty_method`, a search with a larger weight of the query must lower the query's energy by at least this share
-of the energy; otherwise the new minimum is discarded. Some energies cannot fall further: the probability that a
-continuous attribute is within the tolerance of a value is never near 1."""
+"""Share of the query's energy that a search with a larger weight of the query must save; else its minimum is discarded.
+Some energies cannot fall: a continuous attribute is never certain to be within the tolerance of a value."""
 
 
 LINEAR_NEAR = 0.05
-"""Weight of `|z - z0|²` in the energy that `linear_minimum` minimises, where z0 is z before the step
-(docs/decisions/editing.md)."""
+"""Weight of `|z - z0|²` in the energy of `linear_minimum` (docs/decisions/editing.md)."""
 GRAIN = 2.0**-6
-"""The result of `linear_minimum` is rounded to multiples of this number. The last bits of sums depend on the batch, and
-the rounded result does not."""
+"""`linear_minimum` is rounded to multiples of this, because the last bits of sums depend on the batch."""
 
 
 def _likeliest(z: Tensor, space: LatentSpace) -> Values:
-    """Return for n latents z, (n, z_dim), a dict: attribute -> the likeliest value by its head, (n,)."""
+    """Attribute -> the likeliest value by its head for n latents z, (n,)."""
     return decide(space.predict(Latents(z.to(space.model.device))))
 
 
 def prior_values(space: LatentSpace) -> Values:
-    """Return for `PRIOR_DRAWS` draws of the prior a dict: attribute -> the likeliest value by its head, (draws,).
-
-    The draws are the same in every call.
-    """
+    """Attribute -> the likeliest values by its head for `PRIOR_DRAWS` draws of the prior, always the same."""
     return _likeliest(normals(0, 0, PRIOR_DRAWS, space.model.generator.z_dim, stream="knowledge/prior"), space)
 
 
@@ -360,17 +297,8 @@ def estimate_dependence(
 ) -> tuple[Dependence, Plan]:
     """Estimate which attribute values a query makes impossible, and compile the query so that it excludes these values.
 
-    Args:
-        expr: the query.
-        query: the compiled form of `expr`.
-        prior: attribute -> values in draws of the prior, as `prior_values` returns them.
-        space: the model's latent space.
-        settings: the settings of the edit.
-
-    Returns:
-        The estimate; and the compiled query with the condition that excludes impossible values, such as `frown AND NOT
-        laugh`. The second is `query` itself if no value is impossible or the preset has no `release_implied`. Values of
-        attributes with weak heads are never excluded.
+    The condition, such as `NOT laugh` for `frown`, leaves out attributes with weak heads. The query stays as it is if
+    no value is impossible or the preset has no `release_implied`. `prior` is the result of `prior_values`.
     """
     probable, model = query, query.model
     if not query.rule.is_probability:  # the estimate needs a probability
@@ -392,23 +320,10 @@ def run_step(
     rules: Sequence[EnergyRule], query: Plan, dependence: Dependence, layers: Tensor | None, before: Latents,
     space: LatentSpace, settings: EditSettings, report: Report,
 ) -> tuple[Latents, SampleResult]:  # fmt: skip
-    """Make one step of an edit.
+    """Make one step of an edit: the edited latents, and the solver's statuses and numbers of evaluations.
 
-    Args:
-        rules: the compiled queries to make true. The first is `query`, extended by a condition that excludes the values
-            of other attributes that `query` makes impossible (see `estimate_dependence`). The others are the earlier
-            queries that the step keeps satisfied.
-        query: the compiled query of the step; the attributes that it names may change.
-        dependence: the estimate of the values of other attributes that `query` makes impossible.
-        layers: whether each layer of W+ may change, (num_ws,) bool; `None` if all may change.
-        before: latents before the step.
-        space: the model's latent space.
-        settings: the preset, the attributes to keep, and a function from pictures to features; the edit keeps the
-            features of the pictures.
-        report: called with the stage "editing".
-
-    Returns:
-        The edited latents; and the result of the solver, with statuses and numbers of evaluations.
+    The rules are to be made true: first `query`, extended by `estimate_dependence`, then the earlier queries that the
+    step keeps satisfied. The mask `layers`, (num_ws,) bool, tells which layers of W+ may change; `None` is all.
     """
 
     def progress(fraction: float, _: int) -> None:
@@ -456,14 +371,10 @@ def run_step(
 
 @torch.no_grad()
 def linear_minimum(rules: Sequence[EnergyRule], readouts: AttributeBank, z0: Tensor) -> Tensor:
-    """Return the z near z0 that makes queries true for linear heads, (n, z_dim), rounded to multiples of `GRAIN`.
+    """Find the z near z0 that makes queries true for heads linear in z, (n, z_dim), in multiples of `GRAIN`.
 
-    The z minimises the sum of the queries' energies plus `LINEAR_NEAR * |z - z0|²`, in nats.
-
-    Args:
-        rules: the compiled queries.
-        readouts: heads that are linear functions of z, fitted to the heads of the model.
-        z0: the start, (n, z_dim), on the device of `readouts`: in an edit the CPU, since the work is small.
+    It minimises the energies of the queries plus `LINEAR_NEAR * |z - z0|²`, in nats; in an edit on the CPU, since the
+    work is small.
     """
     parts = [terms.query_term(QueryEnergy(rule, Identity(), readouts), 1.0) for rule in rules]
     parts.append(terms.distance_term("z", z0, LINEAR_NEAR))
@@ -482,27 +393,18 @@ def lower_minimum(
     elsewhere: Callable[[Tensor], Tensor] | None, *, tolerance: float, max_evaluations: int,
     progress: Progress = lambda done, moving: None,
 ) -> SampleResult:  # fmt: skip
-    """Search by `penalty_method` from z0 and from a second start together; return the better minimum of each sample.
+    """Search by `penalty_method` from z0 and from a second start together, and return each sample's better minimum.
 
-    A sample has a second search only if the query is not satisfied at z0. The second search is needed because the slope
-    of the heads at z0 may lead far away, to latents where the heads make errors.
-
-    A minimum at which the query is satisfied is better than one at which the query is not satisfied. If the query is
-    satisfied at both minima, or at neither, the minimum with the lower objective is better.
+    The slope of the heads at z0 may lead far away, to latents where the heads make errors; so a sample whose query is
+    not satisfied at z0 has a second search. A minimum that satisfies the query is better; among equals the lower
+    objective is.
 
     Args:
         objective: function from a factor of the query's weight to the energy that is minimised.
-        energy: function of two arguments: z, (batch, z_dim), and the numbers of the samples, (batch,). It returns the
-            energies of the query alone, (batch,), in nats.
-        z0: the first start, (n, z_dim).
-        elsewhere: function from numbers of samples, (rows,), to second starts, (rows, z_dim); `None` for one search
-            only.
+        energy: energies of the query alone in nats, (batch,), as a function of z and sample numbers.
+        elsewhere: function from sample numbers to second starts; `None` for one search only.
         tolerance: energy of the query, in nats, up to which the query counts as satisfied.
-        max_evaluations: largest number of evaluations for each sample and weight of the query.
-        progress: function that `penalty_method` calls; a sample with two searches counts twice.
-
-    Returns:
-        The minima, the status of each, and for each sample the number of evaluations of both searches together.
+        max_evaluations: most evaluations for each sample and weight of the query.
     """
     everyone = torch.arange(len(z0), device=z0.device)
     rows = everyone[:0]
@@ -530,24 +432,11 @@ def penalty_method(
     objective: Callable[[float], Energy], energy: Callable[[Tensor, Tensor], Tensor], z0: Tensor, *,
     tolerance: float, max_evaluations: int, progress: Progress | None = None,
 ) -> SampleResult:  # fmt: skip
-    """Find the minimum of `objective` nearest to `z0`; repeat with larger weights of the query until it is satisfied.
+    """Find the minimum of `objective` nearest to z0, with larger weights of the query until it is satisfied.
 
-    A sample is not searched again once its query is satisfied, or a larger weight lowers the query's energy by less
-    than a tenth (`LEAST_SAVING`).
-
-    Args:
-        objective: function from a factor of the query's weight to the energy that is minimised.
-        energy: function of two arguments: z, (batch, z_dim), and the numbers of the samples, (batch,). It returns the
-            energies of the query alone, (batch,), in nats.
-        z0: the start, (n, z_dim).
-        tolerance: energy of the query, in nats, up to which the query counts as satisfied.
-        max_evaluations: largest number of evaluations for each sample and weight of the query.
-        progress: called only during the search with the first weight: with the fraction of this search that is done,
-            and the number of samples that still move.
-
-    Returns:
-        The minima; for each sample the number of evaluations of all searches; and the status of the search that found
-        its minimum.
+    A sample is not searched again once its query is satisfied, or a larger weight saves less than `LEAST_SAVING`. Each
+    status is that of the search that found the minimum; evaluations are summed. `progress` is called only in the first
+    search. For the other arguments see `lower_minimum`.
     """
     descent = DescentSampler(enough=None, max_evaluations=max_evaluations)
     first = descent.sample(objective(1.0), z0, progress=progress)
@@ -577,19 +466,7 @@ def _keeping_terms(
     asked: Sequence[str], dependence: Dependence, before: Latents, w: Tensor, space: LatentSpace,
     settings: EditSettings, w_of: EditedW,
 ) -> list[AnyTerm]:  # fmt: skip
-    """Return the terms of the energy that keep the picture and the attributes that the query does not name.
-
-    Args:
-        asked: the attributes that the query names.
-        dependence: the estimate of the values that the query makes impossible. The terms do not keep these values if
-            the preset has `release_implied`.
-        before: latents before the step.
-        w: w before the step, (n, w_dim) or (n, num_ws, w_dim).
-        space: the model's latent space.
-        settings: the preset, the attributes to keep, and the function whose features of pictures are kept.
-        w_of: function of two arguments: the output of the mapping network, and the numbers of the samples. It returns
-            the w from which the edited pictures are drawn.
-    """
+    """Terms that keep the picture, and the attributes that the query neither names nor makes change."""
     preset, identity, parts = settings.preset, settings.identity, list[AnyTerm]()
     if preset.near_z:
         parts.append(terms.distance_term("z", space.scaled(before.z), preset.near_z))

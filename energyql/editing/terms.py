@@ -1,11 +1,8 @@
 """Terms of the energy that an edit or an inversion minimises.
 
-A term has a value for each sample, in nats; lower is better. Gradients are computed by formulas, except for the
-identity term, which uses autograd. docs/decisions/editing.md compares `keep_predictions` and `keep_logits`, the two
-terms that keep attributes.
-
-In this module *w* is the output of the mapping network for z. An edit changes n samples, numbered from 0. Terms are
-evaluated for a batch of them, and `rows` are the numbers of the samples in the batch.
+A term has a value for each sample, in nats; lower is better. Gradients are formulas, except for the identity term,
+which uses autograd. Terms are evaluated for a batch of the n samples of an edit, whose numbers are `rows`. Here *w* is
+the output of the mapping network for z. docs/decisions/editing.md compares `keep_predictions` and `keep_logits`.
 """
 
 from __future__ import annotations
@@ -34,8 +31,8 @@ from energyql.numerics.pullback import by_autograd, row_products
 Variable = Literal["z", "w", "latent"]
 """The variable by which a term is differentiated: z, the output w of the mapping network, or the input of the heads."""
 EditedW = Callable[[Tensor, Tensor], Tensor]
-"""Function from the output of the mapping network, (batch, w_dim), and the numbers of the samples, (batch,), to the w
-from which the edited pictures are drawn, (batch, w_dim) or (batch, num_ws, w_dim)."""
+"""Function from the output of the mapping network, (batch, w_dim), and sample numbers, (batch,), to the w from which
+edited pictures are drawn, (batch, w_dim) or (batch, num_ws, w_dim)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +42,8 @@ class TermInput:
     Attributes:
         rows: numbers of the samples among all samples of the edit, (batch,).
         z: (batch, z_dim).
-        w: output of the mapping network for z, (batch, w_dim); `None` if no term needs it.
-        latent: the input of the heads, (batch, latent_dim).
+        w: output of the mapping network, (batch, w_dim); `None` if no term needs it.
+        latent: input of the heads, (batch, latent_dim).
     """
 
     rows: Tensor
@@ -57,12 +54,10 @@ class TermInput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
-    """One term of the energy. It is a function of z, of w, or of the input of the heads.
+    """One term of the energy, as a function of one variable.
 
     Attributes:
-        variable: name of this variable: "z", "w", or "latent" for the input of the heads.
-        evaluate: function from a `TermInput` to the values of the term, (batch,), and the gradients with respect to the
-            variable, which have the shape of the variable.
+        evaluate: function from a `TermInput` to values, (batch,), and gradients of the shape of the variable.
     """
 
     variable: Variable
@@ -71,18 +66,15 @@ class Term:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadTerm:
-    """One term of the energy as a function of inputs, numbers that are linear in the outputs of heads.
+    """One term as a function of inputs that are linear in the outputs of heads, for devices other than the CPU.
 
-    Such terms are used on other devices than the CPU: the heads are computed once for all terms of an energy, by
-    `joined_term`.
+    `joined_term` computes the heads only once for all such terms of an energy.
 
     Attributes:
-        raw: the heads.
-        matrix: (inputs, outputs), float64 on the CPU. The inputs of a sample are `matrix @ outputs + offset`.
+        matrix: (inputs, outputs), float64 on the CPU; the inputs of a sample are `matrix @ outputs + offset`.
         offset: (inputs,), float64 on the CPU.
-        evaluate: function from inputs, (batch, inputs), and the numbers of the samples, (batch,), to two values: the
-            values of the term, (batch,); and a list of tensors, which side by side are the gradients with respect to
-            the inputs, (batch, inputs).
+        evaluate: function from inputs, (batch, inputs), and sample numbers, (batch,), to values, (batch,), and a list
+            of tensors, which side by side are the gradients, (batch, inputs).
     """
 
     raw: RawOutputs
@@ -95,13 +87,7 @@ AnyTerm = Term | HeadTerm
 
 
 def joined_term(parts: Sequence[HeadTerm], scaled: bool) -> Term:
-    """Return the sum of terms that are functions of the outputs of the same heads.
-
-    Args:
-        parts: the terms, at least one.
-        scaled: whether the input of the heads has a mean square of 1 already, because z is a result of
-            `LatentSpace.scaled`.
-    """
+    """Sum of terms of the same heads; `scaled` if the heads' input has mean square 1 already (`LatentSpace.scaled`)."""
     function = parts[0].raw.function
     heads = function.then(torch.cat([part.matrix for part in parts]), torch.cat([part.offset for part in parts]))
     heads = replace(heads, direction=heads.direction and not scaled)
@@ -117,14 +103,7 @@ def joined_term(parts: Sequence[HeadTerm], scaled: bool) -> Term:
 
 
 def query_terms(energies: Sequence[tuple[QueryEnergy, float]], raw: RawOutputs) -> Callable[[float], list[AnyTerm]]:
-    """Return a function that makes the terms of several queries, all multiplied by a factor.
-
-    The function takes the factor, and returns terms whose sum is `factor * weight * energy`, summed over the queries.
-
-    Args:
-        energies: energies of queries as functions of the heads' input, and their weights.
-        raw: the heads of all attributes. On other devices than the CPU all queries are evaluated together.
-    """
+    """Function from a factor to terms that sum to `factor * weight * energy` over all queries."""
     rules = [(energy.rule, weight) for energy, weight in energies]
     circuits = [(rule.circuit, weight) for rule, weight in rules if isinstance(rule, CircuitRule) and rule.attributes]
     if raw.function.bias.device.type == "cpu" or not energies or len(circuits) < len(energies):
@@ -144,7 +123,7 @@ def query_terms(energies: Sequence[tuple[QueryEnergy, float]], raw: RawOutputs) 
 
 
 def query_term(energy: QueryEnergy, weight: float) -> Term:
-    """Return the term `weight * energy`, where `energy` is the energy of a query as a function of the heads' input."""
+    """Term `weight * energy` of a query's energy as a function of the heads' input."""
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         value, gradient = energy.gradient(at.latent)
@@ -154,20 +133,18 @@ def query_term(energy: QueryEnergy, weight: float) -> Term:
 
 
 def repeated_term(term: AnyTerm, count: int) -> AnyTerm:
-    """Return a term for many samples: its value for sample i is the value of `term` for sample i modulo `count`."""
+    """Term for many samples, whose value for sample i is that of `term` for sample i modulo `count`."""
     if isinstance(term, HeadTerm):
         return replace(term, evaluate=lambda rows, samples: term.evaluate(rows, samples % count))
     return replace(term, evaluate=lambda at: term.evaluate(replace(at, rows=at.rows % count)))
 
 
 def distance_term(variable: Variable, start: Tensor, weight: float | Tensor) -> Term:
-    """Return the term `weight * |x - x0|²`, which keeps x near a start x0.
+    """Term `weight * |x - x0|²`, which keeps x, named by `variable`, near a start x0.
 
     Args:
-        variable: the name of x, "z" or "w".
-        start: x0 of all samples, of the shape of x with n rows. If x is z, x0 must have the length to which
-            `LatentSpace.scaled` scales z.
-        weight: the weight; or the weight of each sample, (n,).
+        start: x0 of all samples, (n, ...); z must have the length to which `LatentSpace.scaled` scales it.
+        weight: one number, or the weight of each sample, (n,).
     """
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
@@ -185,10 +162,7 @@ def distance_term(variable: Variable, start: Tensor, weight: float | Tensor) -> 
 
 
 def _rows_of(table: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function from a tensor of indices to the rows of a table with these indices.
-
-    If the next call has the same tensor of indices, the rows are not looked up again.
-    """
+    """Function from indices to rows of a table, which remembers the rows of its last argument."""
     last = torch.empty(0), table
 
     def rows_of(indices: Tensor) -> Tensor:
@@ -201,7 +175,7 @@ def _rows_of(table: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def shell_term(weight: float) -> Term:
-    """Return the term `weight * (|z| - sqrt(z_dim))²`, because nearly all z of the prior are about sqrt(z_dim) long."""
+    """Term `weight * (|z| - sqrt(z_dim))²`, because nearly all z of the prior are about sqrt(z_dim) long."""
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         length = at.z.norm(dim=1).clamp_min(1e-6)
@@ -212,15 +186,13 @@ def shell_term(weight: float) -> Term:
 
 
 def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> AnyTerm:
-    """Return the term `Σ_a weight_a KL(P(a | z0) || P(a | z))`, which keeps the heads' predictions as they are at z0.
+    """Term `Σ_a weight_a KL(P(a | z0) || P(a | z))`, which keeps the heads' predictions as certain as they are.
 
-    The sum is over attributes a; P is a head's prediction; z0 are the latents before the edit. Certain predictions stay
-    certain, uncertain predictions stay uncertain.
+    The sum is over attributes a; P are the heads' predictions; z0 is z before the edit.
 
     Args:
-        raw: the heads.
         before: outputs of the heads at z0, (n, outputs).
-        weights: weight of each attribute in each sample, (n, attributes); 0 if the attribute may change in the sample.
+        weights: weight of each attribute in each sample, (n, attributes); 0 where it may change.
     """
     kinds = {PREDICTIONS[spec.kind] for spec in raw.specs}
     if before.device.type != "cpu" and kinds <= {YesNo, Categorical, Continuous}:
@@ -240,16 +212,11 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> AnyTer
 
 
 _NEVER = -1e4
-"""In a table of logits with equally many columns for each attribute: the logit in the columns that an attribute with
-fewer classes does not need."""
+"""Logit in the columns of a table of logits that an attribute with fewer classes than others does not need."""
 
 
 def _keep_rows(raw: RawOutputs, before: Tensor, weights: Tensor) -> HeadTerm:
-    """Return the same term as `keep_predictions`, computed in few operations, for other devices than the CPU.
-
-    The logits of all attributes with classes are in one table, in which a yes/no attribute has the logits x and 0.
-    Numbers that do not depend on z are computed only once. For the arguments see `keep_predictions`.
-    """
+    """`keep_predictions` in few operations, for other devices than the CPU, by a table in which yes/no is (x, 0)."""
     ends = [*accumulate(map(output_count, raw.specs), initial=0)]
     columns = [range(*ends[i : i + 2]) for i in range(len(raw.specs))]
     means = [i for i, spec in enumerate(raw.specs) if PREDICTIONS[spec.kind] is Continuous]
@@ -289,15 +256,10 @@ def _keep_rows(raw: RawOutputs, before: Tensor, weights: Tensor) -> HeadTerm:
 
 
 def keep_logits(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
-    """Return the term `Σ_a weight_a |logits_a - logits_a0|²`, as in Nie et al. 2021 (arXiv 2110.10873).
+    """Term `Σ_a weight_a |logits_a - logits_a0|²` over attributes a, as in Nie et al. 2021 (arXiv 2110.10873).
 
-    The sum is over attributes a. `logits_a` are the outputs of the head of a, `logits_a0` the same outputs before the
-    edit. A continuous attribute has one output, the predicted mean.
-
-    Args:
-        raw: the heads.
-        before: outputs of all heads before the edit, (n, outputs).
-        weights: weight of each attribute in each sample, (n, attributes); 0 if the attribute may change in the sample.
+    The logits are the outputs of the heads at z and, with index 0, before the edit; of a continuous attribute the
+    predicted mean. The arguments are those of `keep_predictions`.
     """
     counts = torch.tensor([output_count(spec) for spec in raw.specs], device=before.device)
     weights = weights.repeat_interleave(counts, dim=1)
@@ -313,17 +275,7 @@ def _of_outputs(
     raw: RawOutputs, before: Tensor, weights: Tensor,
     evaluate: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> Term:  # fmt: skip
-    """Return a term that is computed from the outputs of heads.
-
-    The value of the term for a sample does not depend on the other samples in the batch, bit for bit.
-
-    Args:
-        raw: the heads.
-        before: outputs of the heads before the edit, (n, outputs).
-        weights: the weights that `evaluate` gets, with a row for each sample: (n, attributes) or (n, outputs).
-        evaluate: function of three arguments: outputs, outputs before the edit, and weights, each with the rows of a
-            batch. It returns values, (batch,), and gradients with respect to the outputs.
-    """
+    """Term that `evaluate` computes from outputs, old outputs and weights; bit for bit the same in any batch."""
 
     def in_batch(joined: Tensor) -> tuple[Tensor, Tensor]:
         latent, old, weight = joined.tensor_split(starts, 1)
@@ -344,16 +296,7 @@ def _of_outputs(
 def keep_identity(
     embed: Embed, synthesize: Callable[[Tensor], Tensor], w_of: EditedW, before: Tensor, weight: float
 ) -> Term:
-    """Return the term `weight * (1 - cos(embed(picture), embed(old picture)))`, with gradients by autograd.
-
-    Args:
-        embed: function from pictures to features.
-        synthesize: function from w to pictures.
-        w_of: function of two arguments: the output of the mapping network, and the numbers of the samples. It returns
-            the w from which the edited pictures are drawn. `edited_w` makes such a function.
-        before: features of the pictures before the edit, (n, features).
-        weight: the weight.
-    """
+    """Term `weight * (1 - cos(f, before))` of the features f of an edited picture, with gradients by autograd."""
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         def distance(w: Tensor) -> Tensor:
@@ -368,20 +311,7 @@ def keep_identity(
 
 
 def _blocks(raw: RawOutputs, like: Tensor) -> list[tuple[type[Prediction], Tensor, Tensor, Tensor]]:
-    """Split the outputs of heads into blocks, so that the divergences of a block are computed in one operation.
-
-    An attribute with several outputs is a block alone. Attributes with one output form a block with all attributes of
-    the same kind.
-
-    Args:
-        raw: the heads.
-        like: a tensor with the dtype and device that the standard deviations get.
-
-    Returns:
-        For each block: the class of predictions of its attributes; the columns of its outputs; the positions of its
-        attributes in `raw.specs`; and for each of its attributes the standard deviation of the head's residuals, 1 if
-        the attribute is not continuous.
-    """
+    """Blocks of outputs whose divergences are one operation: kind, columns, places in `raw.specs`, deviations."""
     starts = [0, *accumulate(map(output_count, raw.specs))]
     blocks = []
     for name, kind in sorted(PREDICTIONS.items(), key=lambda item: item[1].elementwise):

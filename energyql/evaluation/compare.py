@@ -34,23 +34,19 @@ from energyql.sampling.registry import describe_sampler, sampler_record
 RESULTS = "results.json"
 """Name of the file with the results, in the folder of a comparison."""
 PRIOR = 20_000
-"""Default number of pictures of the prior: random pictures that no query has selected."""
+"""Default number of pictures of the prior, which no query has selected."""
 ORACLE = 1_000
-"""Default effective number of exact samples of a query: when the search has found so many, it ends."""
+"""Default effective number of exact samples of a query at which the search for them ends."""
 
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """Numbers of samples of a comparison, and the seed from which all samples are drawn.
+    """Numbers of samples of a comparison, and the seed, 0 to 2⁶⁴ - 1, from which all are drawn.
 
     Attributes:
         n: samples of each method for each query, at least 2.
         prior: pictures of the prior that all queries share, at least 100.
         oracle: effective number of exact samples that is collected for each query, at least 30.
-        seed: 0 to 2⁶⁴ - 1.
-
-    Raises:
-        ArgumentError: a number is out of its range.
     """
 
     n: int = 500
@@ -75,26 +71,20 @@ def compare_samplers(
 
     Exact samples are samples of the prior that satisfy a query by the model's judge. If the prior hardly ever satisfies
     a query, more samples are drawn where the heads find the query likely, and the samples get weights that undo this
-    choice (`energyql.evaluation.reference`). The same call continues an interrupted run.
+    choice (`energyql.evaluation.reference`). The same call continues an interrupted run. Arguments not listed here are
+    those of `energyql.generate`.
 
     Args:
         queries: one query or several. A text that ends in .txt, or that is the name of a file, stands for a file with
             one query per line.
-        samplers: one sampler or several. A sampler is a name out of `energyql.sampling.SAMPLERS`, such as "ode"; or
-            such a name with a semantics or a strength, such as "lace:ode" or "ode@10"; or "paper", the algorithm LACE
-            of Nie et al. 2021 at the cost of their program; or a `Method` of `energyql.evaluation.methods` with a
-            sampler of your own.
+        samplers: one sampler or several: a name out of `energyql.sampling.SAMPLERS`, such as "ode", also with a
+            semantics or a strength, such as "lace:ode" or "ode@10"; "paper", the algorithm LACE of Nie et al. 2021 at
+            the cost of their program; or a `Method` of `energyql.evaluation.methods` with a sampler of your own.
         folder: where `results.json`, `results.md`, two plots, and the state for the next run are written.
         model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
         n: samples of each sampler for each query, at least 2.
         prior: pictures of the prior that all queries share, judged once for a model; at least 100.
         oracle: effective number of exact samples that is collected for each query, at least 30.
-        truncation: psi in [0, 1], by default the psi of the model; see `energyql.generate`.
-        condition: a class, or c_dim numbers, for a conditional generator.
-        seed: seed of all samples.
-        device: "auto", "cpu", "cuda" and so on; see `energyql.generate`.
-        progress: true for a progress bar, false for none; or a function, called with the name of a stage and the
-            fraction of the stage that is done, 0 to 1.
 
     Returns:
         The contents of `results.json`, a dict with these entries:
@@ -127,21 +117,11 @@ def compare(
     """Measure every method on every query, write tables and plots, and return the results as `compare_samplers` does.
 
     Args:
-        model: the model with its judge.
-        queries: queries, or names of files with one query per line.
-        methods: the methods to compare, each a sampler with a semantics.
-        counts: numbers of samples, and the seed.
-        folder: where results are written. If an earlier run with the same settings wrote outcomes there, they are used
-            and not measured again.
+        folder: where results are written; outcomes of an earlier run with the same settings there are used again.
         report: called with the stages "prior", "queries", "oracle", "sampling" and "judging".
         title: heading of the page with the results, `results.md`.
         picture_count: how many pictures this page shows for each method on each query.
-        cache: folder for judged samples of the prior and exact samples of queries, which several comparisons can share;
-            by default `folder`.
-        find: function that returns the exact samples of a query; it is called like `find_oracle`.
-
-    Raises:
-        EnergyQLError: a query is wrong, or the folder cannot be written.
+        cache: folder for judged and exact samples, which several comparisons can share; by default `folder`.
     """
     checked = check_arguments(queries, model.vocabulary, {method.semantics for method in methods})
     settings = run_settings(model, counts)
@@ -174,7 +154,7 @@ def compare(
 
 
 def run_settings(model: EvaluatedModel, counts: SampleCounts) -> dict[str, Any]:
-    """Return the settings of a run as JSON values. Outcomes of an earlier run with equal settings are used again."""
+    """Settings of a run as JSON values; outcomes of an earlier run with equal settings are used again."""
     return {
         "model": model.model.name, "identity": model.identity, "truncation": model.truncation,
         "condition": model.condition, **asdict(counts), "device": str(model.device), "energyql": __version__,
@@ -182,16 +162,7 @@ def run_settings(model: EvaluatedModel, counts: SampleCounts) -> dict[str, Any]:
 
 
 def _missing(record: dict[str, Any], method: Method, picture_count: int) -> bool:
-    """Return whether a method must still be measured on a query.
-
-    The method must be measured if the record of the query has no outcome with the name of the method; if that outcome
-    belongs to another sampler or semantics; or if the page needs pictures and the outcome has none.
-
-    Args:
-        record: the record of the query, with outcomes of this run and earlier runs.
-        method: the method.
-        picture_count: how many pictures the page shows for the method; 0 for none.
-    """
+    """Whether a record lacks the outcome of a method, or its pictures, or has that of another sampler."""
     outcome = record["samplers"].get(method.name)
     if outcome is None or (picture_count and outcome["pictures"] is None):
         return True
@@ -202,17 +173,7 @@ def _missing(record: dict[str, Any], method: Method, picture_count: int) -> bool
 def _write_grid(
     folder: Path, query: CheckedQuery, method: Method, samples: JudgedSamples, model: EvaluatedModel
 ) -> str:
-    """Draw the pictures of samples, write them as a grid, and return the name of its file relative to `folder`.
-
-    Under each picture is a tick if it satisfies the query by the judge, else a cross.
-
-    Args:
-        folder: folder of the comparison; the grid is written to its subfolder `pictures`.
-        query: the query, which is also the title of the grid.
-        method: the method that drew the samples, named below the pictures.
-        samples: the samples to draw.
-        model: the model with its judge.
-    """
+    """Write a grid of samples with ticks and crosses by the judge, and return its file's name relative to `folder`."""
     batches = (show_pictures(model.model.generator, images) for _, images in model.draw(samples.z))
     pictures, text = [picture for batch in batches for picture in batch], str(query.expr)
     path = f"pictures/{hashlib.sha256(f'{text} {method.name}'.encode()).hexdigest()[:16]}.png"
@@ -226,16 +187,7 @@ def _write_grid(
 def _write(
     folder: Path, data: dict[str, Any], records: dict[str, dict[str, Any]], texts: Sequence[str], title: str = ""
 ) -> dict[str, Any]:
-    """Write the results to `results.json`, and return them. At the end of a run, also write the page and the plots.
-
-    Args:
-        folder: where the files are written.
-        data: the entries `settings`, `machine` and `contenders` of the results.
-        records: query -> record with its outcomes, of this run and of earlier runs.
-        texts: the queries of this run. Records of other queries are written as `others`, for a later run.
-        title: heading of the page at the end of a run. While the run is in progress it is "", and summary, page and
-            plots are not written.
-    """
+    """Write and return the results; with the `title` at the end of a run also the summary, page and plots."""
     queries = [records[text] for text in texts if text in records]
     data = data | {"queries": queries, "others": [record for text, record in records.items() if text not in texts]}
     if title:

@@ -1,4 +1,4 @@
-"""Measurements of edits with several steps: whether each step has its effect, what else changes, and how much."""
+"""Measurements of edits: whether each step has its effect, what else changes, and how much."""
 
 from __future__ import annotations
 
@@ -22,43 +22,36 @@ from energyql.progress import Report
 PICTURES_AT_ONCE = 32
 """Number of pictures whose features are computed together."""
 FILMSTRIP_ROWS = 6
-"""Largest number of pictures in the filmstrip of `measure_sequence`."""
+"""Most pictures in the filmstrip of `measure_sequence`."""
 
 
 def identity_distance(before: Tensor, after: Tensor) -> Tensor:
-    """Return for each picture one minus the cosine between its features before and after an edit, (n,), in [0, 2].
+    """Distance of pictures before and after an edit, (n,), in [0, 2]: one minus the cosine of their features, (n, dim).
 
-    With features of a face recogniser (ArcFace: Deng et al. 2019, arXiv 1801.07698) this distance is the measure ID of
-    Nie et al. 2021 (arXiv 2110.10873). With features of an attribute judge, the distance also grows with the change
-    that the query demands. Then only edits with the same queries can be compared.
-
-    Args:
-        before: features of the pictures before the edit, (n, dim).
-        after: features of the same pictures after the edit, (n, dim).
+    With features of a face recogniser (ArcFace: Deng et al. 2019, arXiv 1801.07698) this is the measure ID of Nie et
+    al. 2021 (arXiv 2110.10873). With features of an attribute judge, it also grows with the change that the query
+    demands, so that only edits with the same queries can be compared.
     """
     return 1 - F.cosine_similarity(before.double(), after.double(), dim=1)
 
 
 def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -> dict[str, Any]:
-    """Return the effect and the largest side effect of one edit of n pictures.
+    """Effect and largest side effect of one edit of n pictures, after the disentangled edit strength (DES).
 
-    The measures follow the disentangled edit strength (DES) of Nie et al. 2021 (arXiv 2110.10873): the change of the
-    attribute in the query, minus the largest change of any other attribute. Here an attribute has changed if the value
-    that an independent judge decides on has changed. So the measures exist for every kind of attribute and every query.
-    The program of Nie et al. does not contain the code of their formula, so these numbers cannot be compared with
+    DES of Nie et al. 2021 (arXiv 2110.10873) is the change of the attribute in the query, minus the largest change of
+    any other attribute. Here an attribute has changed if the value by an independent judge has, which suits every kind
+    of attribute and query. Their program lacks the code of their formula, so the numbers cannot be compared with
     theirs.
 
     Args:
         before: whether each picture satisfied the query before the edit, (n,).
-        after: whether each picture satisfies the query after the edit, (n,).
-        leaked: attribute that the query does not name -> whether it changed although the query does not make the change
-            necessary, (n,).
+        after: the same after the edit, (n,).
+        leaked: attribute that the query does not name -> whether it changed without need, (n,).
 
     Returns:
-        - `strength`: share of pictures that satisfy the query after the edit, minus the share before;
-        - `leaking`: name of the attribute in `leaked` that changed in most pictures; "" if none changed;
-        - `leak`: share of pictures in which the attribute `leaking` changed; 0 if none changed;
-        - `disentangled`: `strength - leak`, at most 1; below 0 the edit did more harm than good.
+        `strength`, the rise of the share of pictures that satisfy the query; `leaking`, the attribute in `leaked` that
+        changed in most pictures, or ""; `leak`, their share; and `disentangled`, which is `strength - leak`, at most 1,
+        and below 0 if the edit did more harm than good.
     """
     shares = {name: float(rows.mean()) for name, rows in leaked.items()}
     worst = max(shares, key=lambda name: shares[name], default="")
@@ -69,22 +62,13 @@ def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -
 def measure_sequence(
     model: EvaluatedModel, steps: Sequence[Expr], preset: str, n: int, seed: int, folder: Path, report: Report
 ) -> dict[str, Any]:
-    """Edit n pictures step by step with a preset, and measure every step.
+    """Edit the first n samples of the prior for a seed step by step with a preset, and measure every step.
 
-    The pictures before the first step are the first n samples of the prior for a seed.
-
-    Args:
-        model: the model with its judge.
-        steps: the query of each step.
-        preset: name of the preset, which has the weights and the solver of the edit.
-        n: number of pictures.
-        seed: seed of the pictures that are edited.
-        folder: where a filmstrip of the first pictures is written.
-        report: called with the stages of `energyql.edit`, such as "editing".
+    The stages of `report` are those of `energyql.edit`.
 
     Returns:
-        `preset`, the name; `steps`, for each step the result of `measure_step`; `seconds`, the time of all steps
-        together, without drawing; and `filmstrip`, the name of the filmstrip's file in `folder`.
+        `preset`, the name; `steps`, for each step the result of `measure_step`; `seconds` for all steps, without
+        drawing; and `filmstrip`, the name of a file in `folder` with the first pictures.
     """
     result = edit(
         seed, list(steps), model=model.model, n=n, preset=preset, device=str(model.device), progress=report,
@@ -98,26 +82,17 @@ def measure_sequence(
 
 
 def measure_step(sequence: Edit, k: int, step: Expr, model: EvaluatedModel) -> dict[str, Any]:
-    """Return measurements of one step of an edit.
-
-    Args:
-        sequence: the edit.
-        k: number of the step, counted from 0.
-        step: the query of the step.
-        model: the model with its judge.
+    """Measurements of step `k`, from 0, of an edit, by the judge.
 
     Returns:
+        The entries of `edit_strength` from before this step to after it; and
+
         - `query`: the query as text;
-        - `satisfied`: share of pictures that satisfy the query, by the judge;
-        - `all`: share of pictures that satisfy the queries of this step and all earlier steps, except queries that a
-          later query makes impossible;
-        - `accuracy`: for each condition of the query the share of pictures that satisfy it (see
-          `conditional_accuracy`); `None` if the query is no conjunction of conditions;
-        - `identity`: mean `identity_distance` from the pictures before the first step; `None` without features;
-        - `leak_rate`: share of changes among all pairs of a picture and an attribute that is not in the query and need
-          not change in this picture;
-        - `strength`, `leak`, `leaking`, `disentangled`: the measurements of `edit_strength`, from the pictures before
-          this step to the pictures after it.
+        - `satisfied`: share of pictures that satisfy the query;
+        - `all`: share that satisfy this and all earlier queries, except queries that a later one makes impossible;
+        - `accuracy`: `conditional_accuracy` of the pictures;
+        - `identity`: mean `identity_distance` from the start; `None` without features;
+        - `leak_rate`: share of changes among all pairs of a picture and an attribute that need not change in it.
     """
     before, after = (sequence.start if k == 0 else sequence.steps[k - 1]), sequence.steps[k]
     bound = bind(step, model.vocabulary)
@@ -136,6 +111,6 @@ def measure_step(sequence: Edit, k: int, step: Expr, model: EvaluatedModel) -> d
 
 
 def _features(features: Features, pictures: list[Image.Image]) -> Tensor:
-    """Return the features of n PIL pictures in RGB, (n, dim) float32 on the CPU."""
+    """Features of PIL pictures in RGB, (n, dim) float32 on the CPU."""
     pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
     return torch.cat([features.read(part.float() / 127.5 - 1) for part in pixels.split(PICTURES_AT_ONCE)])

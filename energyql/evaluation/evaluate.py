@@ -46,46 +46,37 @@ def evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """Run experiments like those of Nie et al. 2021 (arXiv 2110.10873) on a model.
 
-    By default, the sampler and the edits of this library are compared with the sampler and the edits of Nie et al.,
-    called "the paper" below. To continue an interrupted run, make the same call again: outcomes with equal settings are
-    read from the folder.
+    By default, the sampler and the edits of this library are compared with those of Nie et al., called "the paper"
+    below. The same call continues an interrupted run. Arguments not listed here are those of `energyql.generate`.
 
     Args:
-        protocols: names of the experiments; by default all. The names are those in
-            `energyql.evaluation.protocols.PROTOCOLS`, or, if `setup` is set, those in the set-up.
-        setup: a published experiment, which sets queries, truncation and samplers. Either a name out of
+        protocols: names of the experiments, out of `energyql.evaluation.protocols.PROTOCOLS` or of the set-up; by
+            default all.
+        setup: a published experiment, which sets queries, truncation and samplers: a name out of
             `energyql.evaluation.protocols.known_setups()`, or the name of a JSON file.
         folder: where `evaluation.json`, `evaluation.md`, pictures, and the state for the next run are written.
         model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
-        samplers: the samplers to compare, in the form that `energyql.compare_samplers` takes, such as "slice" or
-            "ode@10". By default the samplers of the set-up; without a set-up, the default sampler of this library and
-            the algorithm of the paper.
-        presets: the presets (weights and solvers of edits) to compare, names out of
-            `energyql.editing.settings.PRESETS`.
+        samplers: the samplers to compare, as in `energyql.compare_samplers`, such as "slice" or "ode@10". By default
+            those of the set-up; without one, the default sampler of this library and the algorithm of the paper.
+        presets: the presets (weights and solvers of edits) to compare, out of `energyql.editing.settings.PRESETS`.
         n: samples for each query and sampler, at least 2.
         edits: number of pictures that are edited.
         prior: pictures of the prior that all queries share, at least 100.
         oracle: effective number of exact samples that is collected for each query, at least 30.
         features: features by which distances between pictures are measured, such as
             `energyql.evaluation.metrics.inception_features()`; by default the features of the judge.
-        truncation: psi in [0, 1]; by default the psi of the set-up, or, without a set-up, the psi of the model. See
-            `energyql.generate`.
-        condition: a class, or c_dim numbers, for a conditional generator.
+        truncation: psi in [0, 1]; by default that of the set-up or, without one, of the model.
         seed: seed of queries and samples.
-        device: "auto", "cpu", "cuda" and so on; see `energyql.generate`.
-        progress: true for a progress bar, false for none; or a function, called with the name of a stage and the
-            fraction of the stage that is done, 0 to 1.
 
     Returns:
         The contents of `evaluation.json`, a dict with these entries:
 
         - `settings` and `machine`: settings of the run, and facts about the computer;
-        - `contenders`: names of the samplers;
-        - `presets`: names of the presets;
-        - `setups`: name of a protocol -> a dict with `title`, `about`, `truncation`, and one further entry. That is
-          `comparison` for a protocol that compares samplers (the entries `queries` and `summary` of the result of
-          `energyql.compare_samplers`); `sequence` for a protocol that edits (preset -> result of
-          `energyql.evaluation.edits.measure_sequence`); or `missing`, the reason why the protocol was not run.
+        - `contenders` and `presets`: names of the samplers and of the presets;
+        - `setups`: name of a protocol -> a dict with `title`, `about`, `truncation`, and one further entry:
+          `comparison`, the entries `queries` and `summary` of `energyql.compare_samplers`; `sequence`, for edits,
+          preset -> result of `energyql.evaluation.edits.measure_sequence`; or `missing`, the reason why the protocol
+          was not run.
 
     Raises:
         EnergyQLError: a name or a setting is wrong, the model has no judge or lacks attributes of the set-up, or the
@@ -152,22 +143,7 @@ def evaluate(
 def _edit(
     model: EvaluatedModel, steps: list[Expr], preset: str, n: int, seed: int, folder: Path, report: Report
 ) -> dict[str, Any]:
-    """Edit n pictures step by step with a preset, measure every step, and store the measurements in a file of `folder`.
-
-    If the file has the measurements of an earlier run with the same settings, they are read from it instead.
-
-    Args:
-        model: the model with its judge.
-        steps: the query of each step.
-        preset: name of the preset, which has the weights and the solver of the edit.
-        n: number of pictures that are edited.
-        seed: seed of the pictures that are edited.
-        folder: folder with the results of the experiment ("protocol") to which the steps belong.
-        report: called with the stages of `energyql.edit`, such as "editing".
-
-    Returns:
-        The measurements, as `measure_sequence` returns them.
-    """
+    """Result of `measure_sequence`, stored in `folder`; a later run with the same settings reads it there."""
     path = folder / f"{preset}.json"
     queries, weights = [str(step) for step in steps], repr(choose_preset(preset))
     settings = {"identity": model.identity, "queries": queries, "preset": weights, "n": n, "seed": seed}

@@ -1,4 +1,4 @@
-"""The model that is evaluated; and samples with the attribute values that its judge reads off the pictures."""
+"""The model that is evaluated, and samples with the attribute values that its judge reads off the pictures."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 @dataclass(frozen=True, eq=False)
 class JudgedSamples:
-    """Latents of n samples, and what the judge reads off their pictures. Row i of each field belongs to sample i.
+    """Latents of n samples, and what the judge reads off their pictures; row i of each field belongs to sample i.
 
     Attributes:
         z: latents, (n, z_dim) float32 on the CPU.
-        w: w of the samples, (n, numbers) float32 on the CPU; a w of more dimensions is flattened.
-        values: attribute -> the judge's value of each sample, (n,).
-        features: numbers that describe the pictures, by which distances are measured, (n, dim) float32 on the CPU;
-            `None` without a feature network.
+        w: (n, numbers) float32 on the CPU; a w of more dimensions is flattened.
+        values: attribute -> the judge's values, (n,).
+        features: what distances between pictures are measured by, (n, dim) float32 on the CPU; `None` without a
+            network.
     """
 
     z: Tensor
@@ -59,28 +59,17 @@ class JudgedSamples:
         return len(self.z)
 
     def select(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> JudgedSamples:
-        """Return some of the samples: those with the indices `rows`, in the order of `rows`."""
+        """Samples with the indices `rows`, in this order."""
         columns = self.z, self.w, self.values, self.features
         return JudgedSamples(*take_rows(columns, np.asarray(rows, dtype=np.int64)))
 
     @classmethod
     def join(cls, parts: Sequence[JudgedSamples]) -> JudgedSamples:
-        """Join several groups of samples, at least one, in one object.
-
-        The result has features only if every group has features.
-        """
+        """Join groups of samples, at least one; features are kept only if all have them."""
         return cls(*concatenate([(part.z, part.w, part.values, part.features) for part in parts]))
 
     def save(self, path: Path, **more: np.ndarray[Any, Any]) -> None:
-        """Write the samples and further arrays to an .npz file.
-
-        Args:
-            path: name of the file.
-            more: further arrays, by the names under which they are written.
-
-        Raises:
-            ArgumentError: the file cannot be written.
-        """
+        """Write the samples, and further arrays by name, to an .npz file."""
         tensors = {"z": self.z, "w": self.w, "features": self.features}
         arrays = more | {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
         arrays |= {f"value/{name}": column for name, column in self.values.items()}
@@ -89,12 +78,7 @@ class JudgedSamples:
 
     @classmethod
     def load(cls, path: Path) -> tuple[JudgedSamples, Arrays] | None:
-        """Read a file that `save` wrote.
-
-        Returns:
-            The samples; and a dict of all arrays in the file by name, among them the further arrays that were written
-            with the samples. `None` if the file is missing or damaged.
-        """
+        """Read a file that `save` wrote: the samples, and all arrays by name; `None` if it is missing or damaged."""
         try:
             check_file(path)
             with path.open("rb") as file, np.load(file) as archive:
@@ -108,19 +92,14 @@ class JudgedSamples:
 
 
 class EvaluatedModel:
-    """A model with a judge, under one truncation and condition.
+    """A model with a judge, at one truncation and condition.
 
     Args:
-        model: name of a packaged model, a model folder, or a `Model` in memory.
-        device: "auto", "cpu", "cuda" and so on.
-        truncation: psi in [0, 1] for everything that is drawn; by default the psi of the model.
         condition: a class, or c_dim numbers, for a conditional generator. By default the condition under which the
             heads were fitted; if they were fitted to random classes, the random class of seed 0.
         features: network whose features give distances between pictures; by default the judge, if it computes features.
 
     Attributes:
-        model: the loaded model.
-        truncation: psi.
         condition: condition of everything that is drawn, whatever its seed; `None` for a generator without classes.
         encode: function from latents z to w.
         reads: function from latents z to the input of the heads.
@@ -168,19 +147,11 @@ class EvaluatedModel:
         return plan_query(self.session, query, settings, **options)
 
     def draw(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield a pair for each batch of latents z (n, z_dim), in order: w, and the pictures in [-1, 1]."""
+        """Yield w and the pictures in [-1, 1] for each batch of latents z (n, z_dim), in order."""
         return draw_batches(self.model.generator.synthesize, self.encode, z.to(self.device))
 
     def judge(self, z: Tensor, report: Report = lambda stage, fraction: None) -> JudgedSamples:
-        """Draw the pictures of latents, and return the samples with the judge's values and the features.
-
-        Args:
-            z: the latents, (n, z_dim).
-            report: called with the stage "judging".
-
-        Raises:
-            DataError: the judge does not read every attribute.
-        """
+        """Draw latents z (n, z_dim), and judge the pictures; raises unless the judge reads every attribute."""
         parts, count = list[JudgedSamples](), 0
         for w, images in self.draw(z):
             features = None if self.features is None else self.features.read(images)
@@ -194,30 +165,18 @@ class EvaluatedModel:
         return JudgedSamples.join(parts)
 
     def read_heads(self, z: Tensor) -> Values:
-        """Return the likeliest values of all attributes for latents z (n, z_dim), as the heads predict them.
-
-        The result is a dict: attribute -> its value for each latent, (n,).
-        """
+        """Attribute -> the likeliest values for latents z (n, z_dim) by the heads, (n,)."""
         with torch.inference_mode():
             return decide(self.model.bank.predict(self.reads(z)))
 
     def satisfied(self, query: Expr, values: Values) -> Truths:
-        """Return whether each of n samples satisfies a query, (n,).
-
-        Args:
-            query: the bound query.
-            values: attribute -> values of the samples, (n,).
-        """
+        """Whether each of n samples satisfies a bound query by its values, (n,)."""
         rows = len(next(iter(values.values())))
         return np.broadcast_to(satisfied(query, values, self.vocabulary), (rows,))
 
 
 def _fingerprints(model: Model) -> dict[str, str]:
-    """Return a dict with a text that identifies each part of a model: "generator", "judge" and "attributes".
-
-    "attributes" are the heads, or the network that reads attributes off pictures. The texts in `Model.fingerprints` are
-    used; texts that are missing there are computed from the networks.
-    """
+    """Fingerprint of each part of a model: "generator", "judge" and "attributes"."""
     facts = dict(model.fingerprints)
     if "generator" not in facts:
         facts["generator"] = module_fingerprint(model.generator)

@@ -1,6 +1,6 @@
-"""Measurements of one method on one query: a comparison of its samples with exact samples, and its costs.
+"""Measurements of one method on one query: its samples compared with exact samples, and its costs.
 
-A method is a sampler with a semantics. "Oracle" is the name of the exact samples of a query in this package.
+A method is a sampler with a semantics. The *oracle* of a query is a set of exact samples.
 """
 
 from __future__ import annotations
@@ -37,21 +37,14 @@ Numbers = dict[str, Any]
 """Name of a measurement -> its value; `None` if the measurement was not made."""
 
 MOST_NEIGHBOURS = 1000
-"""Most samples between which distances are measured; the number of distances grows with the square of this number."""
+"""Most samples between which distances are measured; their number grows with its square."""
 LEAST_ORACLE = 30.0
-"""Least effective number of exact samples for a comparison; if there are fewer, samples are not compared with them."""
+"""Least effective number of exact samples for a comparison with them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A query, and the exact samples of this query, with which the samples of methods are compared.
-
-    Attributes:
-        query: the bound query.
-        bins: bins of attribute values, whose frequencies are compared.
-        oracle: exact samples of the query.
-        prior: judged samples of the prior.
-    """
+    """A bound query, and what the samples of methods are compared with."""
 
     query: Expr
     bins: AttributeBins
@@ -66,19 +59,10 @@ def measure(
 
     Samples that the sampler could not finish count like all others.
 
-    Args:
-        method: the method, a sampler with a semantics.
-        model: the model with its judge.
-        reference: the query and its exact samples.
-        n: number of samples.
-        seed: seed of the samples.
-        report: called with the stages "sampling" and "judging".
-
     Returns:
-        - The outcome, a dict of JSON values: `sampler`, name and settings of the sampler; `semantics`, name of the
-          semantics; `heads`, the share of samples that satisfy the query by the heads; and the entries of the results
-          of `describe` and `costs`.
-        - The samples, drawn and judged.
+        The outcome as JSON values, and the judged samples. The outcome has the entries of `describe` and `costs`, and
+        `sampler`, name and settings of the sampler; `semantics`, its name; `heads`, the share of samples that satisfy
+        the query by the heads.
     """
     energy = method.energy(model, reference.query)
     started = time.perf_counter()
@@ -91,31 +75,22 @@ def measure(
 
 
 def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference) -> dict[str, Any]:
-    """Return measurements of samples of a query, compared with exact samples.
-
-    Args:
-        samples: the judged samples, at least 2.
-        model: the model with its judge.
-        reference: the query and its exact samples.
+    """Measure samples of a query, at least 2, against its exact samples.
 
     Returns:
-        - `satisfied`: share of samples that satisfy the query by the judge;
-        - `satisfied_error`: standard error of this share;
+        - `satisfied`: share of samples that satisfy the query by the judge, with standard error `satisfied_error`;
         - `accuracy`: condition of the query -> share of samples that satisfy it (see `conditional_accuracy`); `None` if
           the query is no conjunction of conditions;
-        - `frequency_error`: a dict. `largest` is the largest difference of the frequency of an attribute value between
-          samples and exact samples; `cell` is the name of this value, such as "hair = black"; `floor` is the mean of
-          `largest` if the samples were exact too, by chance alone;
-        - `diversity`: "z", "w" or "features" -> result of `diversity`, which divides distances between samples by
-          distances between exact samples;
-        - `diversity_floor`: like `diversity`, but with one half of the exact samples in place of the samples, compared
-          with the other half;
-        - `frechet`: a dict. `distance` is the Fréchet distance of the samples' features from those of the exact
-          samples; `floor` is the same distance for as many exact samples in place of the samples; `to_prior` is the
-          Fréchet distance of the samples' features from those of samples of the prior.
+        - `frequency_error`: a dict with `largest`, the largest difference of the frequency of an attribute value
+          between samples and exact samples; `cell`, the name of this value, such as "hair = black"; and `floor`, the
+          mean of `largest` if the samples were exact too, by chance alone;
+        - `diversity`: "z", "w" or "features" -> result of `diversity`, distances relative to those of exact samples;
+        - `diversity_floor`: the same for one half of the exact samples relative to the other half;
+        - `frechet`: a dict with `distance`, the Fréchet distance of the features from those of exact samples; `floor`,
+          the distance of as many exact samples; and `to_prior`, the distance of the samples from the prior.
 
-        `frequency_error`, `diversity`, `diversity_floor` and `frechet` are `None` if the effective number of exact
-        samples is below `LEAST_ORACLE`. `frechet` is also `None` without features.
+        The last four are `None` if the effective number of exact samples is below `LEAST_ORACLE`; `frechet` also
+        without features.
     """
     oracle, prior = reference.oracle, reference.prior
     share = float(model.satisfied(reference.query, samples.values).mean())
@@ -142,28 +117,18 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
 
 
 def _diversity(samples: JudgedSamples, exact: JudgedSamples) -> dict[str, dict[str, float]]:
-    """Return "z", "w" and, if both have features, "features" -> the result of `diversity` for these vectors.
-
-    Args:
-        samples: the samples to measure.
-        exact: the exact samples with which they are compared.
-    """
+    """Result of `diversity` for each of "z", "w" and, if both have features, "features"."""
     pairs = {"z": (samples.z, exact.z), "w": (samples.w, exact.w), "features": (samples.features, exact.features)}
     return {name: diversity(a, b) for name, (a, b) in pairs.items() if a is not None and b is not None}
 
 
 def costs(sampled: SampleResult, seconds: float) -> dict[str, Any]:
-    """Return the cost of samples.
-
-    Args:
-        sampled: the result of the sampler.
-        seconds: time that the sampler took for all samples, without drawing pictures.
+    """Costs of samples that a sampler drew in `seconds`, without drawing pictures.
 
     Returns:
-        - `evaluations`: number of evaluations of the energy, with a gradient or without, mean over samples;
-        - `gradients`: number of evaluations with a gradient, mean over samples;
-        - `work`: the sum of `evaluations` and `gradients`, so that an evaluation with a gradient counts 2;
-        - `seconds`: the argument `seconds`;
+        - `evaluations`: evaluations of the energy for a sample, mean; `gradients`: those with a gradient;
+        - `work`: the sum of both, so that an evaluation with a gradient counts 2;
+        - `seconds`: the time of all samples together;
         - `failures`: number of samples that the sampler could not finish;
         - `statuses`: name of a status with which the sampler ended, such as "OK" -> number of samples.
     """
@@ -190,20 +155,12 @@ _MEASURES: dict[str, tuple[str, str, Callable[..., float]]] = {
     "seconds": ("seconds", "", max),
     "failures": ("failures", "", max),
 }
-"""Name of a number in tables -> where an outcome of `measure` has this number, and a function.
-
-Where is told by two texts: the name of an entry of the outcome, and the key of the number in this entry, or "" if the
-entry itself is the number. The function returns the worst of several values of the number: of several queries, or, for
-entries of `diversity`, of z, w and features.
-"""
+"""Name of a number in tables -> entry of an outcome of `measure`, key of the number in the entry ("" if the entry is
+the number), and function for the worst of several queries or, in `diversity`, of z, w and features."""
 
 
 def read_numbers(outcome: dict[str, Any]) -> Numbers:
-    """Return the numbers of an outcome of `measure` that tables and charts show: name in tables -> number.
-
-    If a number was measured for z, w and features, the worst of the three is returned. The names are those in
-    `_MEASURES`; a number is `None` if it was not measured.
-    """
+    """Numbers of an outcome of `measure` by the names in `_MEASURES`; of those for z, w and features, the worst."""
     numbers: Numbers = {}
     for name, (entry, key, worst) in _MEASURES.items():
         value = outcome[entry]
@@ -215,15 +172,9 @@ def read_numbers(outcome: dict[str, Any]) -> Numbers:
 
 
 def summarize(records: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, Numbers]]:
-    """Return for each method the mean and the worst value over queries of each number in tables.
+    """Name of a method -> "mean" or "worst" over queries -> name of a number -> value, `None` if not measured.
 
-    Args:
-        records: a record for each query. Its entry `samplers` is name of a method -> outcome of `measure`.
-        names: names of the methods.
-
-    Returns:
-        Name of a method -> "mean" or "worst" -> name of a number in tables -> value; `None` if the number was not
-        measured for any query.
+    The entry `samplers` of each record, one for a query, is name of a method -> outcome of `measure`.
     """
     summary: dict[str, dict[str, Numbers]] = {}
     for name in names:
@@ -235,12 +186,12 @@ def summarize(records: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[s
 
 
 def average(values: Sequence[float]) -> float | None:
-    """Return the mean of numbers; `None` if there are no numbers."""
+    """Mean of numbers; `None` if there are none."""
     return sum(values) / len(values) if values else None
 
 
 def machine() -> dict[str, Any]:
-    """Return facts about this computer, for reports: processor, system, versions, number of threads, GPU."""
+    """Facts about this computer, for reports: processor, system, versions, number of threads, GPU."""
     try:  # platform.processor() is empty or a mere "x86_64" on Linux
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

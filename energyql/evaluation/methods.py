@@ -1,11 +1,8 @@
-"""Methods that are compared: a sampler under a semantics, or the algorithm LACE at the cost of its authors' program.
+"""Methods that are compared: a sampler under a semantics, or LACE, the algorithm of Nie et al. 2021 (arXiv 2110.10873).
 
-LACE is the algorithm of Nie et al. 2021 (arXiv 2110.10873), called "the paper" in this module. It is written here from
-the paper, and uses the generator and the heads that the other methods use.
-
-LACE has the same cost here as in the program of the authors. The mapping network runs once for every attribute, each
-head is a separate network, and gradients come from autograd. `torchdiffeq.odeint` with dopri5 and tolerances of 1e-3
-has one error norm and step size for the whole batch.
+LACE, called "the paper" here, is written from the paper for the generator and heads of the other methods, at the cost
+of its authors' program. The mapping network runs once for every attribute, each head is a separate network, gradients
+come from autograd, and `torchdiffeq.odeint` (dopri5) has one error norm and step size for the whole batch.
 """
 
 from __future__ import annotations
@@ -61,20 +58,17 @@ TOLERANCE = 1e-3
 TIMES = (1.0, 1e-3)
 """Times t at which the flow of the paper's algorithm starts and ends."""
 SCHEDULE = VPSchedule()
-"""The noise schedule β(t) of the flow of the paper's algorithm."""
+"""Noise schedule β(t) of the flow of the paper's algorithm."""
 PUBLISHED_BATCH = 64
-"""Number of samples in a batch of the paper's algorithm; all samples of a batch have the same step size."""
+"""Number of samples in a batch of the paper's algorithm; all have the same step size."""
 
 
 class PublishedEnergy:
-    """The energy of a query, computed as in the program of Nie et al. 2021, at the same cost.
-
-    Each head runs alone, with gradients by autograd.
+    """Energy of a query as in the program of Nie et al. 2021, at its cost: each head runs alone, with autograd.
 
     Args:
         rule: the compiled query, under the semantics `lace`.
-        reads: function from z (batch, z_dim) to the input of the heads, which autograd can differentiate.
-        bank: the heads.
+        reads: function from z (batch, z_dim) to the input of the heads, differentiable by autograd.
     """
 
     def __init__(self, rule: EnergyRule, reads: Callable[[Tensor], Tensor], bank: AttributeBank) -> None:
@@ -82,7 +76,7 @@ class PublishedEnergy:
         self._reads = normalized if bank.space == "direction" else reads
 
     def __call__(self, z: Tensor) -> Tensor:
-        """Return the energies of latents z (batch, z_dim), in nats, (batch,)."""
+        """Energies of latents z (batch, z_dim), in nats, (batch,)."""
         if not self._rule.attributes:
             return 0 * z.sum(1)
         predictions: dict[str, Prediction] = {}
@@ -93,15 +87,7 @@ class PublishedEnergy:
 
 
 def _run(head: Head, latent: Tensor) -> Tensor:
-    """Compute the outputs of one head alone.
-
-    Args:
-        head: the head.
-        latent: the input of the head, (batch, dim).
-
-    Returns:
-        The outputs, (batch, outputs).
-    """
+    """Compute the outputs of one head alone, (batch, outputs)."""
     x = leaky_relu(linear(latent, head.hidden_weight, head.hidden_bias), SLOPE)
     for weight, bias in head.deeper:
         x = leaky_relu(linear(x, weight, bias), SLOPE)
@@ -112,9 +98,9 @@ def _run(head: Head, latent: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class PublishedODE:
-    """The sampler of the program of Nie et al. 2021: `torchdiffeq.odeint` on the whole batch.
+    """Sampler of the program of Nie et al. 2021: `torchdiffeq.odeint` on the whole batch.
 
-    Unlike with other samplers, a sample depends on the other samples of the batch. If `odeint` raises an error, or
+    Unlike with other samplers, a sample depends on the other samples of the batch. If `odeint` fails, or
     `max_evaluations` is reached, the latents before the last accepted step are returned, with a status that tells which
     of the two happened.
 
@@ -122,9 +108,6 @@ class PublishedODE:
         strength: λ, the factor of the energy, above 0 and at most a million.
         max_evaluations: most evaluations of the energy for each sample. The program of Nie et al. has no such limit,
             but for some queries the flow would never end without it.
-
-    Raises:
-        ArgumentError: the strength is outside its range.
     """
 
     _: KW_ONLY
@@ -137,15 +120,7 @@ class PublishedODE:
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Move each row of `z0` along the flow that descends the energy, and return the latents at its end.
-
-        Args:
-            energy: the energy of the query.
-            z0: draws of the prior, (batch, z_dim).
-            noise: only the number of the first sample in the run is used, because the energy may differ from sample to
-                sample; the sampler draws no random numbers.
-            progress: called with the fraction of the flow that is done, and the number of samples.
-        """
+        """Move each row of `z0` along the flow that descends the energy to its end, without random numbers."""
         check_latents(z0)
         flow = _Field(self, as_energy(energy, first=noise.start), z0.detach(), progress)
         times = torch.tensor(TIMES, dtype=z0.dtype, device=z0.device)
@@ -163,15 +138,11 @@ class PublishedODE:
 
 
 class _SpentError(Exception):
-    """Error that `_Field` raises to end a call of `torchdiffeq.odeint`, after `max_evaluations` calls of `_Field`."""
+    """Raised by `_Field` after `max_evaluations` calls, to end `torchdiffeq.odeint`."""
 
 
 class _Field:
-    """The derivative dz/dt of the flow as a function of t and z, which `torchdiffeq.odeint` integrates.
-
-    Each call evaluates the gradient of the energy once. A call raises `_SpentError` if there were already as many calls
-    as the setting `max_evaluations` of the sampler allows. The attribute `last` is z before the last accepted step.
-    """
+    """Derivative dz/dt of the flow for `torchdiffeq.odeint`; `last` is z before the last accepted step."""
 
     def __init__(self, settings: PublishedODE, energy: Energy, z0: Tensor, progress: Progress | None) -> None:
         self._settings, self._energy, self._progress = settings, energy, progress
@@ -186,13 +157,7 @@ class _Field:
         return (0.5 * self._settings.strength) * SCHEDULE.beta(t) * gradient
 
     def callback_accept_step(self, t: Tensor, z: Tensor, step: Tensor) -> None:
-        """Record the latents before a step; `odeint` calls this method for each step that it accepts.
-
-        Args:
-            t: the time before the step.
-            z: the latents before the step, (batch, z_dim).
-            step: length of the step; not used.
-        """
+        """Record the latents before a step that `odeint` accepts, and report the time."""
         self.last = z.detach()
         if self._progress is not None:
             done = (TIMES[0] - float(t)) / (TIMES[0] - TIMES[1])
@@ -207,7 +172,7 @@ HINT = (
     f"samplers: {', '.join(SAMPLERS)}, {PAPER}; also semantics:sampler and sampler@strength, and "
     'energyql.evaluation.methods.Method("mine", "exact", sampler)'
 )
-"""Text for error messages that lists the names of all samplers."""
+"""Hint of error messages: the names of all samplers."""
 _NAME = re.compile(r"(?:(?P<semantics>[^:@]+):)?(?P<sampler>[^:@]+)(?:@(?P<strength>[^:@]+))?")
 
 
@@ -216,10 +181,9 @@ class Method:
     """A way to draw samples of queries: a sampler, and the semantics that gives the energy of a query.
 
     Attributes:
-        name: name of the method, unique in a comparison.
-        semantics: name of the semantics, which says how the energy of a query is computed, such as "exact".
-        sampler: sampler of the latents. With `PublishedODE`, energies are computed by `PublishedEnergy`, at the cost of
-            the program of Nie et al. 2021.
+        name: unique in a comparison.
+        semantics: how the energy of a query is computed, such as "exact".
+        sampler: sampler of the latents. With `PublishedODE`, energies have the cost of the program of Nie et al. 2021.
     """
 
     name: str
@@ -227,12 +191,7 @@ class Method:
     sampler: Sampler
 
     def check(self) -> None:
-        """Check that `sampler` is a sampler, and can be used under the semantics.
-
-        Raises:
-            ArgumentError: `sampler` is no sampler; there is no such semantics; or the sampler needs a lower bound of
-                the energy, which this semantics does not have.
-        """
+        """Raise unless `sampler` is a sampler, and the semantics gives the lower bound of the energy that some need."""
         check_sampler(self.sampler)
         if not SEMANTICS[check_semantics(self.semantics)].has_floor and has_trait(self.sampler, "needs_floor"):
             check_floor(-math.inf)
@@ -253,17 +212,7 @@ class Method:
         return plan.energy
 
     def sample(self, energy: EnergyLike, model: EvaluatedModel, n: int, seed: int, report: Report) -> SampleResult:
-        """Draw n samples from an energy, in batches.
-
-        The sampler starts from the first n samples of the prior for the seed.
-
-        Args:
-            energy: the energy, as `Method.energy` returns it.
-            model: the model, for the size of z and the device.
-            n: number of samples.
-            seed: seed of the samples.
-            report: called with the stage "sampling".
-        """
+        """Draw n samples from an energy, in batches, from the first n samples of the prior for the seed."""
         parts: list[SampleResult] = []
         size = PUBLISHED_BATCH if isinstance(self.sampler, PublishedODE) else LATENT_BATCH
         for start in range(0, n, size):
@@ -278,17 +227,15 @@ class Method:
 
 
 def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
-    """Convert names of methods, such as "slice" or "lace:ode@10", to `Method` objects.
+    """Convert names of methods, separated by commas or in a list, to `Method` objects.
 
-    Args:
-        names: one text with names separated by commas, or a list of names and `Method` objects. A name out of
-            `energyql.sampling.SAMPLERS`, such as "ode", is this sampler with the semantics `exact` and strength 1.
-            "lace:ode" has the semantics `lace`, "ode@10" the strength 10, "lace:ode@10" both. "paper" is the algorithm
-            of Nie et al. 2021 at the cost of their program, "paper@10" this algorithm with strength 10.
+    A name out of `energyql.sampling.SAMPLERS`, such as "ode", has the semantics `exact` and strength 1; "lace:ode" has
+    the semantics `lace`, "ode@10" the strength 10, "lace:ode@10" both. "paper" is the algorithm of Nie et al. 2021,
+    "paper@10" the same with strength 10.
 
     Raises:
-        ArgumentError: there is no such sampler or semantics, a strength is not a number above 0, a name occurs twice,
-            or `names` is empty. Or a sampler needs a lower bound of the energy, which its semantics does not have.
+        ArgumentError: a name, semantics or strength is wrong, a name occurs twice, or there is none; or a sampler needs
+            a lower bound of the energy, which its semantics does not have.
     """
     parts = [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else several(names)
     methods = [part if isinstance(part, Method) else _read(str(part)) for part in parts]
@@ -302,11 +249,7 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
 
 
 def _read(name: str) -> Method:
-    """Return the method that one name describes, such as "slice", "lace:ode@10" or "paper".
-
-    Raises:
-        ArgumentError: there is no such sampler or semantics, or the strength is not a number above 0.
-    """
+    """Method that one name describes, such as "slice", "lace:ode@10" or "paper"."""
     match = _NAME.fullmatch(name)
     paper = match is not None and match["sampler"] == PAPER and match["semantics"] is None
     if match is None or not (paper or match["sampler"] in SAMPLERS):

@@ -1,7 +1,4 @@
-"""Measures of samples (accuracy, frequencies, diversity, Fréchet distance), and the feature networks that some need.
-
-The *oracle* of a query is a set of exact samples of the query, with which the samples of a method are compared.
-"""
+"""Measures of samples against exact samples of a query, its *oracle*; and the feature networks that some need."""
 
 from __future__ import annotations
 
@@ -31,11 +28,9 @@ INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 
 @dataclass(frozen=True)
 class Features:
-    """A function that describes pictures by numbers, by which distances between pictures are measured.
+    """A function from pictures in [-1, 1], (batch, 1 or 3, height, width), to numbers that describe them, (batch, ...).
 
-    Attributes:
-        name: unique name; stored results are used again only with features of the same name.
-        function: function from pictures in [-1, 1], (batch, 1 or 3, height, width), to features, (batch, ...).
+    Results are used again only with features of the same `name`.
     """
 
     name: str
@@ -43,16 +38,12 @@ class Features:
 
     @torch.inference_mode()
     def read(self, images: Tensor) -> Tensor:
-        """Return the features of pictures in [-1, 1], (batch, dim) float32 on the CPU."""
+        """Features of pictures in [-1, 1], (batch, dim) float32 on the CPU."""
         return self.function(images).flatten(1).float().cpu()
 
 
 def judge_features(judge: ImageLabeller | None) -> Features | None:
-    """Return the method `features` of a judge as `Features`; `None` if there is no judge, or it has no such method.
-
-    Features of a `Judge` are averaged over the positions in the picture, so that each channel gives one feature, as in
-    the Fréchet inception distance.
-    """
+    """Method `features` of a judge as `Features`, for a `Judge` averaged over positions; `None` without it."""
     if isinstance(judge, Judge):
         channels = judge.channels[-1]
         return Features("judge", lambda images: judge.features(images).unflatten(1, (channels, -1)).mean(2))
@@ -61,11 +52,11 @@ def judge_features(judge: ImageLabeller | None) -> Features | None:
 
 
 def inception_features(weights: Path | None = None) -> Features:
-    """Return the network Inception of torch-fidelity, whose 2,048 features give the Fréchet inception distance.
+    """The network Inception of torch-fidelity, whose 2,048 features give the Fréchet inception distance.
 
     Args:
-        weights: path of the file with the weights. By default, a file named `INCEPTION_WEIGHTS` in the folder
-            `checkpoints` of `torch.hub.get_dir()`. Nothing is downloaded.
+        weights: file with the weights; by default `INCEPTION_WEIGHTS` in the folder `checkpoints` of
+            `torch.hub.get_dir()`. Nothing is downloaded.
 
     Raises:
         ArgumentError: torch-fidelity is not installed.
@@ -107,27 +98,22 @@ QUARTERS = 4
 REPETITIONS = 200
 """Number of times that `noise_floor` draws samples."""
 CROWDED = 0.01
-"""Two samples are near-duplicates if their distance is below a threshold. The threshold is a quantile of the distances
-from each exact sample to the nearest other exact sample: `CROWDED` of these distances, 1 %, are below it."""
+"""Near-duplicates are nearer to another sample than all but this share of exact samples are."""
 
 
 def conditional_accuracy(
     query: Expr, values: Columns, vocabulary: Mapping[str, AttributeSpec]
 ) -> dict[str, float] | None:
-    """Return the accuracy of samples for each condition of a query.
-
-    The accuracy is the measure ACC of Nie et al. 2021 (arXiv 2110.10873).
+    """Accuracy of samples for each condition of a query, the measure ACC of Nie et al. 2021 (arXiv 2110.10873).
 
     Args:
         query: a bound query.
         values: attribute -> values of the samples by an independent judge, (n,).
-        vocabulary: vocabulary of the model.
 
     Returns:
-        Condition as text -> accuracy. The accuracy is the share of samples that satisfy the condition. For a target
-        such as `age = 0.7` it is one minus the ratio of the mean distance to the target and the width of the
-        attribute's range, at least 0. `None` if the query is neither a condition on one attribute nor a conjunction of
-        such conditions.
+        Condition as text -> share of samples that satisfy it; for a target such as `age = 0.7` one minus the mean
+        distance to the target as a fraction of the attribute's range, at least 0. `None` if the query is neither a
+        condition on one attribute nor a conjunction of such conditions.
     """
     conditions = query.operands if isinstance(query, And) else (query,)
     accuracies: dict[str, float] = {}
@@ -148,13 +134,8 @@ def conditional_accuracy(
 class AttributeBins:
     """Bins of attribute values, whose frequencies are compared.
 
-    A yes/no attribute has one bin, for yes. A categorical attribute has a bin for each class. A continuous attribute
-    has four bins, each with a quarter of the prior samples.
-
-    Args:
-        vocabulary: the attributes.
-        prior: attribute -> values of samples of the prior, (n,). The quartiles of a continuous attribute are the limits
-            of its bins.
+    A yes/no attribute has one bin, for yes; a categorical attribute one for each class; a continuous attribute four,
+    each with a quarter of the prior samples, whose values are `prior`.
 
     Attributes:
         names: name of each bin, such as "smile", "hair = black", "age in quarter 2 of 4".
@@ -172,7 +153,7 @@ class AttributeBins:
                 self.names += [f"{name} in quarter {k} of {QUARTERS}" for k in range(1, QUARTERS + 1)]
 
     def indicators(self, values: Columns) -> Indicators:
-        """Return an array (n, bins) with 1 where a sample is in a bin, else 0; `values` is attribute -> values (n,)."""
+        """Array (n, bins) with 1 where a sample is in a bin, else 0."""
         columns: list[npt.NDArray[np.bool_]] = []
         for name, spec in self._vocabulary.items():
             columns += [np.equal(values[name], value) for _, value in KINDS[spec.kind].bins(spec)]
@@ -183,43 +164,25 @@ class AttributeBins:
 
 
 def frequencies(indicators: Indicators, weights: Array | None = None) -> Array:
-    """Return the share of samples in each bin, (bins,).
-
-    Args:
-        indicators: 1 where a sample is in a bin, else 0, (n, bins).
-        weights: weights of the samples, (n,); the result is then the share of the weight in each bin. By default all
-            samples have the same weight.
-    """
+    """Share of samples, or of their weight (n,), in each bin, (bins,)."""
     return np.average(indicators, axis=0, weights=weights).astype(np.float64)
 
 
 def frequency_error(sampled: Indicators, oracle: Indicators, weights: Array) -> tuple[float, int, float]:
-    """Compare the frequency of each bin among samples with the frequency among exact samples, and return the worst bin.
-
-    Args:
-        sampled: for n samples, 1 where a sample is in a bin, else 0, (n, bins).
-        oracle: for m exact samples, 1 where a sample is in a bin, else 0, (m, bins).
-        weights: weights of the exact samples, (m,), above 0.
+    """Largest error of a bin's frequency among n samples, compared with m exact samples of `weights` above 0, (m,).
 
     Returns:
-        The largest absolute difference of the two frequencies, in [0, 1]; the index of the bin with this difference;
-        and the mean of the largest difference if the samples were exact too (`noise_floor`), which is not subtracted
-        from the first number.
+        The largest absolute difference of the two frequencies, in [0, 1]; the index of its bin; and the mean of the
+        largest difference if the samples were exact too (`noise_floor`), which is not subtracted from the first number.
     """
     difference = np.abs(frequencies(sampled) - frequencies(oracle, weights))
     return float(difference.max()), int(difference.argmax()), noise_floor(oracle, weights, len(sampled))
 
 
 def noise_floor(oracle: Indicators, weights: Array, n: int) -> float:
-    """Return how large the largest difference in `frequency_error` would be, on average, if the samples were exact too.
+    """Mean of the largest difference in `frequency_error` if n samples were exact too, above 0 by chance.
 
-    It is above 0 by chance, because n samples and m exact samples (the oracle) are compared. It is estimated by the
-    bootstrap (Efron 1979): in each repetition, n samples and another oracle of m samples are drawn from the oracle.
-
-    Args:
-        oracle: for m exact samples, 1 where a sample is in a bin, else 0, (m, bins).
-        weights: weights of the exact samples, (m,), above 0.
-        n: number of samples.
+    By the bootstrap (Efron 1979): each repetition draws n samples and another oracle of m samples from the oracle.
     """
     random = np.random.default_rng(0)
     share = weights / weights.sum()
@@ -230,30 +193,24 @@ def noise_floor(oracle: Indicators, weights: Array, n: int) -> float:
 
 
 def effective_size(weights: Array) -> float:
-    """Return the effective number of samples with weights w, (Σw)² / Σw² (Kish 1965); 0 without samples.
-
-    An estimate from so many samples with equal weights is as precise as one from the weighted samples.
-    """
+    """Effective number of samples with weights w, (Σw)² / Σw² (Kish 1965); 0 without samples."""
     return float(weights.sum() ** 2 / np.square(weights).sum()) if len(weights) else 0.0
 
 
 def diversity(sampled: Tensor, oracle: Tensor) -> dict[str, float]:
-    """Return distances between samples, divided by distances between equally many exact samples.
+    """Distances between samples, divided by distances between equally many exact samples.
 
-    Distances to the nearest neighbour decrease with the number of samples. So only the first `min(n, m)` of the samples
-    and of the exact samples are used.
+    Distances to the nearest neighbour decrease with the number of samples, so only the first `min(n, m)` are used.
 
     Args:
         sampled: vectors of the samples, (n, dim), n at least 2.
         oracle: vectors of exact samples with equal weights, (m, dim), m at least 2.
 
     Returns:
-        - `pairwise`: mean distance of two samples, divided by the mean distance of two exact samples; below 1 the
-          samples are less varied than exact samples;
-        - `nearest`: median distance from a sample to the nearest other sample, divided by the median distance from an
-          exact sample to the nearest other exact sample;
-        - `duplicates`: share of near-duplicates. A sample is one if it is nearer to another sample than 99 % of exact
-          samples are to another exact sample. For exact samples the share is about 0.01.
+        - `pairwise`: mean distance of two samples, relative to exact samples; below 1 samples are less varied;
+        - `nearest`: median distance from a sample to the nearest other sample, relative to exact samples;
+        - `duplicates`: share of samples that are nearer to another than 99 % of exact samples are (`CROWDED`); for
+          exact samples about 0.01.
     """
     count = min(len(sampled), len(oracle))
     mean, nearest = _distances(sampled[:count])
@@ -264,11 +221,7 @@ def diversity(sampled: Tensor, oracle: Tensor) -> dict[str, float]:
 
 
 def _distances(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean distance of two different points, and the distance of each point to the nearest other, (n,).
-
-    Args:
-        points: the points, (n, ...). Distances are float64.
-    """
+    """Mean distance of two different points, and the distance of each point to the nearest other, (n,)."""
     # By differences, because the faster way by products has large errors for small distances.
     flat = points.flatten(1).double()
     distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
@@ -285,12 +238,7 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Tensor, weights: Array | None = None) -> Gaussian:
-        """Return the normal distribution with the mean and the covariance of features.
-
-        Args:
-            features: features of n samples, (n, dim), n at least 2.
-            weights: weight of each sample, (n,); by default all are equal.
-        """
+        """Normal distribution with the mean and covariance of n features, (n, dim), at least 2, with weights (n,)."""
         x = features.detach().double().cpu()
         weights = np.ones(len(x)) if weights is None else weights
         share = torch.from_numpy(weights / weights.sum())
@@ -301,11 +249,10 @@ class Gaussian:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Return the squared Fréchet distance of two normal distributions, at least 0.
+    """Squared Fréchet distance of two normal distributions, at least 0.
 
-    It is `‖μa - μb‖² + tr(Σa + Σb - 2 (Σa Σb)^½)`, where μ are the means and Σ the covariances. The formula is from
-    Dowson and Landau 1982. Heusel et al. 2017, "GANs trained by a two time-scale update rule converge to a local Nash
-    equilibrium" (arXiv 1706.08500), apply it to features of Inception.
+    It is `‖μa - μb‖² + tr(Σa + Σb - 2 (Σa Σb)^½)`, with means μ and covariances Σ (Dowson and Landau 1982). Heusel et
+    al. 2017 (arXiv 1706.08500) apply it to features of Inception.
     """
     values, vectors = torch.linalg.eigh(a.covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
@@ -316,16 +263,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def frechet_floor(oracle: Tensor, weights: Array, n: int) -> float:
-    """Return the mean `frechet_distance` that n exact samples have from all exact samples, by chance alone.
-
-    It is estimated by the bootstrap (Efron 1979): `FRECHET_REPETITIONS` times, n samples are drawn from the exact
-    samples.
-
-    Args:
-        oracle: features of the exact samples, (m, dim).
-        weights: weights of the exact samples, (m,).
-        n: number of samples that are drawn.
-    """
+    """Mean `frechet_distance` of n exact samples from all, by chance alone, by the bootstrap (Efron 1979)."""
     random = np.random.default_rng(0)
     target, share = Gaussian.of(oracle, weights), weights / weights.sum()
     rows = [random.choice(len(share), n, p=share) for _ in range(FRECHET_REPETITIONS)]

@@ -1,11 +1,9 @@
 """Evaluation protocols, which are experiments with random queries, and set-ups, which are published experiments.
 
-The queries of a protocol are random conditions on the attributes of a model. The prevalence of a query is the share of
-prior pictures that satisfy it; a protocol sets limits for the prevalence of its queries. Model and seed determine the
-queries. A new protocol is one entry of `PROTOCOLS`.
-
-A set-up is a JSON file with protocols whose queries are those of a publication. It contains no weights, labels or code.
-The folder `setups` contains some set-ups; docs/lace.md describes the fields of the file.
+A protocol draws random conditions on the attributes of a model as queries, within limits for their prevalence, which is
+the share of prior pictures that satisfy a query. Model and seed determine them. A new protocol is one entry of
+`PROTOCOLS`. A set-up is a JSON file with the queries of a publication, and without weights, labels or code;
+docs/lace.md describes it, and the folder `setups` has some.
 """
 
 from __future__ import annotations
@@ -39,25 +37,21 @@ LEAST = 0.001
 MOST = 0.9
 """Largest prevalence of the queries of most protocols."""
 OCCURRING = 1e-9
-"""Smallest prevalence of random queries that at least one picture of the prior must satisfy. Any number serves that is
-above 0 and below the share of a single picture among all pictures of the prior."""
+"""Smallest prevalence of queries that at least one picture of the prior must satisfy: above 0, below one picture's
+share."""
 RARE = 0.001
 """Largest prevalence of the queries of the protocol "zero-shot"."""
 TARGETS = (0.25, 0.5, 0.75)
-"""Targets of conditions such as `age = 0.5` on a continuous attribute, as positions in the attribute's range: 0 is the
-lower end, 1 the upper end."""
+"""Targets of conditions on a continuous attribute, such as `age = 0.5`, as positions in its range: 0 is the lower
+end."""
 PUBLISHED = "Nie et al. 2021, arXiv 2110.10873"
 
 
 class RandomConditions:
-    """Random conditions and queries on the attributes of a model.
-
-    They are drawn by `Random.random`, whose numbers are the same in all versions of Python.
+    """Random conditions and queries on attributes, with numbers that are the same in all versions of Python.
 
     Args:
-        vocabulary: the attributes.
-        prior: judged samples of the prior, on which the prevalence of a query (the share of samples that satisfy it) is
-            measured.
+        prior: judged samples of the prior, on which the prevalence of a query is measured.
         seed: a text with the seed of the run and the name of the protocol, such as "0/logic".
     """
 
@@ -66,41 +60,22 @@ class RandomConditions:
         self._uniform = random.Random(seed).random
 
     def values(self, spec: AttributeSpec) -> list[Expr]:
-        """Return all conditions on one attribute that protocols use.
-
-        For a yes/no attribute, they are `a` and `NOT a`. For a categorical attribute there is one condition for each
-        class, and for a continuous attribute one for each target in `TARGETS`.
-        """
+        """All conditions on an attribute that protocols use: `a` and `NOT a`, each class, or each of `TARGETS`."""
         return KINDS[spec.kind].conditions(Attribute(spec.name), spec, TARGETS)
 
     def condition(self, spec: AttributeSpec) -> Expr:
-        """Return a condition on one attribute, at random if there are several.
-
-        For a yes/no attribute `a` it is always `a`. For a categorical attribute it demands a random class, and for a
-        continuous attribute a random target out of `TARGETS`.
-        """
+        """Random condition on one attribute; for a yes/no attribute `a` it is always `a`."""
         if BARE in KINDS[spec.kind].forms:
             return Attribute(spec.name)
         values = self.values(spec)
         return values[int(self._uniform() * len(values))]
 
     def prevalence(self, query: Expr) -> float:
-        """Return the share of pictures of the prior that satisfy a query by the judge, from 0 to 1."""
+        """Share of pictures of the prior that satisfy a query by the judge, 0 to 1."""
         return float(satisfied(bind(query, self.vocabulary), self._prior.values, self.vocabulary).mean())
 
     def compose(self, count: int, join: Join, least: float, most: float) -> Expr:
-        """Return a random query whose prevalence (share of prior pictures that satisfy it) is within limits.
-
-        Args:
-            count: number of different attributes in the query.
-            join: function from the conditions on these attributes to the query.
-            least: smallest prevalence, from 0 to 1.
-            most: largest prevalence, from 0 to 1.
-
-        Raises:
-            EnergyQLError: the model has fewer than `count` attributes, or none of `TRIES` random queries has a
-                prevalence within the limits.
-        """
+        """Random query on `count` attributes with a prevalence from `least` to `most`; raises if `TRIES` have none."""
         for _ in range(TRIES if len(self.vocabulary) >= count else 0):
             pool = list(self.vocabulary)
             names = [pool.pop(int(self._uniform() * len(pool))) for _ in range(count)]
@@ -136,17 +111,7 @@ class EvaluationProtocol:
     given: tuple[Expr, ...] = ()
 
     def choose_queries(self, vocabulary: Vocabulary, prior: JudgedSamples, seed: int) -> list[Expr]:
-        """Return the queries of this protocol for a model.
-
-        Args:
-            vocabulary: vocabulary of the model.
-            prior: judged samples of the prior.
-            seed: seed of the run.
-
-        Raises:
-            EnergyQLError: the model has too few attributes for such queries, or no query has a prevalence within the
-                limits.
-        """
+        """Queries of this protocol for a model; raises if too few attributes or no prevalence within the limits."""
         return self.queries(RandomConditions(vocabulary, prior, f"{seed}/{self.name}"))
 
 
@@ -155,10 +120,7 @@ def _and(parts: Sequence[Expr]) -> Expr:
 
 
 def _single(draw: RandomConditions) -> list[Expr]:
-    """Return one condition on each attribute, with a prevalence (share of the prior) from `LEAST` to `MOST`.
-
-    For each attribute eight random conditions are tried; if none has such a prevalence, the attribute is left out.
-    """
+    """One condition on each attribute with a prevalence from `LEAST` to `MOST`, if one of eight random ones has it."""
     queries: list[Expr] = []
     for spec in draw.vocabulary.values():
         conditions = [draw.condition(spec) for _ in range(8)]
@@ -167,13 +129,7 @@ def _single(draw: RandomConditions) -> list[Expr]:
 
 
 def _classes(draw: RandomConditions) -> list[Expr]:
-    """Return a condition for each class of the categorical attribute with the most classes.
-
-    Classes with a prevalence (share of the prior) below `LEAST` or above `MOST` are left out.
-
-    Raises:
-        EnergyQLError: the model has no categorical attribute.
-    """
+    """Condition for each class, of prevalence `LEAST` to `MOST`, of the categorical attribute with most classes."""
     classes = [spec for spec in draw.vocabulary.values() if spec.values]
     if not classes:
         raise EnergyQLError("the model has no categorical attribute")
@@ -182,16 +138,7 @@ def _classes(draw: RandomConditions) -> list[Expr]:
 
 
 def conjunctions(count: int, size: int, least: float, most: float) -> Callable[[RandomConditions], list[Expr]]:
-    """Return a function that draws different random conjunctions, such as `smile AND hair = red`.
-
-    The function takes `RandomConditions`, and returns the conjunctions as a list.
-
-    Args:
-        count: number of conjunctions.
-        size: number of conditions in each conjunction, on different attributes.
-        least: smallest prevalence (share of the prior) of a conjunction, from 0 to 1.
-        most: largest prevalence of a conjunction, from 0 to 1.
-    """
+    """Function that draws different conjunctions of `size` conditions, of a prevalence from `least` to `most`."""
 
     def choose(draw: RandomConditions) -> list[Expr]:
         queries: list[Expr] = []
@@ -205,7 +152,7 @@ def conjunctions(count: int, size: int, least: float, most: float) -> Callable[[
 
 
 def _logic(draw: RandomConditions) -> list[Expr]:
-    """Return five queries of fixed forms, such as `a AND NOT b` and `a OR b`, on random attributes of the model."""
+    """Five queries of fixed forms, such as `a AND NOT b` and `a OR b`, on random attributes."""
     shapes: list[tuple[int, Join]] = [
         (2, _and),
         (2, lambda p: Or((p[0], p[1]))),
@@ -217,7 +164,7 @@ def _logic(draw: RandomConditions) -> list[Expr]:
 
 
 def _sequence(draw: RandomConditions) -> list[Expr]:
-    """Return random conditions on five attributes. At least one picture of the prior satisfies all five."""
+    """Random conditions on five attributes, which at least one picture of the prior satisfies together."""
     return list(draw.compose(5, _and, OCCURRING, 1.0).children)
 
 
@@ -272,19 +219,15 @@ FORMAT = 1
 
 
 def known_setups() -> list[str]:
-    """Return the names of the set-ups that come with energyql."""
+    """Names of the set-ups that come with energyql."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 @dataclass(frozen=True)
 class Needed:
-    """An attribute that a model must have, so that protocols of a set-up can be run on the model.
+    """An attribute that a model must have to run protocols of a set-up.
 
-    Attributes:
-        name: name of the attribute.
-        kind: "yes/no", "categorical" or "continuous"; a continuous attribute must have the range from 0 to 1.
-        values: classes that a categorical attribute must have; it may have other classes, too.
-        description: explanation of the attribute, for messages.
+    A categorical attribute must have the classes `values`, maybe with others; a continuous one the range from 0 to 1.
     """
 
     name: str
@@ -298,10 +241,7 @@ class Needed:
         return f"{self.name!r}, {what}{classes}" + (f" ({self.description})" if self.description else "")
 
     def lack(self, vocabulary: Vocabulary) -> str:
-        """Return what a vocabulary lacks, as text for an error message; "" if the vocabulary has this attribute.
-
-        If the vocabulary has an attribute of this name with another kind, range or classes, the text says so.
-        """
+        """What a vocabulary lacks, as text for an error message; "" if attribute, kind, range and classes fit."""
         if self.name not in vocabulary:
             return f"attribute {self}"
         spec = vocabulary[self.name]
@@ -334,25 +274,15 @@ class Setup:
 
     @property
     def samplers(self) -> tuple[str, ...]:
-        """The methods to compare, as names: this library's default sampler, and the paper's algorithm ("paper").
+        """Names of the methods to compare: this library's default sampler, and the paper's algorithm ("paper").
 
-        If the temperature T of the publication is not 1, both names end with the strength 1 / T, such as "paper@10".
-        The strength has a similar effect as the temperature.
+        If the temperature T is not 1, both end with the strength 1 / T, which has a similar effect, as in "paper@10".
         """
         strength = "" if self.temperature == 1 else f"@{1 / self.temperature:.4g}"
         return DEFAULT_SAMPLER + strength, PAPER + strength
 
     def check(self, vocabulary: Vocabulary, protocols: Sequence[str]) -> None:
-        """Check that a model has the attributes that protocols need, and that the protocols' queries fit the model.
-
-        Args:
-            vocabulary: vocabulary of the model.
-            protocols: names of the protocols that will be run.
-
-        Raises:
-            EnergyQLError: the model lacks attributes (the message lists all of them), or a query does not fit the
-                model.
-        """
+        """Raise unless a model has the attributes that the named protocols need, and all their queries fit it."""
         names = {name for protocol in protocols for name in self.protocols[protocol].attributes}
         lacks = {one.name: lack for one in self.needed if (lack := one.lack(vocabulary))}
         if names & lacks.keys():
@@ -408,18 +338,7 @@ def read_setup(name: str | Path) -> Setup:
 
 
 def _read_protocol(entry: Mapping[str, Any], truncation: float, labels: str) -> EvaluationProtocol:
-    """Make the protocol (one experiment) that an entry of the JSON file of a set-up describes.
-
-    Args:
-        entry: the JSON object of the protocol. It has exactly one of the fields `queries`, `every`, `steps` and
-            `drawn`, from which the queries are made.
-        truncation: psi of the set-up, used if the entry has no psi.
-        labels: text about the labels of the heads, which is added to the description.
-
-    Raises:
-        KeyError, TypeError, ValueError, AttributeError: the entry lacks a field, or a field has a wrong type or value.
-        EnergyQLError: a query is wrong.
-    """
+    """Protocol that an entry of a set-up's file describes by one of `queries`, `every`, `steps` and `drawn`."""
     (field,) = {"queries", "every", "steps", "drawn"} & set(entry)
     if not entry[field] or (field == "every" and not all(entry[field])):
         raise ValueError(f"{field!r} of protocol {entry['name']!r} is empty")
@@ -429,11 +348,7 @@ def _read_protocol(entry: Mapping[str, Any], truncation: float, labels: str) -> 
     names = {leaf.name for query in queries for leaf in predicates(query)}.union(attributes, *groups)
 
     def choose(draw: RandomConditions) -> list[Expr]:
-        """Return the queries of the protocol for a model; `draw` has the conditions on the attributes of the model.
-
-        The queries are those that the entry states; or one for every combination of values of the attributes in each
-        group of `every`, such as `smile AND hat`; or a random condition on each attribute of `drawn`.
-        """
+        """Return the stated queries, every combination of values in the groups of `every`, and `drawn` conditions."""
         parts = [product(*(draw.values(draw.vocabulary[name]) for name in group)) for group in groups]
         combined = [choice[0] if len(choice) == 1 else And(choice) for group in parts for choice in group]
         return [*queries, *combined, *(draw.condition(draw.vocabulary[name]) for name in attributes)]

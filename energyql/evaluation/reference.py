@@ -1,16 +1,13 @@
 """Exact samples for comparisons, made without a sampler: samples of the prior, and the oracle of a query.
 
-The oracle of a query consists of the samples of the prior that satisfy the query by the judge.
+The oracle of a query consists of the samples of the prior that satisfy the query by the judge. If the prior hardly ever
+does, T₂ further latents z of the prior are drawn, and each is selected with probability sqrt(p), where p = P(query | z)
+by the heads. Pictures of selected latents that satisfy the query by the judge are added. With T₁ pictures of the prior,
+each sample has the weight 1 / (T₁ + T₂ sqrt(p)): importance sampling with the balance heuristic (Veach and Guibas 1995;
+Owen and Zhou 2000).
 
-If the prior hardly ever satisfies the query, T₂ further latents z of the prior are drawn. Each is selected with
-probability sqrt(p), where p = P(query | z) by the heads. The pictures of selected latents are drawn, and those that
-satisfy the query by the judge are added to the oracle. With T₁ pictures of the prior, each sample of the oracle has the
-weight 1 / (T₁ + T₂ sqrt(p)): importance sampling with the balance heuristic (Veach and Guibas 1995; Owen and Zhou
-2000).
-
-Heads that are wrong do not bias the oracle: samples for which the heads wrongly compute p = 0 still occur among the T₁
-pictures. Of all functions of p that select equally many latents, sqrt(p) has the least variance if the heads are
-calibrated.
+Heads that are wrong do not bias the oracle: samples with a wrong p = 0 still occur among the T₁ pictures. Of all
+functions of p that select equally many latents, sqrt(p) has the least variance if the heads are calibrated.
 """
 
 from __future__ import annotations
@@ -32,38 +29,24 @@ from energyql.progress import Report
 from energyql.sampling import normals, uniforms
 
 SHARD = 500
-"""Number of samples of the prior in one file; an interruption loses at most this number of samples."""
+"""Samples of the prior in one file; an interruption loses at most so many."""
 FIRST_LATENTS = 256
-"""Number of latents in the first batch of further latents, which are drawn if too few samples of the prior satisfy a
-query. The heads compute P(query) for a whole batch."""
+"""Number of latents in the first batch of further latents."""
 LATENTS_AT_ONCE = 8192
-"""Largest number of further latents in one batch. Further latents are drawn if too few samples of the prior satisfy a
-query; the heads compute P(query) for a whole batch."""
+"""Most further latents in one batch, for which the heads compute P(query)."""
 PICTURES_AT_ONCE = 256
-"""Further latents are drawn until at least this many of them are selected by P(query). The pictures of the selected
-latents are then drawn and judged together."""
+"""Further latents are drawn until so many are selected; their pictures are drawn and judged together."""
 MOST_LATENTS = 1 << 24
-"""Largest number of further latents that are drawn in a search for exact samples of a query; the search ends there."""
+"""Most further latents in a search for exact samples of a query."""
 MOST_PICTURES = 8192
-"""Largest number of pictures that are drawn in a search for exact samples of a query; the search ends there. Pictures
-of the samples of the prior do not count."""
+"""Most pictures in a search for exact samples of a query, without those of the prior."""
 
 
 def prior_samples(model: EvaluatedModel, count: int, folder: Path, report: Report, *, seed: int = 0) -> JudgedSamples:
-    """Return judged samples of the prior.
+    """Judged samples of the prior, drawn with other random numbers than the latents from which samplers start.
 
-    These samples and the latents from which samplers start (`prior_latents`) are drawn with different random numbers.
-    So the results of samplers are independent of these samples.
-
-    Args:
-        model: the model with its judge.
-        count: number of samples. A larger number adds samples after the same first samples.
-        folder: where the samples are stored, `SHARD` in a file, so that later calls read them.
-        report: called with the stage "prior".
-        seed: seed of the samples.
-
-    Raises:
-        ArgumentError: the folder cannot be written.
+    They are stored in `folder`, `SHARD` in a file, so that later calls read them; a larger `count` adds samples after
+    the same first samples. The stage of `report` is "prior".
     """
     parts: list[JudgedSamples] = []
     place = folder / f"prior-{model.identity[:16]}-{seed}"
@@ -83,13 +66,11 @@ class Oracle:
     """m exact samples of a query: draws that satisfy the query by the judge.
 
     Attributes:
-        samples: the judged samples.
-        weights: weights of the samples, (m,), above 0. All are equal if enough samples of the prior satisfy the query.
-        prevalence: share of the prior that satisfies the query by the judge, from 0 to 1.
+        weights: (m,), above 0; all are equal if enough samples of the prior satisfy the query.
+        prevalence: share of the prior that satisfies the query by the judge, 0 to 1.
         prevalence_error: standard error of the prevalence.
         pictures: number of pictures that were judged, including pictures of the prior.
-        latents: number of further latents that were drawn in addition to the prior samples; 0 if the prior samples were
-            enough.
+        latents: number of further latents that were drawn; 0 if the samples of the prior were enough.
     """
 
     samples: JudgedSamples
@@ -101,26 +82,21 @@ class Oracle:
 
     @property
     def size(self) -> float:
-        """Effective number of samples: so many samples of equal weight would give estimates of the same precision."""
+        """Effective number of samples: so many of equal weight would give estimates of the same precision."""
         return effective_size(self.weights)
 
     def draws(self, count: int) -> JudgedSamples:
-        """Return different samples, drawn at random in proportion to their weights, in random order.
+        """Different samples, drawn at random in proportion to their weights, in random order.
 
-        `count` samples are returned, but at most `size`, because a sample with a large weight cannot be drawn twice;
-        and at least one. The result is a set of equally weighted exact samples only if all weights are equal.
+        `count` are returned, but at most `size`, because a sample with a large weight cannot be drawn twice; and at
+        least one. They are equally weighted exact samples only if all weights are equal.
         """
         count, shares = max(1, min(count, int(self.size))), self.weights / self.weights.sum()
         return self.samples.select(np.random.default_rng(0).choice(len(shares), count, replace=False, p=shares))
 
 
 def plain_oracle(samples: JudgedSamples, count: int) -> Oracle:
-    """Return the oracle (exact samples of a query) that consists of prior samples only, with equal weights.
-
-    Args:
-        samples: the samples of the prior that satisfy the query.
-        count: number of all samples of the prior among which `samples` were found.
-    """
+    """Oracle of equal weights, from the samples of the prior that satisfy a query, found among `count`."""
     share = len(samples) / count
     return Oracle(samples, np.ones(len(samples)), share, math.sqrt(share * (1 - share) / count), count, 0)
 
@@ -129,25 +105,14 @@ def find_oracle(
     model: EvaluatedModel, query: Expr, energy: Callable[[Tensor], Tensor], prior: JudgedSamples, target: int,
     folder: Path, report: Report, *, seed: int = 0,
 ) -> Oracle:  # fmt: skip
-    """Return exact samples of a query.
-
-    They are the samples of the prior that satisfy the query. If these are fewer than `target`, further latents are
-    drawn, as the text at the beginning of this module describes.
+    """Find exact samples of a query: those of the prior that satisfy it, and more if these are fewer than `target`.
 
     Args:
-        model: the model with its judge.
         query: the bound query.
         energy: function from latents to -log P(query | z) by the heads, by which further latents are selected.
-        prior: judged samples of the prior.
-        target: effective number of samples at which the search ends. The limits `MOST_LATENTS` and `MOST_PICTURES` may
-            end it earlier.
-        folder: where the state of a search through further latents is stored, so that a later call continues the
-            search.
+        target: effective number of samples at which the search ends, unless `MOST_LATENTS` or `MOST_PICTURES` end it.
+        folder: where the state of the search is stored, so that a later call continues it.
         report: called with the stage "oracle".
-        seed: seed of the further latents.
-
-    Raises:
-        ArgumentError: the folder cannot be written.
     """
     rows = model.satisfied(query, prior.values).nonzero()[0]
     if len(rows) >= target:
@@ -196,11 +161,5 @@ def find_oracle(
 
 
 def _balanced(log_p: Tensor, prior: int, latents: int) -> Array:
-    """Return the weight of each sample of an oracle, 1 / (T₁ + T₂ sqrt(p)), (n,).
-
-    Args:
-        log_p: log p of each sample, where p = P(query | z) by the heads, (n,).
-        prior: T₁, the number of samples of the prior.
-        latents: T₂, the number of further latents that were drawn.
-    """
+    """Weights 1 / (T₁ + T₂ sqrt(p)) of samples of an oracle, (n,), where T₁ is `prior` and T₂ `latents`."""
     return np.asarray(1 / (prior + latents * np.exp(0.5 * log_p.numpy())), dtype=np.float64)

@@ -19,17 +19,14 @@ from energyql.render.pictures import FAINT, INK, PAPER
 
 WIDTH, HEIGHT, LEFT, TOP, GAP, BOTTOM, LEGEND = 400, 300, 60, 70, 70, 56, 26
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#6b7280")
-"""Colours of the methods in charts, in turn. If there are more methods, colours occur again, so each method also has a
-number."""
+"""Colours of the methods in charts, which start again after the last; so each method also has a number."""
 
 
 def draw_charts(data: dict[str, Any]) -> dict[str, Image.Image]:
-    """Return two charts of a comparison by name, "satisfied" and "frequency-error".
+    """Charts "satisfied" and "frequency-error" of the result of `energyql.compare_samplers`.
 
-    Each chart shows one measurement in two panels: over the evaluations of the energy, and over time. A pale dot is one
-    method on one query; a dot with a number is the mean of one method over all queries.
-
-    `data` is the result of `energyql.compare_samplers`.
+    Each has two panels: over evaluations of the energy, and over time. A pale dot is one method on one query; a dot
+    with a number is the mean of one method over all queries.
     """
     return {
         "satisfied": _chart(data, "Satisfied by the judge, %", "satisfied", 100),
@@ -38,14 +35,7 @@ def draw_charts(data: dict[str, Any]) -> dict[str, Image.Image]:
 
 
 def _chart(data: dict[str, Any], title: str, key: str, scale: int) -> Image.Image:
-    """Return a chart of one number with two panels: over evaluations of the energy, and over time.
-
-    Args:
-        data: the result of `energyql.compare_samplers`.
-        title: heading of the chart.
-        key: name of the number in the result of `read_numbers`, such as "satisfied".
-        scale: factor of the number, such as 100 for per cent.
-    """
+    """Chart of one number of `read_numbers`, times `scale`, over evaluations of the energy and over time."""
     names, count = data["contenders"], len(data["queries"])
     outcomes = [[read_numbers(record["samplers"][name]) for record in data["queries"]] for name in names]
     canvas = Canvas(LEFT + 2 * WIDTH + GAP + 30, TOP + HEIGHT + BOTTOM + LEGEND * math.ceil(len(names) / 3))
@@ -66,15 +56,7 @@ def _chart(data: dict[str, Any], title: str, key: str, scale: int) -> Image.Imag
 
 
 def _panel(canvas: Canvas, left: float, series: Sequence[Sequence[Place]], label: str) -> None:
-    """Draw the points of all methods over a logarithmic axis of costs.
-
-    Args:
-        canvas: the drawing of the whole chart.
-        left: distance of the panel from the left edge of the chart, in pixels.
-        series: for each method a list with one point for each query: the logarithm of the cost to base 10, and the
-            measured number.
-        label: name of the cost, below the axis.
-    """
+    """Draw the points (log10 of the cost, number) of each method over a logarithmic axis of costs."""
     points = [point for own in series for point in own]
     if not points:
         Axes(canvas, (left, TOP), (WIDTH, HEIGHT)).captions(label)
@@ -97,19 +79,13 @@ def _panel(canvas: Canvas, left: float, series: Sequence[Sequence[Place]], label
 
 
 def _numbered(canvas: Canvas, at: Place, index: int) -> None:
-    """Draw a dot in the colour of a method, with the number of the method inside.
-
-    Args:
-        canvas: the drawing.
-        at: centre of the dot, in pixels.
-        index: index of the method, from 0; the number in the dot is `index + 1`.
-    """
+    """Draw a dot in the colour of a method with `index + 1` inside, with its centre in pixels."""
     canvas.dot(at, 9, COLOURS[index % len(COLOURS)])
     canvas.text(at, str(index + 1), PAPER, 11, "mm")
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
-    """Return evenly spaced round numbers, two to six, from at most `low` to at least `high`, as ticks of an axis."""
+    """Two to six evenly spaced round numbers, from at most `low` to at least `high`, as ticks of an axis."""
     span = high - low or abs(low) or 1.0
     unit = 10.0 ** math.floor(math.log10(span / 4))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= span / 4)
@@ -143,8 +119,7 @@ EDIT_NOTE = (
     "DES: disentangled edit strength, the rise of the share that satisfies the query, minus the largest leak."
 )
 Columns = Sequence[tuple[str, str, float, int]]
-"""Columns of a table with numbers. For each column: heading, key of the number in a row, factor by which the number is
-multiplied, and number of digits after the point."""
+"""Columns of numbers: heading, key of the number in a row, factor of the number, and digits after the point."""
 
 _SHARED: Columns = (
     ("freq. error", "frequency_error", 1, 3), ("floor", "frequency_floor", 1, 3), ("variety", "pairwise", 1, 2),
@@ -166,20 +141,12 @@ EDIT_COLUMNS: Columns = (
 
 
 def outcome_cells(outcome: dict[str, Any], n: int) -> list[str]:
-    """Return the numbers that were measured for one method on one query as texts, in the order of `COLUMNS`.
-
-    Args:
-        outcome: the numbers, the first of the two values that `measure` returns.
-        n: number of samples, by which times are divided.
-    """
+    """Numbers of an outcome of `measure` as texts, in the order of `COLUMNS`; times are divided by n samples."""
     return _cells(_per_sample(read_numbers(outcome), n), COLUMNS)
 
 
 def query_table(data: dict[str, Any]) -> Table:
-    """Return a table for the terminal with a row for every method on every query.
-
-    `data` is the result of `energyql.compare_samplers`.
-    """
+    """Table for the terminal with a row for every method on every query of a comparison."""
     table = terminal_table("query", COLUMNS, 36)
     for record in data["queries"]:
         prevalence = share(record["oracle"]["prevalence"])
@@ -191,10 +158,7 @@ def query_table(data: dict[str, Any]) -> Table:
 
 
 def summary_table(data: dict[str, Any]) -> Table:
-    """Return a table for the terminal with two rows for each method: mean and worst value over queries.
-
-    `data` is the result of `energyql.compare_samplers`.
-    """
+    """Table for the terminal with two rows for each method: mean and worst value over queries."""
     table = terminal_table(f"over {len(data['queries'])} queries", COLUMNS, 36)
     for name, which, row in _summary_rows(data):
         table.add_row(f"{escape(name)}, {which}", *row, end_section=which == "worst")
@@ -202,12 +166,7 @@ def summary_table(data: dict[str, Any]) -> Table:
 
 
 def comparison_page(data: dict[str, Any], title: str) -> str:
-    """Return a page in Markdown with the results of a comparison.
-
-    Args:
-        data: the result of `energyql.compare_samplers`.
-        title: heading of the page.
-    """
+    """Page in Markdown with the results of `energyql.compare_samplers`."""
 
     def table(rows: Iterable[Sequence[str]]) -> str:
         return "\n".join(markdown_table(["sampler", *(name for name, *_ in COLUMNS)], rows))
@@ -223,14 +182,10 @@ def comparison_page(data: dict[str, Any], title: str) -> str:
 
 
 def evaluation_rows(comparison: dict[str, Any], names: Sequence[str], n: int) -> list[list[str]]:
-    """Return a row of a table for each method: the name, then means over queries in the order of `EVALUATION_COLUMNS`.
+    """Row of a table for each method: its name, then means over queries in the order of `EVALUATION_COLUMNS`.
 
-    The column "worst" is the smallest share of samples that satisfy a query, not a mean.
-
-    Args:
-        comparison: the entries `queries` and `summary` of the result of `energyql.compare_samplers`.
-        names: names of the methods.
-        n: samples of each method for each query.
+    The column "worst" is the smallest share of samples that satisfy a query. `comparison` has the entries `queries` and
+    `summary` of the result of `energyql.compare_samplers`.
     """
     lines = []
     for name in names:
@@ -246,10 +201,7 @@ def evaluation_rows(comparison: dict[str, Any], names: Sequence[str], n: int) ->
 
 
 def edit_rows(sequence: dict[str, Any]) -> list[list[str]]:
-    """Return rows of a table with the columns `EDIT_COLUMNS`: for each preset a row for every step, then their mean.
-
-    `sequence` is preset -> result of `energyql.evaluation.edits.measure_sequence`.
-    """
+    """Rows with the columns `EDIT_COLUMNS`: for each preset every step of `measure_sequence`, then their mean."""
     lines = []
     for preset, result in sequence.items():
         steps = result["steps"]
@@ -260,7 +212,7 @@ def edit_rows(sequence: dict[str, Any]) -> list[list[str]]:
 
 
 def evaluation_tables(data: dict[str, Any]) -> list[Table]:
-    """Return a table for the terminal for each protocol that was run; `data` is the result of `energyql.evaluate`."""
+    """Table for the terminal for each protocol that `energyql.evaluate` ran."""
     tables = []
     for key, protocol in data["setups"].items():
         if "missing" not in protocol:
@@ -272,20 +224,13 @@ def evaluation_tables(data: dict[str, Any]) -> list[Table]:
 
 
 def evaluation_notes(data: dict[str, Any]) -> list[str]:
-    """Return texts that explain the columns of the tables of an evaluation.
-
-    There is a text about tables of samplers, if samplers were compared, and a text about tables of edits, if there were
-    edits. `data` is the result of `energyql.evaluate`.
-    """
+    """Texts that explain the columns of the tables of an evaluation: of samplers, of edits, or both."""
     notes = {"comparison": EVALUATION_NOTE, "sequence": EDIT_NOTE}
     return [text for kind, text in notes.items() if any(kind in protocol for protocol in data["setups"].values())]
 
 
 def evaluation_page(data: dict[str, Any]) -> str:
-    """Return a page in Markdown with the results of an evaluation, and links to pictures.
-
-    `data` is the result of `energyql.evaluate`.
-    """
+    """Page in Markdown with the result of `energyql.evaluate`, and links to pictures."""
 
     def table(protocol: dict[str, Any]) -> str:
         columns, rows = _protocol_rows(protocol, data)
@@ -296,18 +241,12 @@ def evaluation_page(data: dict[str, Any]) -> str:
 
 
 def share(value: float) -> str:
-    """Return a share, from 0 to 1, as text in per cent, such as "12.3 %".
-
-    Below 1 % the text has two significant digits, such as "0.034 %".
-    """
+    """Share, 0 to 1, in per cent as text, such as "12.3 %"; below 1 % with two significant digits."""
     return f"{100 * value:.1f} %" if value >= 0.01 else f"{100 * value:.2g} %"
 
 
 def facts(data: dict[str, Any]) -> list[str]:
-    """Return lines of Markdown with the sections "Settings" and "Machine".
-
-    `data` is the result of a comparison or an evaluation; the sections list its entries `settings` and `machine`.
-    """
+    """Lines of Markdown with the sections "Settings" and "Machine" of a comparison or an evaluation."""
     lines = []
     for heading in ("settings", "machine"):
         lines += ["", f"## {heading.capitalize()}", ""]
@@ -316,14 +255,7 @@ def facts(data: dict[str, Any]) -> list[str]:
 
 
 def terminal_table(first: str, columns: Columns, width: int, title: str | None = None) -> Table:
-    """Return a table for the terminal that has headings, but no rows yet.
-
-    Args:
-        first: heading of the first column, which holds text.
-        columns: the columns of numbers.
-        width: least width of the first column, in characters.
-        title: text above the table, or `None`.
-    """
+    """Empty table for the terminal; `first` heads the column of texts, of at least `width` characters."""
     table = Table(box=box.SIMPLE, pad_edge=False, title=title, title_justify="left")
     table.add_column(first, overflow="fold", min_width=width)
     for heading, *_ in columns:
@@ -332,12 +264,7 @@ def terminal_table(first: str, columns: Columns, width: int, title: str | None =
 
 
 def _cells(row: Numbers, columns: Columns) -> list[str]:
-    """Return numbers as texts for the cells of a table row, in the order of the columns; "-" for `None` or NaN.
-
-    Args:
-        row: key -> number.
-        columns: the columns, with the key of each.
-    """
+    """Numbers as texts, in the order of the columns; "-" for `None` or NaN."""
     return [
         "-" if (value := row[key]) is None or math.isnan(value) else f"{factor * value:.{digits}f}"
         for _, key, factor, digits in columns
@@ -345,27 +272,19 @@ def _cells(row: Numbers, columns: Columns) -> list[str]:
 
 
 def _per_sample(row: Numbers, n: int) -> Numbers:
-    """Return a copy of `row`, name -> number, in which `seconds` is divided by n, the number of samples."""
+    """Copy of `row` in which `seconds` is divided by n, the number of samples."""
     return row | {"seconds": row["seconds"] / n}
 
 
 def _summary_rows(data: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield two rows for each method: the name of the method, "mean" or "worst", and numbers in the order of `COLUMNS`.
-
-    The numbers are texts. `data` is the result of `energyql.compare_samplers`.
-    """
+    """Yield the name of a method, "mean" or "worst", and the numbers as texts in the order of `COLUMNS`."""
     for name in data["contenders"]:
         for which, row in data["summary"][name].items():
             yield name, which, _cells(_per_sample(row, data["settings"]["n"]), COLUMNS)
 
 
 def _protocol_rows(protocol: dict[str, Any], data: dict[str, Any]) -> tuple[Columns, list[list[str]]]:
-    """Return the columns of a protocol's table, and its rows as texts.
-
-    Args:
-        protocol: the entry of the protocol in `setups` of the result.
-        data: the result of `energyql.evaluate`.
-    """
+    """Columns and rows of the table of a protocol, which is an entry of `setups` in the result `data`."""
     if "sequence" in protocol:
         return EDIT_COLUMNS, edit_rows(protocol["sequence"])
     return EVALUATION_COLUMNS, evaluation_rows(protocol["comparison"], data["contenders"], data["settings"]["n"])

@@ -41,7 +41,7 @@ MOST_LITERALS = 4
 
 
 def split_literals(text: str) -> list[Expr]:
-    """Return the literals in a text that separates them by commas: `smile, hair = red, hair IN {gray, black}`.
+    """Split literals that commas separate, such as `smile, hair = red, hair IN {gray, black}`.
 
     Raises:
         EnergyQLError: a literal is no query; the message shows `text`, with carets under the mistake.
@@ -59,17 +59,7 @@ def split_literals(text: str) -> list[Expr]:
 
 
 def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> list[Expr]:
-    """Check the literals of a truth table, and return them as expressions.
-
-    Args:
-        literals: 1 to `MOST_LITERALS` different queries, texts or expressions.
-        vocabulary: attributes of the model.
-
-    Raises:
-        ArgumentError: there are no literals or too many, or two are equal.
-        DataError: some literals are no queries, or name attributes or values that the model lacks. The message shows
-            the wrong literals.
-    """
+    """Check the literals of a truth table, 1 to `MOST_LITERALS` different queries, and return them as expressions."""
     if not 1 <= len(literals) <= MOST_LITERALS:
         raise ArgumentError(f"a truth table has 1 to {MOST_LITERALS} attributes, not {len(literals)}")
     entries = [ListedQuery(literal, place=f"attribute {number}") for number, literal in enumerate(literals, start=1)]
@@ -81,7 +71,7 @@ def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> li
 
 
 def negated(literal: Expr) -> Expr:
-    """Return the negation of a literal in its shortest form: `hair != red` for `hair = red`, `a` for `NOT a`."""
+    """Negation of a literal in its shortest form: `hair != red` for `hair = red`, `a` for `NOT a`."""
     if isinstance(literal, Not):
         return literal.operand
     if isinstance(literal, OneOf):
@@ -101,8 +91,8 @@ class Gallery:
     All of `queries` are checked before the first of them is drawn.
 
     Args:
-        queries: the queries to draw immediately; by default none. They are a list of queries (text or expressions), a
-            list of pairs (title, query), or a dict from titles to queries.
+        queries: the queries to draw immediately, none by default: a list of queries (text or expressions), a list of
+            pairs (title, query), or a dict from titles to queries.
         n: number of pictures of each query.
         title: title of the page; by default it names the model.
         about: text under the title; a blank line begins a new paragraph.
@@ -146,21 +136,20 @@ class Gallery:
 
     @property
     def results(self) -> list[Result]:
-        """The results (`Result` objects with pictures) of all sections of the page, in the order of the page."""
+        """The results of all sections, in the order of the page."""
         return [result for section in self.sections for result in section.results]
 
     def __repr__(self) -> str:
         return f"<Gallery: {self.summary()}>"
 
     def summary(self) -> str:
-        """Return one line: the numbers of queries, of pictures, and of pictures that satisfy their query."""
+        """One line: the numbers of queries, of pictures, and of pictures that satisfy their query."""
         return page.summary(self.sections)
 
     def add(self, query: Query, title: str = "") -> Result:
         """Draw one more query, add a section for it to the page, and return its pictures.
 
         Args:
-            query: text or expression.
             title: heading of the query on the page; by default the query itself.
 
         Raises:
@@ -173,20 +162,17 @@ class Gallery:
         return result
 
     def add_all(self, several: Queries, *, source: str = "") -> list[Result | None]:
-        """Check more queries, draw them and add a section for each query to the page; return a result for each query.
+        """Check more queries, draw them and add their sections to the page; return a result for each query.
 
-        For a query of which the verifier accepts no picture, the section has the reason in place of pictures, and
-        `None` is returned.
+        If the verifier accepts no picture, the section has the reason in place of pictures, and the result is `None`.
 
         Args:
-            several: a list of queries (text or expressions), a list of pairs (title, query), or a dict from titles to
-                queries; or the list that `read_queries` returns for a file.
+            several: queries as for `Gallery`, or the list that `read_queries` returns for a file.
             source: name of the file that the queries come from, for messages; empty for no file.
 
         Raises:
-            DataError: some queries are wrong, and there are several or `source` is not empty; the message shows the
-                wrong queries.
-            EnergyQLError: the only query is wrong and `source` is empty, or a setting is wrong.
+            DataError: some of several queries, or of a file, are wrong; the message shows them.
+            EnergyQLError: the only query or a setting is wrong.
         """
         checked = check_all(list_queries(several), self.vocabulary, self.semantics, source=source)
         results = []
@@ -204,11 +190,10 @@ class Gallery:
         return results
 
     def add_truth_table(self, *literals: Query, n: int | None = None) -> TruthTable:
-        """Draw every combination of up to four literals, add the table to the page, and return the table.
+        """Draw every combination of up to four literals, a AND b, a AND NOT b and so on, and add the table to the page.
 
-        For two literals a and b, the combinations are a AND b, a AND NOT b, and so on. For a combination that no
-        picture can satisfy, or of which the verifier accepts no picture, the row of the table has the reason in place
-        of pictures.
+        If no picture can satisfy a combination, or the verifier accepts none, its row has the reason in place of
+        pictures.
 
         Args:
             literals: one to four different literals, such as "smile" and "hair = red"; any query can be a literal.
@@ -239,21 +224,21 @@ class Gallery:
         return table
 
     def add_traversal(self, start: Query, end: Query, steps: int = 8, *, n: int | None = None) -> Traversal:
-        """Draw paths through the latent space, from samples of one query to samples of another.
+        """Draw paths through latent space, from samples of one query to samples of another, and add them to the page.
 
         The sampler starts from the same random latent for both ends of a path, so that the ends are similar. No
-        verifier chooses among the samples, whatever the settings say, because it might keep samples that started from
-        different latents. The method adds a section with the paths to the page, and returns the section.
+        verifier chooses among the samples, whatever the settings say, because it might keep samples from different
+        latents.
 
         Args:
             start: query at the first picture of each path.
             end: query at the last picture of each path.
-            steps: number of pictures of a path, both ends included.
+            steps: number of pictures of a path, both ends included, 2 to `MOST_STEPS`.
             n: number of paths; by default `n` of the gallery, but not more than 3.
 
         Raises:
             DataError: a query is wrong; the message shows it.
-            ArgumentError: `steps` is below 2 or above `MOST_STEPS`, or the gallery is of several prompts.
+            ArgumentError: `steps` is outside its range, or the gallery is of several prompts.
         """
         n = min(self.n, 3) if n is None else n
         first, last = self.check_traversal(start, end, steps)
@@ -278,28 +263,14 @@ class Gallery:
         return traversal
 
     def check_traversal(self, start: Query, end: Query, steps: int) -> list[CheckedQuery]:
-        """Check the arguments of a traversal, and return a list of its two queries with their compiled energies.
-
-        Args:
-            start: query at the first picture of each path.
-            end: query at the last picture of each path.
-            steps: number of pictures of a path, both ends included.
-
-        Raises:
-            DataError: a query is wrong; the message shows it.
-            ArgumentError: `steps` is below 2 or above `MOST_STEPS`; or the gallery is of several prompts, of which each
-                picture of a path would have another.
-        """
+        """Check the arguments of `add_traversal`, and return its two queries; errors are the same."""
         whole_number("steps", steps, least=2, most=MOST_STEPS)
         check_single_condition(self.settings.condition)
         entries = [ListedQuery(start, place="start"), ListedQuery(end, place="end")]
         return check_all(entries, self.vocabulary, self.semantics, source="traversal")
 
     def notes(self) -> list[str]:
-        """Return a line for each query that has the same meaning as an earlier query of the page.
-
-        An example is "line 3 (A) means the same as line 1 (B)".
-        """
+        """Line for each query with the same meaning as an earlier one: "line 3 (A) means the same as line 1 (B)"."""
         sections = {number: each for number, each in enumerate(self.sections, 1) if isinstance(each, QuerySection)}
         return [
             f"{section.query.name} means the same as {sections[section.same_as].query.name}"
@@ -308,14 +279,11 @@ class Gallery:
         ]
 
     def to_html(self) -> str:
-        """Return the page as HTML."""
+        """The page as HTML."""
         return page.render(self.sections, title=self.title, about=self.about)
 
     def save(self, path: str | Path) -> Path:
-        """Write the page to a file, and return the path of the file.
-
-        Args:
-            path: path of the file, which ends in .html; or a folder, in which the file is called `index.html`.
+        """Write the page to a .html file, or as `index.html` to a folder, and return the file's path.
 
         Raises:
             ArgumentError: the file cannot be written, or the gallery is empty.
@@ -334,11 +302,7 @@ class Gallery:
 
     @property
     def _within(self) -> bool | Report:
-        """The argument `progress` for the drawing of one query.
-
-        It is the argument `progress` of the gallery if that is a function. Otherwise it is False, so that no bar is
-        shown for the single query, because the gallery shows one bar for all queries.
-        """
+        """Progress of a single query: the gallery's function, or False, because the gallery shows one bar for all."""
         return self.progress if callable(self.progress) else False
 
     def _plan(self, query: Query, settings: DrawSettings | None = None) -> Plan:
@@ -359,7 +323,6 @@ class Gallery:
             return None, error.message
 
     def _add(self, query: CheckedQuery, result: Result) -> None:
-        """Add the section of a query with its pictures to the page."""
         queries = {i: section.query for i, section in enumerate(self.sections, 1) if isinstance(section, QuerySection)}
         same = next((i for i, other in queries.items() if other.means_the_same(query)), None)
         self.sections.append(QuerySection(result, query, *score_clauses(query.bound, result, self.vocabulary), same))
@@ -376,17 +339,10 @@ class GalleryOptions(DrawOptions, total=False):
 
 
 def truth_table(*literals: Query, n: int = 4, **options: Unpack[GalleryOptions]) -> Gallery:
-    """Return a gallery with one truth table, the pictures of every combination of up to four literals.
+    """Make a gallery with one truth table: pictures of every combination of one to four literals.
 
-    For two literals a and b, the combinations are a AND b, a AND NOT b, and so on.
-
-    Args:
-        literals: one to four different literals, such as `"smile", "hair = red", E.skin_tone > 0.6`.
-        n: number of pictures of each combination.
-        options: the keyword arguments of `Gallery`, such as `title` and `seed`.
-
-    Raises:
-        EnergyQLError: a literal or a setting is wrong.
+    The literals, such as `"smile", "hair = red", E.skin_tone > 0.6`, and errors are those of `Gallery.add_truth_table`;
+    the options are keyword arguments of `Gallery`, such as `title` and `seed`. Each combination has n pictures.
     """
     gallery = Gallery(n=n, **options)
     gallery.add_truth_table(*literals, n=n)
@@ -394,19 +350,10 @@ def truth_table(*literals: Query, n: int = 4, **options: Unpack[GalleryOptions])
 
 
 def traverse(start: Query, end: Query, steps: int = 8, *, n: int = 3, **options: Unpack[GalleryOptions]) -> Gallery:
-    """Return a gallery with paths through the latent space, from samples of one query to samples of another.
+    """Make a gallery with one traversal: paths through latent space, from samples of one query to samples of another.
 
-    The sampler starts from the same random latent for both ends of a path, so that the ends are similar.
-
-    Args:
-        start: query at the first picture of each path.
-        end: query at the last picture of each path.
-        steps: number of pictures of a path, both ends included.
-        n: number of paths.
-        options: the keyword arguments of `Gallery`, such as `title` and `seed`.
-
-    Raises:
-        EnergyQLError: a query or a setting is wrong.
+    The arguments and errors are those of `Gallery.add_traversal`; the options are keyword arguments of `Gallery`, such
+    as `title` and `seed`.
     """
     gallery = Gallery(n=n, **options)
     gallery.add_traversal(start, end, steps, n=n)

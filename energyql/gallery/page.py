@@ -38,12 +38,8 @@ class Tile:
     """One picture on the page.
 
     Args:
-        identity: unique name of the picture on the page. A link leads by this name from the picture to its row in the
-            table of numbers (energies, probabilities and so on) on the page.
-        result: the result that contains the picture.
-        index: position of the picture in `result`, from 0.
-        verdicts: one pair, or on a traversal two pairs: the query, and whether the picture satisfies it according to
-            the judge (`None` if not judged).
+        identity: unique name on the page, by which a link leads to the picture's row in the table of numbers.
+        verdicts: a query, and whether the picture satisfies it by the judge, `None` if not judged; on a traversal two.
         columns: heading -> text, for further columns in the row of the table of numbers.
         time: position on a traversal, from 0 (start) to 1 (end).
         odds: on a traversal, the probabilities of its two queries; `None` for a query that is too large to compute.
@@ -61,7 +57,7 @@ class Tile:
 
     @property
     def source(self) -> str:
-        """The picture as a data URI, a text that contains the whole picture, for the attribute `src` in HTML."""
+        """The picture as a data URI, for the attribute `src`."""
         return picture_uri(self.result.images[self.index], PICTURE_SIDE)
 
     @property
@@ -72,30 +68,24 @@ class Tile:
 
     @property
     def alternative(self) -> str:
-        """Description of the picture in words, for the attribute `alt` of the HTML element."""
+        """Description of the picture in words, for the attribute `alt`."""
         return self.result.alternative_text(self.index, self.verdicts, self.doubtful)
 
     @property
     def doubtful(self) -> bool:
-        """Whether the attribute heads may be wrong about the picture, according to `Result.doubtful`.
-
-        Always False on a traversal, because most pictures of a traversal need not satisfy any query.
-        """
+        """Whether the heads may be wrong about the picture; never on a traversal, whose pictures need fit no query."""
         return not self.odds and bool(self.result.doubtful[self.index])
 
     @property
     def holds(self) -> bool | None:
-        """Whether the picture satisfies its query; on a traversal, at least one of the two queries of the traversal.
-
-        `None` if the picture was not judged.
-        """
+        """Whether the picture satisfies its query, or one of the two of a traversal; `None` if not judged."""
         verdicts = [holds for _, holds in self.verdicts if holds is not None]
         return any(verdicts) if verdicts else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _OneResult:
-    """Base class of those sections of a page whose pictures are all in one `Result`."""
+    """Base class of sections whose pictures are all in one `Result`."""
 
     result: Result
 
@@ -110,11 +100,9 @@ class QuerySection(_OneResult):
     """One query with its pictures.
 
     Args:
-        result: the pictures.
-        query: the query.
         joined: how `clauses` are joined, such as "all must hold".
         clauses: the parts of the query, and the probability of each part in each picture.
-        same_as: number, from 1, of an earlier section whose query has the same meaning; `None` if there is none.
+        same_as: number, from 1, of an earlier section whose query has the same meaning, or `None`.
     """
 
     query: CheckedQuery
@@ -125,22 +113,17 @@ class QuerySection(_OneResult):
 
     @property
     def heading(self) -> str:
-        """Title of the section in the table of contents of the page."""
+        """Title of the section in the table of contents."""
         return _heading(self.query)
 
     def tiles(self, identity: str) -> list[list[Tile]]:
-        """Return the pictures of the section, a list for each row; `identity` is the unique name of the section."""
+        """Pictures of the section by rows; `identity` is its unique name."""
         return [_judged_tiles(identity, self.result, self.clauses)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RefusedSection:
-    """One query of which the verifier accepted no picture.
-
-    Args:
-        query: the query.
-        reason: why there are no pictures.
-    """
+    """One query of which the verifier accepted no picture, and the reason."""
 
     query: CheckedQuery
     reason: str
@@ -148,28 +131,26 @@ class RefusedSection:
 
     @property
     def results(self) -> list[Result]:
-        """Empty list: the section has no pictures."""
+        """Empty list."""
         return []
 
     @property
     def heading(self) -> str:
-        """Title of the section in the table of contents of the page."""
+        """Title of the section in the table of contents."""
         return _heading(self.query)
 
     def tiles(self, identity: str) -> list[list[Tile]]:
-        """Return an empty list: there are no pictures."""
+        """Empty list."""
         return []
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TruthRow:
-    """One combination of a truth table.
+    """One combination of a truth table, such as "smile AND NOT hat".
 
     Args:
         values: whether each literal is true.
-        query: the combination as a query, such as "smile AND NOT hat".
-        result: the pictures of the combination; `None` if there are none.
-        reason: why there are no pictures; else empty.
+        result: the pictures; `None` if there are none, for a `reason`.
         contradiction: whether no picture can satisfy the query.
     """
 
@@ -182,14 +163,10 @@ class TruthRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TruthTable:
-    """The pictures of every combination of some literals, a row for each combination.
+    """The pictures of every combination of some literals, a row for each.
 
     All literals are true in the first row; the last literal alternates from row to row. The sampler starts all pictures
     of one column from the same latent.
-
-    Args:
-        literals: the literals as text.
-        rows: the combinations with their pictures.
     """
 
     literals: tuple[str, ...]
@@ -198,16 +175,16 @@ class TruthTable:
 
     @property
     def results(self) -> list[Result]:
-        """The results with the pictures of the rows. A row without pictures has no result in the list."""
+        """Results of the rows that have pictures."""
         return [row.result for row in self.rows if row.result is not None]
 
     @property
     def heading(self) -> str:
-        """Title of the section in the table of contents of the page."""
+        """Title of the section in the table of contents."""
         return f"Truth table of {', '.join(self.literals)}"
 
     def tiles(self, identity: str) -> list[list[Tile]]:
-        """Return the pictures of the section, a list for each row; `identity` is the unique name of the section."""
+        """Pictures of the section by rows; `identity` is its unique name."""
         return [
             [] if row.result is None else _judged_tiles(f"{identity}-{number}", row.result, combination=row.query)
             for number, row in enumerate(self.rows)
@@ -220,13 +197,9 @@ class Traversal(_OneResult):
 
     Args:
         result: the pictures: all steps of the first path, then all of the second, and so on.
-        start: the query at the start of each path.
-        end: the query at the end of each path.
         times: position of each step on its path, from 0 (start) to 1 (end).
-        probability: for `start` and for `end`, the probability of the query in each picture, (n,); `None` if the query
-            is too large to compute.
-        holds: for `start` and for `end`, whether each picture satisfies the query according to the judge, (n,); `None`
-            if the query was not judged.
+        probability: of `start` and of `end`, in each picture, (n,); `None` for a query that is too large to compute.
+        holds: whether each picture satisfies `start` and `end` by the judge, (n,); `None` if not judged.
     """
 
     start: CheckedQuery
@@ -243,19 +216,16 @@ class Traversal(_OneResult):
 
     @property
     def heading(self) -> str:
-        """Title of the section in the table of contents of the page."""
+        """Title of the section in the table of contents."""
         return " → ".join(map(_heading, (self.start, self.end)))
 
     def verdicts(self, index: int) -> list[tuple[str, bool | None]]:
-        """Return two pairs, one for the query `start` and one for the query `end`, about the picture `index`.
-
-        A pair has the text of the query, and whether the picture satisfies the query; `None` if it was not judged.
-        """
+        """Pairs for `start` and `end`: the query, and whether picture `index` satisfies it (`None` if not judged)."""
         queries = zip((self.start, self.end), self.holds, strict=True)
         return [(str(query.expr), None if holds is None else bool(holds[index])) for query, holds in queries]
 
     def tiles(self, identity: str) -> list[list[Tile]]:
-        """Return the pictures of the section, a list for each path; `identity` is the unique name of the section."""
+        """Pictures of the section by paths; `identity` is its unique name."""
         steps, tiles = len(self.times), list[Tile]()
         names = list(dict.fromkeys([*self.start.rule.attributes, *self.end.rule.attributes]))
         for i in range(len(self.result)):
@@ -273,14 +243,7 @@ def _heading(query: CheckedQuery) -> str:
 
 
 def _judged_tiles(identity: str, result: Result, clauses: Sequence[Clause] = (), **columns: str) -> list[Tile]:
-    """Return a tile for each picture of one query.
-
-    Args:
-        identity: first part of the unique name of each tile.
-        result: the pictures.
-        clauses: parts of the query; each part becomes a column of the page's table of numbers.
-        columns: heading -> text of further columns, with the same text for all pictures.
-    """
+    """Tiles of the pictures of one query, with columns for its clauses and the given texts."""
     query, tiles = result.provenance["canonical"], []
     verdicts = [None] * len(result) if result.satisfied is None else result.satisfied.tolist()
     for i, holds in enumerate(verdicts):
@@ -293,10 +256,10 @@ Section = QuerySection | RefusedSection | TruthTable | Traversal
 
 
 def number_table(tiles: Sequence[Tile]) -> list[dict[str, str]]:
-    """Return the page's table of numbers, with a row for each picture: a dict, heading of a column -> text.
+    """The page's table of numbers, for each picture a dict: heading of a column -> text.
 
-    The table has a column "solver", with the status of the sampler, only if the status of a sample is not OK. It has a
-    column "doubtful" only if the attribute heads may be wrong about a picture.
+    The column "solver", the status of the sampler, is there only if one is not OK; "doubtful" only if the heads may be
+    wrong about a picture.
     """
     doubts = any(tile.doubtful for tile in tiles)
     failed = any(tile.result.status[tile.index] != Status.OK for tile in tiles)
@@ -325,10 +288,7 @@ _TEMPLATES.globals |= {"words": words, "plural": plural, "number_table": number_
 
 
 def summary(sections: Sequence[Section]) -> str:
-    """Return one line about the sections of a page.
-
-    An example is "2 queries, 16 pictures; 15 of 16 satisfied (94 %), says the image judge".
-    """
+    """One line such as "2 queries, 16 pictures; 15 of 16 satisfied (94 %), says the image judge"."""
     nouns = (
         ("query", "query", "queries"), ("refused", "query without pictures", "queries without pictures"),
         ("table", "truth table", ""), ("traversal", "traversal", ""),
@@ -349,13 +309,7 @@ def summary(sections: Sequence[Section]) -> str:
 
 
 def render(sections: Sequence[Section], *, title: str = "", about: str = "") -> str:
-    """Return the HTML of a page.
-
-    Args:
-        sections: the sections of the page.
-        title: title of the page; by default it names the model.
-        about: text under the title; a blank line begins a new paragraph.
-    """
+    """HTML of a page; blank lines in `about` separate paragraphs, and the default `title` names the model."""
     results = [result for section in sections for result in section.results]
     model = results[0].provenance["model"] if results else ""
     style, script = _asset("page.css"), _asset("page.js")
@@ -371,10 +325,7 @@ def render(sections: Sequence[Section], *, title: str = "", about: str = "") -> 
 
 
 def _digest(text: str) -> str:
-    """Return the digest of a script or style sheet, as it is written into the security policy of the page.
-
-    With this policy, browsers refuse any other script or style sheet on the page.
-    """
+    """Digest of a script or style sheet for the page's security policy, by which browsers refuse all others."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
 
 
@@ -384,10 +335,7 @@ def _asset(name: str) -> Markup:
 
 
 def page_path(path: str | Path) -> Path:
-    """Return the path of the HTML file that a page is to be written to.
-
-    Args:
-        path: a file that ends in .html, or a folder, in which the file is called `index.html`.
+    """Path of the HTML file for a page; `path` is a .html file, or a folder, in which it is `index.html`.
 
     Raises:
         ArgumentError: `path` has a suffix other than .html and .htm, or cannot be written.
