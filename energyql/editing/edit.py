@@ -254,16 +254,7 @@ def _run(
     settings: EditSettings, start: EditStart, plans: list[Plan], masks: list[Tensor | None],
     space: LatentSpace, report: Report,
 ) -> Edit:  # fmt: skip
-    """Make all steps of an edit, and return their results.
-
-    Args:
-        settings: the checked arguments of `edit`.
-        start: latents and origin of the pictures before the first step.
-        plans: the compiled query of each step.
-        masks: for each step, which layers of W+ may change, (num_ws,) bool; or `None` if all layers may change.
-        space: the model's latent space.
-        report: called with the stages "editing" and "drawing".
-    """
+    """Make all steps. Each has a mask of the layers of W+ that may change, (num_ws,) bool; `None` for all."""
     count, latents, prior = len(plans), start.latents, prior_values(space)
     facts, z_dim = settings.facts() | start.facts, space.model.generator.z_dim
     small = settings.identity is None and isinstance(space.reads, Convertible)  # others may be large networks of users
@@ -312,20 +303,7 @@ def _check_settings(
     session: Session, queries: Sequence[str | Expr], mode: str, keep: str | Iterable[str], preset: Preset,
     identity: Embed | None, draw: DrawSettings,
 ) -> EditSettings:  # fmt: skip
-    """Check the arguments of `energyql.edit`, and parse the queries.
-
-    Args:
-        session: the loaded model.
-        queries: the query of each step.
-        mode: "cumulative" or "alone".
-        keep: names of the attributes to keep, or "everything".
-        preset: weights of the energy, and solver.
-        identity: function from pictures to features that edits keep, or `None`.
-        draw: the settings with which pictures are drawn, such as truncation and noise.
-
-    Raises:
-        EnergyQLError: a query cannot be parsed, does not fit the model or contradicts itself, or an argument is wrong.
-    """
+    """Check the arguments of `edit`, and parse the queries."""
     if not queries:
         raise ArgumentError("an edit needs at least one query", hint='such as ["smile", "hair = red"]')
     if mode not in MODES:

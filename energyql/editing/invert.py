@@ -622,22 +622,7 @@ def invert_pictures(
     session: Session, pictures: Sequence[Picture], draw: DrawSettings, *, space: str = "w",
     perceptual: Embed | None = None, settings: InversionSettings | None = None, anyway: bool, report: Report,
 ) -> Inversion:  # fmt: skip
-    """Return the inversion of pictures by a loaded model.
-
-    Args:
-        session: the loaded model.
-        pictures: file names or PIL images.
-        draw: the settings of drawing, of which truncation, condition and batch size are used.
-        space: "z" (no offset of w), "w" (one offset) or "w+" (an offset for each layer of the generator).
-        perceptual: function from pictures to features; by default the features of the judge.
-        settings: weights and limits of the search; by default `InversionSettings()`.
-        anyway: whether to return pictures, too, that the generator cannot draw.
-        report: called with the stages "examples", "inverting" and "drawing".
-
-    Raises:
-        OutOfDomainError: the generator cannot draw a picture, and `anyway` is false.
-        EnergyQLError: a picture cannot be read, or an argument is wrong.
-    """
+    """Invert pictures by a loaded model as `invert` does, with truncation, condition and batch size of `draw`."""
     opened, settings = [open_picture(picture) for picture in pictures], settings or InversionSettings()
     with noting_tautologies():  # no warning for the query TRUE
         plan = plan_query(session, "TRUE", draw)

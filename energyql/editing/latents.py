@@ -249,13 +249,8 @@ def draw_result(
     """Draw latents as the result of a query, with the judge's verdicts.
 
     Args:
-        plan: the compiled query, with the settings of drawing.
-        space: the model's latent space.
-        latents: latents of n pictures.
-        index: number of each sample in its run, (n,), such as 0 to n - 1.
-        report: called with the stage "drawing".
-        run: the result of the solver that found the latents; its statuses and costs become part of the result. `None`
-            if no solver ran: all statuses are then OK, and all costs 0.
+        index: number of each sample in its run, (n,).
+        run: result of the solver that found the latents, for statuses and costs; without one all are OK and 0.
     """
     if run is None:
         none = torch.zeros(len(latents), dtype=torch.int64)

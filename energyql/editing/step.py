@@ -78,18 +78,7 @@ Rows = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class EditSettings:
-    """The checked arguments of one call of `edit`.
-
-    Attributes:
-        session: the loaded model.
-        queries: the parsed query of each step.
-        texts: the query of each step as the user wrote it.
-        mode: "cumulative" or "alone".
-        keep: names of the attributes to keep.
-        preset: weights of the energy, and solver.
-        identity: function from pictures to features that steps keep, or `None`.
-        draw: the settings with which pictures are drawn, such as truncation and noise.
-    """
+    """The checked arguments of one call of `edit`."""
 
     session: Session
     queries: list[Expr]

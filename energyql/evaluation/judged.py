@@ -131,17 +131,7 @@ class EvaluatedModel:
         self.identity = json_digest([_fingerprints(self.model), self.truncation, self.condition, name])
 
     def plan(self, query: str | Expr, **options: Unpack[DrawOptions]) -> Plan:
-        """Check and compile a query, and return it ready for sampling at the truncation and condition of this model.
-
-        Attributes whose heads are weak are allowed in the query, because the judge measures how good the samples are.
-
-        Args:
-            query: text or expression.
-            options: settings such as `semantics` and `sampler`, the keyword arguments of `plan_query`.
-
-        Raises:
-            EnergyQLError: the query is wrong, or an option does not fit the model.
-        """
+        """Compile a query for sampling; heads may be weak, because the judge measures how good the samples are."""
         weak = tuple(self.vocabulary)
         settings = DrawSettings(truncation=self.truncation, condition=self.condition, verify="off", allow_weak=weak)
         return plan_query(self.session, query, settings, **options)

@@ -197,15 +197,7 @@ class Method:
             check_floor(-math.inf)
 
     def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:
-        """Return the energy of a query: a function from latents (batch, z_dim) to energies in nats (batch,).
-
-        Args:
-            model: the model on which the query is compiled.
-            query: the query, as text or expression.
-
-        Raises:
-            EnergyQLError: the query is wrong, or the model does not fit the method.
-        """
+        """Energy of a query on a model: a function from latents (batch, z_dim) to nats (batch,)."""
         plan = model.plan(query, semantics=self.semantics, sampler=self.sampler)
         if isinstance(self.sampler, PublishedODE):
             return PublishedEnergy(plan.rule, model.reads, heads_of(model.model.bank, f"the method {PAPER}"))

@@ -96,10 +96,7 @@ class Gallery:
         n: number of pictures of each query.
         title: title of the page; by default it names the model.
         about: text under the title; a blank line begins a new paragraph.
-        model: name of a packaged model, a model folder, a `Model` in memory, or a `Session` (a model on its device).
-        device: "cpu", "cuda" and so on; "auto" is the device of a model in memory, else a GPU if there is one.
-        progress: whether to show a bar; or a function that is called with the name of a stage, and the fraction of the
-            stage that is done.
+        model: as for `energyql.generate`, like `device` and `progress`; also a `Pipeline` (a model on its device).
         options: settings of `energyql.generate`, such as `seed` and `truncation`, for every query of the gallery.
 
     Raises:
@@ -309,14 +306,7 @@ class Gallery:
         return plan_query(open_session(self._model, self._device), query, settings or self.settings)
 
     def _draw(self, plan: Plan, n: int) -> tuple[Result | None, str]:
-        """Draw n pictures of a query.
-
-        Return the pictures and ""; or, if the verifier accepts too few, `None` and a text that says why.
-
-        Args:
-            plan: the query, compiled for the model and with the settings of the gallery.
-            n: number of pictures.
-        """
+        """Draw n pictures and "", or `None` and the reason why the verifier accepts too few."""
         try:
             return draw(plan, n, progress=self._within), ""
         except NotAcceptedError as error:
