@@ -96,7 +96,7 @@ class Gallery:
         n: number of pictures of each query.
         title: title of the page; by default it names the model.
         about: text under the title; a blank line begins a new paragraph.
-        model: as for `energyql.generate`, like `device` and `progress`; also a `Pipeline` (a model on its device).
+        model: as for `energyql.generate`, like `device` and `progress`; also a `Session` (a model on its device).
         options: settings of `energyql.generate`, such as `seed` and `truncation`, for every query of the gallery.
 
     Raises:

@@ -190,7 +190,7 @@ class Model:
             return
         if not callable(judge) or inspect.isclass(judge) or misfit(judge, None):
             raise ArgumentError(f"the judge of model {self.name!r} cannot be called with pictures: {judge!r}")
-        # Code that states values defines the attributes, so it may guide, decide and judge; `Pipeline` checks for it.
+        # Code that states values defines the attributes, so it may guide, decide and judge: see `check_readers`.
         if any(isinstance(part, torch.nn.Module) for part in _parts(judge)) and is_same(self.bank.reader, judge):
             raise never_objects(self.name)
         others = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +23,7 @@ from energyql.files import PICTURE_SUFFIXES, as_path, check_destination, saving
 from energyql.generators.base import shape_list, split_noise
 from energyql.language.lexical import shorten
 from energyql.pipeline.columns import COLUMNS, concatenate, take_rows
+from energyql.pipeline.provenance import different, join_provenance
 from energyql.pipeline.result_folder import (
     GRID,
     audited,
@@ -36,7 +36,7 @@ from energyql.pipeline.result_folder import (
     write_pictures,
     write_recorded,
 )
-from energyql.pipeline.settings import DEFAULT_PURITY, EXACT, several
+from energyql.pipeline.settings import DEFAULT_PURITY, EXACT
 from energyql.plugins import import_optional
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import DOUBTFUL, NO, YES, label_grid, picture_uri, png_bytes
@@ -86,16 +86,6 @@ def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[s
 
 Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
 """A selection of samples of a result: a position, a slice, a mask with true for each selected sample, or positions."""
-COMMON = (
-    "canonical", "model", "judge", "fingerprints", "semantics", "truncation", "condition", "verify", "purity",
-    "attempts", "z_shape",
-)  # fmt: skip
-"""Entries of the provenance that must be equal in results that are joined, because energies and verdicts depend on
-them."""
-_FACTS = ("mixture", "generator", "heads", "reader", "words")
-"""Entries of the provenance that summaries and `Result.noise` read; of joined results, those of the first count."""
-COUNTED = ("wanted", "budget")
-"""Entries of the provenance that are summed when results are joined."""
 _MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
 _SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn", "accepted", "returned", "generator_calls")
 _MAXIMA = ("evaluations_max",)
@@ -135,39 +125,6 @@ def positions(key: Key, count: int) -> npt.NDArray[np.int64]:
     except (TypeError, ValueError, IndexError) as error:
         raise ArgumentError(f"{shorten(repr(key))} is no index of a result of {count:,} samples: {error}") from None
     return rows.copy()  # torch takes no negative strides
-
-
-def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str, Any]:
-    """Return the provenance of joined results. Provenance is the record of query, model and settings of a result.
-
-    Only entries that the provenance of every result has are kept. Where the values differ, such as the seeds, the entry
-    becomes a list of the different values. The entries "wanted" and "budget" are summed over the runs. Results with
-    equal provenance are parts of one run, so their entries are counted once.
-
-    Args:
-        parts: provenance of each result, at least one.
-        count: number of samples of all results together.
-
-    Raises:
-        ArgumentError: the results differ in query, model, semantics, truncation, condition or judge.
-    """
-    first = parts[0]
-    for part, name in product(parts[1:], COMMON):
-        if (mine := first.get(name)) != (theirs := part.get(name)):
-            difference = "" if name == "fingerprints" else f": {shorten(str(mine))} and {shorten(str(theirs))}"
-            raise ArgumentError(f"these results differ in their {'query' if name == 'canonical' else name}{difference}")
-    joined = {name: value for name, value in first.items() if all(name in part for part in parts)}
-    for name in joined.keys() - {"n", "query", "verified", *_FACTS, *COMMON, *COUNTED}:
-        different = _different(value for part in parts for value in several(part[name], (str, Mapping)))
-        joined[name] = different if len(different) > 1 else joined[name]
-    runs = _different({**part, "n": count} for part in parts)
-    return joined | {name: sum(run[name] for run in runs) for name in COUNTED if name in joined} | {"n": count}
-
-
-def _different(values: Iterable[Any]) -> list[Any]:
-    """Return the values that are equal to no earlier value, in their order. The values need not be hashable."""
-    listed = list(values)
-    return [value for i, value in enumerate(listed) if value not in listed[:i]]
 
 
 def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int]) -> dict[str, float]:
@@ -464,7 +421,7 @@ class Result:
         whole = {"returned"} if joined["draws"] is not None else {"returned", "drawn"}
         whole |= {"generator_calls", "seconds_sampling", "seconds_drawing"}  # equal seconds: parts of one run
         once = whole.intersection(*(part.statistics for part in results))
-        runs = _different(
+        runs = different(
             (part.provenance | {"n": 0}, {name: part.statistics[name] for name in once}) for part in results
         )
         statistics |= {name: sum(numbers[name] for _, numbers in runs) for name in once}

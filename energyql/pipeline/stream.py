@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +24,11 @@ from energyql.files import (
     sole_writer,
 )
 from energyql.language import Expr
-from energyql.language.lexical import shorten
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.columns import COLUMNS, MEASURED
 from energyql.pipeline.model import Model, changed_parts
 from energyql.pipeline.plan import Plan, plan_query
+from energyql.pipeline.provenance import difference_of_runs
 from energyql.pipeline.result import MOST_PICTURES, Result
 from energyql.pipeline.result_folder import (
     RESULT,
@@ -46,9 +44,8 @@ from energyql.pipeline.result_folder import (
 )
 from energyql.pipeline.run import stream_batches
 from energyql.pipeline.session import open_session
-from energyql.pipeline.settings import DEFAULTS, PICTURES, DrawOptions, settings_of, whole_number
+from energyql.pipeline.settings import PICTURES, DrawOptions, whole_number
 from energyql.progress import Report
-from energyql.sampling.registry import sampler_text
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,8 +56,6 @@ because all measurements of a part are written again with each new batch."""
 OPENING = 16
 """Number of samples in the first result of a run to a folder. It is small, so that a run that is interrupted early has
 pictures: 16 pictures of `avatars` take 0.8 s of CPU time, 64 take 3.3 s, also if 16 of the 64 are drawn first."""
-_ONE_RUN = ("canonical", "model", "judge", "fingerprints", *settings_of("provenance"), "discriminator")
-"""Entries of the provenance that must be equal for all samples of a folder."""
 _log = logging.getLogger("energyql")
 
 
@@ -317,21 +312,12 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
         return
     old = read_part(folder, ())["provenance"]
     hint = "name another folder, or remove this one"
-    for name in _ONE_RUN:
-        default = DEFAULTS.get(name)  # of a setting that is not recorded
-        theirs, ours = (json.loads(json.dumps(facts.get(name, default))) for facts in (old, provenance))
-        if theirs != ours and name == "fingerprints":
+    if found := difference_of_runs(old, provenance):
+        name, theirs, ours, what = found
+        if name == "fingerprints":
             parts = changed_parts(theirs if isinstance(theirs, dict) else {}, ours)
-            raise DataError(f"{folder} holds a run of another training of the model (changed: {parts})", hint=hint)
-        if theirs != ours:
-            start, as_text = 0, sampler_text if name == "sampler" else str
-            theirs, ours = as_text(theirs), as_text(ours)
-            if name == "sampler":  # its many settings, from the first one that differs
-                same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(theirs, ours, strict=False)))
-                start = 1 + max(theirs.rfind("(", 0, same), theirs.rfind(" ", 0, same))
-            what = "query" if name == "canonical" else name
-            difference = f"{shorten(theirs[start:])}, not {shorten(ours[start:])}"
-            raise DataError(f"{folder} holds a run of another {what}: {difference}", hint=hint)
+            what = f"training of the model (changed: {parts})"
+        raise DataError(f"{folder} holds a run of another {what}", hint=hint)
     if ("wanted" in old) != ("wanted" in provenance):
         kind = "with" if "wanted" in old else "without"
         raise DataError(f"{folder} holds a run {kind} a budget, or of --only-satisfied", hint=hint)

@@ -1,15 +1,20 @@
 """Results as containers and as tables: parts, joins, and frames of pandas."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from made_results import make
 
+import energyql
+from energyql import edit, generate, until_satisfied
 from energyql.errors import ArgumentError, DataError
 from energyql.pipeline.columns import concatenate, take_rows
+from energyql.pipeline.provenance import ENTRIES
 from energyql.pipeline.result import Result
+from energyql.pipeline.settings import SETTINGS
 from energyql.sampling import Status
 
 
@@ -183,3 +188,19 @@ class TestPandas:
         monkeypatch.setitem(sys.modules, "pandas", None)
         with pytest.raises(ArgumentError, match="a table needs pandas, which is not installed\npip install pandas"):
             make().to_pandas()
+
+
+def test_every_entry_of_provenance_is_in_the_table(tiny):
+    """Its keys, writers and rules of joining stand in one module."""
+    runs = [
+        generate("smile", 2, model=tiny, progress=False),
+        generate("smile", 2, model=tiny, verify="off", noise="random", semantics="lace", progress=False),
+        until_satisfied("smile", 2, model=tiny, budget=9, progress=False),
+    ]
+    runs.append(edit(runs[0], ["glasses"], model=tiny, progress=False).final)
+    for result in runs:
+        assert result.provenance.keys() <= ENTRIES.keys()
+    for name, entry in ENTRIES.items():
+        source = (Path(energyql.__file__).parent / f"{entry.writer.replace('.', '/')}.py").read_text(encoding="utf-8")
+        written = (f'"{name}"', f"{name}=", name.upper())
+        assert name in SETTINGS or any(each in source for each in written), name
