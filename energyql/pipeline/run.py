@@ -90,7 +90,8 @@ def run(plan: Plan, end: End, *, first: int = 0, progress: bool | Report = True)
         ModelError: the model has no judge, or its judge does not read an attribute of the query (`Satisfied`).
         NotAcceptedError: too few pictures are accepted, or the budget ended before a sample was complete.
     """
-    n = whole_number("n", end.n, most=MOST_SAMPLES if getattr(end, "batch", None) is None else 2**62)
+    in_batches = isinstance(end, Count) and end.batch is not None
+    n = whole_number("n", end.n, most=2**62 if in_batches else MOST_SAMPLES)
     first = whole_number("first", first, least=0, most=2**62)
     if isinstance(end, Count):
         return _in_batches(plan, replace(end, n=n), first, progress)
