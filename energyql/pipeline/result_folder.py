@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, PngImagePlugin
 
-from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.errors import EARLIER, ArgumentError, DataError, ModelError
 from energyql.files import (
     fingerprint,
     finish_saving,
@@ -34,9 +34,8 @@ from energyql.files import (
     write_picture,
     write_tensors,
 )
-from energyql.renamed import renamed
 from energyql.sampling import Status
-from energyql.sampling.registry import sampler_record
+from energyql.sampling.registry import check_record
 from energyql.vocabulary import ByAttribute
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ AUDIT = Path("audit", "audit.json")
 PROVENANCE = "energyql"
 """Text field of a PNG that holds the provenance."""
 _HEAD = 512
+_AGAIN = "draw it again, with the command that wrote it"
 _PICTURE, _PART = re.compile(r"\d{5,18}\.png"), re.compile(r"\d{5,18}")
 
 
@@ -318,15 +318,17 @@ def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         ModelError, Image.DecompressionBombError,
     ) as error:  # fmt: skip
         fault = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "message", error)
-        hint = "draw it again, with the command that wrote it"
-        raise DataError(f"{folder} holds a damaged result: {fault}", hint=hint) from error
+        raise DataError(f"{folder} holds a damaged result: {fault}", hint=_AGAIN) from error
 
 
 def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     data = read_json(folder / RESULT)
-    samples, provenance = _checked(data["samples"], list), renamed(_checked(data["provenance"], dict))
+    samples, provenance = _checked(data["samples"], list), _checked(data["provenance"], dict)
     if not samples:
         raise ValueError("it has no samples")
+    needed = set(names) - {"images", "z", "w", "prompt"}
+    if is_of_earlier_version(provenance) or not needed <= _checked(samples[0], dict).keys():
+        raise DataError(f"{folder} holds a result that {EARLIER}", hint=_AGAIN)
     for name in ("query", "model", "semantics"):  # without which no result can be shown
         _checked(provenance[name], str)
     if provenance["judge"] is not None:
@@ -339,7 +341,7 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         if len(set(map(len, columns))) > 1:
             raise ValueError("its prompts and their shares differ in number")
     if "sampler" in provenance:
-        provenance["sampler"] = sampler_record(provenance["sampler"])
+        check_record(provenance["sampler"])
     statistics = {name: _number(value) for name, value in _checked(data["statistics"], dict).items()}
     part: dict[str, Any] = {"provenance": provenance, "statistics": statistics}
     tensors = read_tensors(folder / LATENTS)
@@ -351,11 +353,15 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     for name in names:
         if name == "images":
             part[name] = [_read_picture(folder, sample["picture"]) for sample in samples]
-        elif name in _FIELDS:
-            part[name] = _FIELDS[name]([sample[name] for sample in samples])
-        elif name not in part:
-            part[name] = _optional(_LATER.get(name, _column))([{name: None, **sample}[name] for sample in samples])
+        elif name not in part:  # only pictures of several prompts name theirs
+            entries = [({"prompt": None} | sample)[name] for sample in samples]
+            part[name] = _FIELDS.get(name, _optional(_column))(entries)
     return part
+
+
+def is_of_earlier_version(provenance: Mapping[str, Any]) -> bool:
+    """Return whether provenance has a form of before the first release: a sampler as text, or the name `label`."""
+    return "label" in provenance or isinstance(provenance.get("sampler"), str)
 
 
 def _read_picture(folder: Path, name: object) -> Image.Image:
@@ -488,7 +494,7 @@ _FIELDS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "satisfied": _optional(_bools),
     "doubtful": _bools,
     "status": lambda entries: [Status[entry] for entry in entries],
+    "draws": _optional(_whole_numbers),
+    "prompt": _optional(_texts),
 }
-"""Field of a `Result` -> function from the JSON values of all samples to the field."""
-_LATER: dict[str, Callable[[Sequence[Any]], Any]] = {"draws": _whole_numbers, "prompt": _texts}
-"""The same for fields that results of earlier versions lack, and are then `None`; by default the function `_column`."""
+"""Field of a `Result` -> function from the JSON values of all samples to the field; by default, of `_column`."""
