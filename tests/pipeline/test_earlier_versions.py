@@ -79,6 +79,9 @@ def test_a_model_folder(folder):
     change(folder / "vocabulary.json", rename)
     with pytest.raises(ModelError, match=rf"vocabulary\.json: it {EARLIER}{again}"):
         load_model(folder)
+    change(folder / "config.json", lambda data: data["generator"].pop("kind"))
+    with pytest.raises(ModelError, match=rf"config\.json {EARLIER}convert its checkpoint again, or train it again"):
+        load_model(folder)
 
 
 def test_directions(folder, tmp_path):
