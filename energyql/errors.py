@@ -34,6 +34,10 @@ _MOST_HINT = 500
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
+EARLIER = "was written by an earlier, unreleased version of energyql"
+"""What is said of every file in a form that only versions before the first release wrote; none of them is read."""
+
+
 class Span(NamedTuple):
     """A part of a query's text: the characters from offset `start` to `end - 1`, counted from 0."""
 

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from energyql.attributes.predictions import Prediction
 from energyql.attributes.quality import HeadReport, naming_damage
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import EARLIER, ArgumentError, ModelError
 from energyql.files import read_json, write_json
 from energyql.numerics import LARGEST
-from energyql.renamed import renamed
 from energyql.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -142,9 +141,11 @@ class Described(NamedTuple):
         path = folder / DESCRIBED
         entries = read_json(path)
         with naming_damage(path):
+            if "condition" not in entries:
+                raise ValueError(f"it {EARLIER}")
             vocabulary = Vocabulary.from_dict(entries["vocabulary"])
             low, high = (float(psi) for psi in entries["truncation"])
-            condition = renamed(entries).get("condition")  # missing in older models of generators without classes
+            condition = entries["condition"]
             condition = tuple(float(number) for number in condition) if isinstance(condition, list) else condition
             fitted = FittedUnder(str(entries["space"]), (low, high), condition, str(entries["generator"]))
             if (gradient := entries.get("gradient")) not in (None, True, False):

@@ -27,7 +27,6 @@ from energyql.kinds import KINDS
 from energyql.numerics.linear import Dense, DenseStack, Linear
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Bool, Float
-from energyql.renamed import takes_label
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SLOPE = 0.2  # of the leaky ReLU after each hidden layer
@@ -300,7 +299,6 @@ class AttributeBank(Bank):
 
     part = "attributes"
 
-    @takes_label
     def __init__(
         self,
         vocabulary: Vocabulary,

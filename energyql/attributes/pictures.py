@@ -25,7 +25,6 @@ from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float
 from energyql.plugins import check_allowed
-from energyql.renamed import takes_label
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 CERTAIN = 7.0
@@ -60,7 +59,6 @@ class PictureBank(Bank):
 
     part = READER
 
-    @takes_label
     def __init__(
         self,
         reader: ImageLabeller | str,

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from energyql.errors import ModelError, VocabularyError
+from energyql.errors import EARLIER, ModelError, VocabularyError
 from energyql.files import DAMAGED_MODEL, fingerprint, read_json, write_json
 from energyql.kinds import KINDS, Kind
 
@@ -120,9 +120,9 @@ class HeadReport:
             observed frequencies, in [0, 1]; `None` if no sample was held out, or there are no probabilities.
         details: further numbers, which are drawn in the picture `report.png`.
         ranking: class of some, but not all, held-out samples -> how well the head ranks by its probability; only "yes"
-            for yes/no. Empty for a continuous attribute, without probabilities, and in reports of earlier versions.
+            for yes/no. Empty for a continuous attribute, without probabilities, and if it was not measured.
         correlation: Spearman's rank correlation of predictions and labels of a continuous attribute, with its 95 %
-            interval; `None` for other kinds, for fewer than four samples, and in reports of earlier versions.
+            interval; `None` for other kinds, for fewer than four samples, and if it was not measured.
     """
 
     kind: Kind
@@ -224,6 +224,8 @@ class HeadReport:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HeadReport:
         """Make a report from an entry of `report_entries`; a `KeyError` or the like if a value is missing or wrong."""
+        if "ranking" not in data:
+            raise ValueError(f"it {EARLIER}")
         kind, labels = data["kind"], {str(name): int(count) for name, count in data["labels"].items()}
         if kind not in KINDS:
             raise ValueError(f"there is no kind {kind!r}")
@@ -236,8 +238,8 @@ class HeadReport:
             None if interval is None else (float(low), float(high)),
             {str(name): (float(share), float(low), float(high)) for name, (share, low, high) in data["recall"].items()},
             data["calibration_error"], dict(data["details"]),
-            {str(name): Ranking.from_dict(each) for name, each in data.get("ranking", {}).items()},
-            None if data.get("correlation") is None else _interval(data["correlation"]),
+            {str(name): Ranking.from_dict(each) for name, each in data["ranking"].items()},
+            None if data["correlation"] is None else _interval(data["correlation"]),
         )  # fmt: skip
 
 

@@ -261,6 +261,6 @@ def _of_page(page: Path) -> list[AuditedPicture]:
     except (ValueError, KeyError) as error:
         raise DataError(f"{page} is damaged: {error}", hint="draw the gallery again") from error
     if not tiles.pictures:
-        hint = "name the page of a gallery with queries or truth tables; one of an earlier version is drawn again"
+        hint = "name the page of a gallery with queries or truth tables"
         raise DataError(f"{page} holds no pictures to audit", hint=hint)
     return tiles.pictures

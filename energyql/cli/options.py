@@ -25,7 +25,6 @@ from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL, packaged_models
 from energyql.pipeline import settings
 from energyql.plugins import import_optional
-from energyql.renamed import CONDITION, LABEL, renamed
 
 if TYPE_CHECKING:
     import torch
@@ -360,7 +359,6 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
       commands have; the help of the setting of `generate` with the same name. The help of the command is the docstring
       without the section "Args".
     - A parameter whose class is a dataclass, such as `Source`, becomes several options, one for each field.
-    - A text `condition` may be given by its older name --label too, which the help does not list.
     - A parameter of type bool becomes an option without a negative, such as --balance without --no-balance.
     - Each of `names` becomes an option. The help lists these options before --device; for a command without --device,
       before --json; for a command without both, at the end.
@@ -369,7 +367,8 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         names: names of settings of `generate`, such as "semantics", in the order of the help. The command gets their
             values as `**settings`.
     """
-    readers = {name: read for name, read in ((CONDITION, read_condition), ("allow_weak", read_names)) if name in names}
+    every = {"condition": read_condition, "allow_weak": read_names}
+    readers = {name: read for name, read in every.items() if name in names}
     shared = {name: setting.help for name, setting in settings.SETTINGS.items()} | _read_docstring(SharedHelp)[1]
     types: dict[str, Any] = {
         **settings.setting_types(), "condition": str | None, "batch_size": Annotated[int | None, typer.Option(min=1)],
@@ -383,9 +382,6 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
 
         @wraps(function)
         def run(**values: Any) -> None:
-            if LABEL in values:
-                given = {name: text for name in (CONDITION, LABEL) if (text := values.pop(name)) is not None}
-                values[CONDITION] = renamed(given).get(CONDITION)
             values |= {name: read(values[name]) for name, read in readers.items()}
             for name, group in groups.items():
                 values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
@@ -412,8 +408,6 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         at = next((i for i, each in enumerate(options) if each.name in ("device", "as_json")), len(options))
         added = [option(name, types[name], "" if name == "allow_weak" else settings.DEFAULTS[name]) for name in names]
         options[at:at] = added
-        if any(each.name == CONDITION and get_args(each.annotation)[0] == str | None for each in options):
-            options.append(option(LABEL, Annotated[str | None, typer.Option(hidden=True)], None))
         run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
         run.__doc__ = text
         return run

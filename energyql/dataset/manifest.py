@@ -27,11 +27,12 @@ from energyql.dataset.shard import (
     sealed,
     sum_records,
 )
-from energyql.errors import DataError
+from energyql.errors import EARLIER, DataError
 from energyql.files import fingerprint, json_digest, parse_json
 from energyql.kinds import KINDS
 from energyql.language.lexical import shorten
 from energyql.pipeline.model import changed_parts
+from energyql.pipeline.result_folder import is_of_earlier_version
 from energyql.plugins import import_optional
 from energyql.render.pages import page_templates
 from energyql.sampling.registry import sampler_text
@@ -136,7 +137,7 @@ def begin(destination: Destination, prepared: PreparedPlan, *, write: bool = Tru
     """Check that a destination is empty, or has a data set of the same plan and models.
 
     Args:
-        write: whether to write `plan.json` if it is missing, damaged or of an earlier version.
+        write: whether to write `plan.json` if it is missing or damaged.
 
     Raises:
         DataError: the destination has a data set of another plan or of other models, or other files.
@@ -169,6 +170,9 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
     if theirs == prepared.identity:
         return False
     if isinstance(theirs, dict) and there.get("fingerprint") == json_digest(theirs):
+        with suppress(LookupError, TypeError, AttributeError):  # the classes have another form
+            if is_of_earlier_version(theirs["classes"][0]):
+                raise DataError(f"{destination.name} holds a data set that {EARLIER}", hint=hint)
         what = "its fingerprint is another"
         with suppress(LookupError, TypeError, AttributeError, StopIteration):  # the classes have another form
             what = difference(theirs, prepared.identity)

@@ -19,7 +19,6 @@ from energyql.files import read_bytes
 from energyql.language.lexical import check_name
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DrawSettings, finite_number, settings_of, whole_number
-from energyql.renamed import CONDITION, LABEL, renamed
 from energyql.vocabulary import closest, repeated
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class DatasetClass:
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name, "the name of a class"))
         object.__setattr__(self, "count", whole_number("count", self.count, most=MOST))
-        object.__setattr__(self, "settings", renamed(self.settings))
+        object.__setattr__(self, "settings", dict(self.settings))
         for name in self.settings:
             if name not in SETTINGS:
                 raise unknown(name, SETTINGS, "setting of a class")
@@ -259,8 +258,6 @@ class PlanSource:
         place = ", ".join([f"class {int(path[1]) + 1}", *map(str, path[2:])]) if path[1:] else ""
         if self.text is None:
             return f"{place}: {error.render()}"
-        if path not in self.places and path[-1:] == (CONDITION,) and (older := (*path[:-1], LABEL)) in self.places:
-            path = older
         own = path
         while path and path not in self.places:
             path = path[:-1]
@@ -307,8 +304,7 @@ def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
     except (ValueError, RecursionError) as error:
         raise _not_toml(path, text, error) from None
     source = PlanSource(str(path), text)
-    mistakes: list[Mistake] = []
-    data = _entries((), data, (CLASS, *WHOLE, *_DEFAULTS), "entry of a plan", mistakes)
+    mistakes = _unknown_entries((), data, (CLASS, *WHOLE, *_DEFAULTS), "entry of a plan")
     entries = data.pop(CLASS, None)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         empty = ArgumentError("a plan has no class", hint="write each as [[class]] with a name, a query and a count")
@@ -332,7 +328,7 @@ def _read_class(
 ) -> DatasetClass | None:
     """Make a class from its table and the defaults in `before`; if that fails, add to `mistakes` and return `None`."""
     place: Path_ = (CLASS, number)
-    entry = _entries(place, entry, _OWN, "entry of a class", mistakes)
+    mistakes += _unknown_entries(place, entry, _OWN, "entry of a class")
     absent = [name for name in ("name", "query", "count") if name not in entry]
     for name in absent:
         mistakes += [Mistake(place, ArgumentError(f"the class has no {name}", hint=f"add a line {name} = ..."))]
@@ -349,18 +345,10 @@ def _read_class(
         return None
 
 
-def _entries(
-    place: Path_, table: dict[str, Any], vocabulary: Sequence[str], what: str, mistakes: list[Mistake]
-) -> dict[str, Any]:
-    """Return a table of the plan with older names of its keys replaced; add unknown keys to `mistakes`."""
-    try:
-        table = renamed(table)
-    except ArgumentError as error:
-        mistakes.append(Mistake((*place, LABEL), error, at_key=True))
-        return table
+def _unknown_entries(place: Path_, table: dict[str, Any], vocabulary: Sequence[str], what: str) -> list[Mistake]:
+    """Return mistakes about the keys of a table of the plan that are not in `vocabulary`."""
     names = [name for name in table if name not in vocabulary]
-    mistakes += [Mistake((*place, name), unknown(name, vocabulary, what), at_key=True) for name in names]
-    return table
+    return [Mistake((*place, name), unknown(name, vocabulary, what), at_key=True) for name in names]
 
 
 def _not_toml(path: Path, text: str, error: Exception) -> DataError:

@@ -225,7 +225,7 @@ class DatasetRun:
         self._look(write=False)
 
     def _look(self, *, write: bool) -> None:
-        """Read which shards are finished; with `write`, first write `plan.json` if it is missing, damaged or older."""
+        """Read which shards are finished; with `write`, first write `plan.json` if it is missing or damaged."""
         begin(self._destination, self.prepared, write=write)
         records = _undisturbed(self._destination, partial(read_records, self._destination, self.prepared))
         self._tasks: list[Task] = [(shard, records.get(shard)) for shard in range(self._job.plan.shards)]

@@ -43,7 +43,6 @@ from energyql.pipeline.result import Result
 from energyql.pipeline.run import check_judged, draw, stream_batches
 from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import settings_of
-from energyql.renamed import CONDITION, LABEL
 from energyql.sampling import Status
 
 
@@ -267,8 +266,7 @@ class PreparedPlan:
         for one, query in zip(plan.classes, self.queries, strict=True):
             settings, facts = query.settings, query.provenance
             entry = {"name": one.name, "count": one.count, "seed": settings.seed, "batch_size": settings.batch_size}
-            # Its older name stays, because fingerprints of data sets that are not finished depend on it.
-            entry |= {LABEL if name == CONDITION else name: facts[name] for name in _ONE_RUN if name in facts}
+            entry |= {name: facts[name] for name in _ONE_RUN if name in facts}
             entry["fingerprints"] = facts["fingerprints"] or {"generator": module_fingerprint(query.model.generator)}
             whole["classes"].append(entry)
         return dict(json.loads(json.dumps(whole)))

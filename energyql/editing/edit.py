@@ -41,7 +41,6 @@ from energyql.pipeline.result_folder import EDIT
 from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import DEFAULT_NOISE, EXACT, DrawSettings, Noise, Semantics, several, whole_number
 from energyql.progress import Report, reporting
-from energyql.renamed import takes_label
 from energyql.render.pictures import png_bytes
 from energyql.sampling import SampleResult, prior_latents
 
@@ -170,7 +169,6 @@ class Edit:
         return png_bytes(self.filmstrip())
 
 
-@takes_label
 def edit(
     start: Start | Edit | Inversion, queries: str | Expr | Sequence[str | Expr], *,
     model: str | Path | Model = DEFAULT_MODEL, n: int | None = None, mode: str = "cumulative",

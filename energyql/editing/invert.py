@@ -62,10 +62,8 @@ from energyql.pipeline.result_folder import COMPARISON, EDIT, picture_name
 from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
-from energyql.renamed import takes_label
 from energyql.render.pictures import label_grid, png_bytes, to_pictures
 from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
-from energyql.sampling.registry import sampler_record
 from energyql.vocabulary import Vocabulary
 
 EXAMPLES_TOGETHER = 16
@@ -575,7 +573,6 @@ class Inversion:
         return png_bytes(self.comparison())
 
 
-@takes_label
 def invert(
     pictures: Picture | Sequence[Picture], *, model: str | Path | Model = DEFAULT_MODEL, space: str = "w",
     perceptual: Embed | None = None, settings: InversionSettings | None = None, truncation: float | None = None,
@@ -648,7 +645,7 @@ def invert_pictures(
         "pictures": names, "pixel_error": error.tolist(), "distance": distance.tolist(), "drawable": drawable.tolist(),
         "space": space, "settings": asdict(settings),
     }  # fmt: skip
-    provenance = plan.provenance | {"sampler": sampler_record("inversion"), "inverted": facts}
+    provenance = plan.provenance | {"sampler": {"name": "inversion", "settings": {}}, "inverted": facts}
     plan, searched = replace(plan, provenance=provenance), time.perf_counter()
     result = draw_result(plan, latent_space, latents, np.arange(len(names)), report, run)
     drawing = time.perf_counter() - searched

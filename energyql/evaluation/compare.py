@@ -27,9 +27,8 @@ from energyql.pipeline.model import Model
 from energyql.pipeline.queries import CheckedQuery, check_arguments
 from energyql.pipeline.settings import several, whole_number
 from energyql.progress import Report, reporting
-from energyql.renamed import takes_label
 from energyql.render.pictures import label_grid
-from energyql.sampling.registry import describe_sampler, sampler_record
+from energyql.sampling.registry import describe_sampler
 
 RESULTS = "results.json"
 """Name of the file with the results, in the folder of a comparison."""
@@ -60,7 +59,6 @@ class SampleCounts:
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0, most=2**64 - 1))
 
 
-@takes_label
 def compare_samplers(
     queries: str | Expr | Sequence[str | Expr], samplers: str | Iterable[str | Method] = DEFAULT_METHODS, *,
     folder: str | Path = "bench", model: str | Path | Model = DEFAULT_MODEL, n: int = 500, prior: int = PRIOR,
@@ -167,7 +165,7 @@ def _missing(record: dict[str, Any], method: Method, picture_count: int) -> bool
     if outcome is None or (picture_count and outcome["pictures"] is None):
         return True
     same = outcome["semantics"] == method.semantics
-    return not same or sampler_record(outcome["sampler"]) != describe_sampler(method.sampler)
+    return not same or outcome["sampler"] != describe_sampler(method.sampler)
 
 
 def _write_grid(

@@ -29,13 +29,11 @@ from energyql.pipeline.model import Model
 from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DEFAULT_SAMPLER, several, whole_number
 from energyql.progress import Report, reporting
-from energyql.renamed import takes_label
 
 PICTURE_COUNT = 8
 """How many pictures the page with the results shows for each sampler on each query."""
 
 
-@takes_label
 def evaluate(
     protocols: str | Sequence[str] | None = None, *, setup: str | Path | None = None,
     folder: str | Path = "evaluation", model: str | Path | Model = DEFAULT_MODEL,

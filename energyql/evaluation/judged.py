@@ -29,7 +29,6 @@ from energyql.pipeline.plan import Plan, plan_query
 from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import Report
-from energyql.renamed import takes_label
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -111,7 +110,6 @@ class EvaluatedModel:
         ArgumentError: the condition or the device does not fit.
     """
 
-    @takes_label
     def __init__(
         self, model: str | Path | Model, *, device: str = "auto", truncation: float | None = None,
         condition: int | str | Sequence[float] | None = None, features: Features | None = None,

@@ -28,7 +28,6 @@ from energyql.pipeline.run import draw
 from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import EXACT, DrawOptions, DrawSettings, whole_number
 from energyql.progress import Report, reporting
-from energyql.renamed import takes_label
 from energyql.render.markup import element
 from energyql.sampling.traversal import MOST_STEPS, Given, interpolate
 from energyql.vocabulary import Vocabulary
@@ -109,7 +108,6 @@ class Gallery:
         >>> gallery.save("site/")  # doctest: +SKIP
     """
 
-    @takes_label
     def __init__(
         self,
         queries: Queries = (),

@@ -30,7 +30,6 @@ from energyql.files import as_path, real_path, refuse_code
 from energyql.generators.base import Family, block_means, check_condition_rows, split_noise
 from energyql.numerics.random import normals
 from energyql.plugins import import_optional, without_bars
-from energyql.renamed import takes_label
 from energyql.vocabulary import closest
 
 INDEX = "model_index.json"
@@ -180,7 +179,6 @@ class PipelineGenerator(nn.Module):
         text = json.dumps(facts | {"z_shape": self.z_shape}, sort_keys=True)
         return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
-    @takes_label
     def encode(self, z: Tensor, truncation: float = 1.0, condition: Tensor | None = None) -> Tensor:
         """Return w, (batch, w_dim): z (batch, z_dim), scaled by the truncation, and the condition.
 

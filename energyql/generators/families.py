@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import EARLIER, ArgumentError, ModelError
 from energyql.files import fingerprint, json_digest, read_json, read_tensors, write_json, write_tensors
 from energyql.generators.base import Family, Generator, check_generator
 from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
@@ -40,8 +40,6 @@ FORMAT = 1
 CARD = "card.md"
 UNKNOWN = "unknown"
 """Stands for a licence if a checkpoint states none."""
-DEFAULT_KIND = "stylegan2"
-"""Family of a `config.json` without `kind`."""
 RENDER = "render"
 """Entry of `config.json` with the name of code that draws what people see of a picture."""
 NAMED = "named"
@@ -142,7 +140,7 @@ def read_generator(folder: Path) -> Generator:
 
 def weights_file(folder: Path) -> Path:
     """Path of the file of weights in a model folder; there is no such file if the generator is code."""
-    kind = str(_settings(folder).get("kind", DEFAULT_KIND))
+    kind = str(_settings(folder).get("kind"))
     return folder / (family(kind).weights if kind in MODULES else Family.weights)
 
 
@@ -162,7 +160,9 @@ def _read_config(folder: Path) -> tuple[Family, Any]:
     if settings.get("kind") == NAMED:
         check_allowed(settings.get("name"), "generator", folder, False)
     with reading(path):
-        kind = settings.pop("kind", DEFAULT_KIND)
+        if "kind" not in settings:
+            raise ModelError(f"{path} {EARLIER}", hint="convert its checkpoint again, or train it again")
+        kind = settings.pop("kind")
         if kind not in MODULES:
             raise ModelError(f"its generator is of an unknown kind {shown(kind)}; known are {', '.join(MODULES)}")
         own = family(kind)
@@ -197,8 +197,7 @@ def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = 
                 f"{wrong[0]} has numbers that do not fit {dtype}", hint="write it with dtype=torch.float32"
             )
         write_tensors(folder / own.weights, tensors)
-    settings = dataclasses.asdict(network.config)
-    return {"generator": settings if own.name == DEFAULT_KIND else {"kind": own.name, **settings}}
+    return {"generator": {"kind": own.name, **dataclasses.asdict(network.config)}}
 
 
 def save_model(

@@ -23,7 +23,6 @@ from energyql.numerics import LARGEST
 from energyql.numerics.linear import Dense, in_graph
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Float
-from energyql.renamed import takes_label
 
 SIZES = range(1, (1 << 16) + 1)
 """Possible sizes of latents and layers."""
@@ -252,7 +251,6 @@ class StyleGAN(nn.Module):
         self.config, self.z_dim, self.c_dim = config, config.z_dim, config.c_dim
         self.mapping = MappingNetwork(config)
 
-    @takes_label
     def encode(self, z: Tensor, truncation: float = 1.0, condition: Tensor | None = None) -> Tensor:
         """Map z (batch, z_dim) to w (batch, w_dim), as `encode` of a `ConditionalGenerator` does."""
         return cast(Tensor, self.mapping(z, truncation, condition))
@@ -375,7 +373,6 @@ class UnmappedGenerator(nn.Module):
         super().__init__()
         self.config, self.z_dim, self.c_dim = config, config.z_dim, config.c_dim
 
-    @takes_label
     def encode(
         self, z: Tensor, truncation: float = 1.0, condition: Tensor | None = None
     ) -> Float[Tensor, "batch w_dim"]:

@@ -21,7 +21,6 @@ from energyql.labelling.folder import LABELS, MOST_NUMBER, RECORD, PictureFolder
 from energyql.pipeline.model import Model, choose_device
 from energyql.pipeline.settings import finite_number, whole_number
 from energyql.progress import Report, reporting
-from energyql.renamed import takes_label
 from energyql.training.clip_labels import ClipLabeller
 from energyql.training.labels import POOL, POOL_SIZE, POOL_START, Drawn, read_label_table
 from energyql.training.samples import Prior, draw_thumbnails
@@ -39,7 +38,6 @@ READER_SIDE = 128
 """Side, in pixels, of the thumbnails for a reader of words (a network that compares pictures with texts)."""
 
 
-@takes_label
 def sample_pictures(
     model: str | Path | Generator | Model, out: str | Path, count: int = 300, *, unsure: bool = False,
     by: Chooser | None = None, only: Sequence[str] | None = None, labelled: str | Path | None = None,

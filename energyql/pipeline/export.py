@@ -13,10 +13,8 @@ from energyql.pipeline.model import Model
 from energyql.pipeline.plan import plan_query
 from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
-from energyql.renamed import takes_label
 
 
-@takes_label
 def export_energy(
     query: str | Expr,
     *,

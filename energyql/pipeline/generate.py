@@ -30,14 +30,12 @@ from energyql.pipeline.settings import (
     Verify,
 )
 from energyql.progress import Report
-from energyql.renamed import takes_label
 from energyql.sampling import Sampler, SampleResult
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@takes_label
 def generate(
     query: str | Expr,
     n: int = PICTURES,

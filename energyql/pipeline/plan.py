@@ -57,7 +57,6 @@ from energyql.pipeline.settings import (
     Verify,
 )
 from energyql.pipeline.verifier import Verifier, default_verify, verifier_of
-from energyql.renamed import takes_label
 from energyql.sampling import SAMPLERS, Sampler, make_sampler, normals
 from energyql.sampling.base import EnergyLike, check_sampler, has_trait
 from energyql.sampling.registry import describe_sampler, sampler_words, strengths
@@ -237,7 +236,6 @@ def _surrogate(rule: EnergyRule, surrogates: Callable[[], SurrogateHeads]) -> Su
     return Surrogate(rule, heads.distilled(rule.attributes), heads.device)
 
 
-@takes_label
 def plan_query(
     session: Session, query: str | Expr, settings: DrawSettings | None = None, **options: Unpack[DrawOptions]
 ) -> Plan:

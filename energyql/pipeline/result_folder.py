@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, PngImagePlugin
 
-from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.errors import EARLIER, ArgumentError, DataError, ModelError
 from energyql.files import (
     fingerprint,
     finish_saving,
@@ -29,8 +29,7 @@ from energyql.files import (
     write_tensors,
 )
 from energyql.pipeline.columns import MEASURED, checked, floats, map_columns, number, plain, texts
-from energyql.renamed import renamed
-from energyql.sampling.registry import sampler_record
+from energyql.sampling.registry import check_record
 
 if TYPE_CHECKING:
     from energyql.pipeline.result import Result
@@ -46,6 +45,7 @@ AUDIT = Path("audit", "audit.json")
 PROVENANCE = "energyql"
 """Text field of a PNG that holds the provenance."""
 _HEAD = 512
+_AGAIN = "draw it again, with the command that wrote it"
 _PICTURE, _PART = re.compile(r"\d{5,18}\.png"), re.compile(r"\d{5,18}")
 
 
@@ -303,15 +303,17 @@ def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         ModelError, Image.DecompressionBombError,
     ) as error:  # fmt: skip
         fault = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "message", error)
-        hint = "draw it again, with the command that wrote it"
-        raise DataError(f"{folder} holds a damaged result: {fault}", hint=hint) from error
+        raise DataError(f"{folder} holds a damaged result: {fault}", hint=_AGAIN) from error
 
 
 def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     data = read_json(folder / RESULT)
-    samples, provenance = checked(data["samples"], list), renamed(checked(data["provenance"], dict))
+    samples, provenance = checked(data["samples"], list), checked(data["provenance"], dict)
     if not samples:
         raise ValueError("it has no samples")
+    needed = {name for name in names if name in MEASURED and not MEASURED[name].optional}
+    if is_of_earlier_version(provenance) or not needed <= checked(samples[0], dict).keys():
+        raise DataError(f"{folder} holds a result that {EARLIER}", hint=_AGAIN)
     for name in ("query", "model", "semantics"):  # without which no result can be shown
         checked(provenance[name], str)
     if provenance["judge"] is not None:
@@ -324,7 +326,7 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         if len(set(map(len, columns))) > 1:
             raise ValueError("its prompts and their shares differ in number")
     if "sampler" in provenance:
-        provenance["sampler"] = sampler_record(provenance["sampler"])
+        check_record(provenance["sampler"])
     statistics = {name: number(value) for name, value in checked(data["statistics"], dict).items()}
     part: dict[str, Any] = {"provenance": provenance, "statistics": statistics}
     tensors = read_tensors(folder / LATENTS)
@@ -336,6 +338,11 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     if "images" in names:
         part["images"] = [_read_picture(folder, sample["picture"]) for sample in samples]
     return part | {name: column.read(name, samples) for name, column in MEASURED.items() if name in names}
+
+
+def is_of_earlier_version(provenance: Mapping[str, Any]) -> bool:
+    """Return whether provenance has a form of before the first release: a sampler as text, or the name `label`."""
+    return "label" in provenance or isinstance(provenance.get("sampler"), str)
 
 
 def _read_picture(folder: Path, name: object) -> Image.Image:

@@ -133,7 +133,7 @@ class Setting:
         check: function of the setting's name and value that returns the checked value, or raises an `ArgumentError`. It
             is not called for the value `None` if `None` is the default. `None` for no check.
         always: whether provenance (the record of a result) has an entry even if the value is the default. If false, a
-            default value has no entry, as in results that were written before the setting existed.
+            default value has no entry.
         left_out: a mapping. Its keys are the places, such as "plan", in which the setting does not occur; its values
             are the reasons, as text.
     """

@@ -6,7 +6,6 @@ that is an object with settings, such as another sampler, is a record too.
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -21,7 +20,6 @@ from energyql.sampling.base import (
     Sampler,
 )
 from energyql.sampling.descent import DescentSampler
-from energyql.sampling.langevin import LangevinSampler, PredictorCorrector
 from energyql.sampling.ode import ODESolver
 from energyql.sampling.slice import SliceSampler
 
@@ -151,50 +149,15 @@ def _has_own_repr(value: object) -> bool:
     return type(value).__repr__ is not object.__repr__
 
 
-_CLASSES = {
-    kind.__name__: kind.name for kind in (DescentSampler, LangevinSampler, ODESolver, PredictorCorrector, SliceSampler)
-}
-"""Name of a class of samplers -> name of its samplers; a `repr` of a sampler begins with the name of the class."""
-
-
-def sampler_record(value: object) -> Any:
-    """Read the record of a sampler, or a list of them, from the entry in a file of results.
-
-    In older files the entry is a text: the `repr` of a sampler, or another text, which becomes the name in a record
-    without settings. Any other value raises a `ValueError`.
-    """
+def check_record(value: object) -> None:
+    """Check that a value from a file of results is the record of a sampler, or a list of them; else a `ValueError`."""
     if isinstance(value, list):
-        return [sampler_record(one) for one in value]
-    if isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("settings"), dict):
-        return value
-    if not isinstance(value, str):
+        for one in value:
+            check_record(one)
+    elif not (
+        isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("settings"), dict)
+    ):
         raise ValueError(f"a sampler is recorded by its name and settings, not by {type(value).__name__}")
-    try:
-        record = _read(ast.parse(value, mode="eval").body)
-    except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
-        record = value
-    return record if isinstance(record, dict) else {"name": str(record), "settings": {}}
-
-
-def _read(node: ast.expr) -> Any:
-    """JSON value of the syntax tree of a sampler's `repr`; calls such as `ODESolver(rtol=0.01)` become records."""
-    if isinstance(node, ast.Tuple | ast.List):
-        return [_read(entry) for entry in node.elts]
-    if isinstance(node, ast.Constant):
-        return "..." if node.value is ... else node.value
-    if not isinstance(node, ast.Call):
-        return ast.unparse(node)
-    kind = ast.unparse(node.func)
-    settings = {str(place): _read(entry) for place, entry in enumerate(node.args)}
-    settings |= {str(keyword.arg): _read(keyword.value) for keyword in node.keywords}
-    if kind == "DescentSampler":
-        settings.setdefault("tolerance", 0.001)  # older files lack it
-    if kind == "SliceSampler" and "then" in settings:  # older files have it in place of descent
-        near = describe_sampler(DescentSampler(strength=settings["strength"], enough=HANDOVER))
-        settings["descent"] = near if settings.pop("then") == "descend" else None
-    if kind == "Chain":
-        return {"name": "+".join(one["name"] for one in settings["samplers"]), "settings": settings}
-    return {"name": _CLASSES.get(kind, kind), "settings": settings}
 
 
 def strengths(record: object) -> set[float]:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from energyql import __version__
+from energyql.errors import EARLIER
 from energyql.pipeline.model import WORDS, used_marks
+from energyql.pipeline.result_folder import is_of_earlier_version
 from energyql.pipeline.settings import settings_of
-from energyql.sampling.registry import registered, sampler_record, sampler_text
+from energyql.sampling.registry import check_record, registered, sampler_text
 from energyql.studio.problems import StudioError
 from energyql.studio.schemas import DrawRequest, EditRequest, Restored
 
@@ -48,7 +50,7 @@ def restore(text: object, fingerprints: Mapping[str, Mapping[str, str]]) -> Rest
             (EditRequest if "steps" in request else DrawRequest).model_validate(request)
         notes = [*_notes(provenance, fingerprints), *filter(None, [reason])]
         if path is not None and "sampler" not in request:
-            record = sampler_record(provenance.get("edit", {}).get("start", provenance)["sampler"])
+            record = provenance.get("edit", {}).get("start", provenance)["sampler"]
             notes.append(f"no request has its sampler, {sampler_text(record)[:200]}: the default draws other pictures")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         hint = "use the original file"
@@ -64,6 +66,8 @@ def _request(provenance: dict[str, Any], index: int | None) -> tuple[str, str | 
     """Return "", and path and body of the request that draws a picture again; else the reason, `None` and {}."""
     edit = provenance.get("edit")
     start = provenance if edit is None else edit["start"]
+    if is_of_earlier_version(provenance) or is_of_earlier_version(start):
+        raise StudioError("InvalidRequest", f"the picture {EARLIER}", hint="write the query again, and draw it")
     for name, reason in NO_ENTRY.items():
         if name in start:
             return reason, None, {}
@@ -82,7 +86,8 @@ def _request(provenance: dict[str, Any], index: int | None) -> tuple[str, str | 
 
 def _sampler(recorded: object) -> dict[str, Any]:
     """Fields `sampler` and `strength` of a request for a recorded sampler; {} if no name and strength make it."""
-    named = registered(sampler_record(recorded))
+    check_record(recorded)
+    named = registered(recorded)
     return {} if named is None else {"sampler": named[0], "strength": named[1]}
 
 

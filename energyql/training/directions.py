@@ -16,7 +16,7 @@ from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import load_judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import heads_of
-from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.errors import EARLIER, ArgumentError, DataError, ModelError
 from energyql.files import as_path, fingerprint, read_json, read_tensors, sole_writer, write_json, write_tensors
 from energyql.generators.base import Generator, check_fitted_condition, check_layers, device_of, show_pictures
 from energyql.generators.families import CONFIG, module_fingerprint
@@ -26,7 +26,6 @@ from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, choose_device
 from energyql.pipeline.settings import DirectionMethod, finite_number, whole_number
 from energyql.progress import Report, reporting
-from energyql.renamed import renamed, takes_label
 from energyql.render.pictures import label_grid
 from energyql.training.foreign import add_heads, linear_head
 from energyql.training.goals import edit_goals, head_numbers, learn_goals, move_along, number_goals
@@ -55,7 +54,6 @@ _Components = tuple[Float[Tensor, "count components"], Float[Tensor, " count"]]
 """Unit vectors in whitened coordinates (`_Whitened`), and the share (0 to 1) of each, see `find_directions`."""
 
 
-@takes_label
 def find_directions(
     model: str | Path | Generator | Model | Target,
     method: DirectionMethod = "ganspace",
@@ -389,7 +387,9 @@ class Directions:
         """
         path, hint = as_path(folder) / RECORD, "find the directions again with energyql directions"
         try:
-            data, parts = renamed(read_json(path)), read_tensors(path.with_name(TENSORS))
+            data, parts = read_json(path), read_tensors(path.with_name(TENSORS))
+            if "condition" not in data:
+                raise DataError(f"{path} {EARLIER}", hint=hint)
             titles = tuple(each["title"] for each in data["directions"])
             layers, condition, (low, high) = data["layers"], data["condition"], data["truncation"]
             if data["format"] != FORMAT or data["tensors"] != fingerprint(path.with_name(TENSORS)):

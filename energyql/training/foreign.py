@@ -30,7 +30,6 @@ from energyql.generators.checkpoints.torch_file import read_weights
 from energyql.generators.checkpoints.unpickle import Budget, Names, is_shape, unpickle
 from energyql.kinds import BARE, KINDS, is_missing
 from energyql.numerics.shapes import Float
-from energyql.renamed import takes_label
 from energyql.training.labels import LabelTable, infer, one_per_sample
 from energyql.training.steps import minimise
 from energyql.training.tables import read_npy
@@ -42,7 +41,6 @@ LACE_STD = 0.1
 _LAYER = re.compile(r"net\.(\d+)\.(weight|bias)")
 
 
-@takes_label
 def add_heads(
     model: str | Path | Generator,
     specs: Vocabulary,

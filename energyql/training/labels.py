@@ -19,14 +19,13 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.labels import Column
-from energyql.errors import ArgumentError, DataError, LabelWarning, VocabularyError, caller_level
+from energyql.errors import EARLIER, ArgumentError, DataError, LabelWarning, VocabularyError, caller_level
 from energyql.files import read_json, read_tensors
 from energyql.generators.base import Condition, Generator
 from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS, Kind, as_number, as_text, as_yes_no, is_missing
 from energyql.numerics.shapes import Int
 from energyql.pipeline.result_folder import LABELLING
-from energyql.renamed import renamed
 from energyql.sampling import uniforms
 from energyql.training.tables import read_columns, read_npy
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -81,7 +80,10 @@ class Drawn:
             DataError: the text has another form.
         """
         try:
-            parts = renamed(dict(part.split("=", 1) for part in text.split()))
+            parts = dict(part.split("=", 1) for part in text.split())
+            if "label" in parts:
+                hint = f"write condition= in place of label= in every {DRAWN!r}"
+                raise DataError(f"{source} {EARLIER}", hint=hint)
             condition: Condition | None = None
             if (numbers := parts.get("condition")) is not None:
                 condition = tuple(map(float, numbers.split(","))) if "," in numbers else int(numbers)
@@ -353,7 +355,7 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
 def _take_drawn(columns: dict[str, list[Any]], source: str) -> Drawn | None:
     """Remove the column `DRAWN` and parse it; `None` without such a column, an error if its rows differ."""
     texts = sorted({str(cell).strip() for cell in columns.pop(DRAWN, ())})
-    ways = {Drawn.parse(text, source): text for text in texts}  # an older spelling says the same
+    ways = {Drawn.parse(text, source) for text in texts}
     if len(ways) > 1:
         raise DataError(f"{source}: its pictures were drawn in different ways: {texts[0]!r} and {texts[1]!r}")
     return next(iter(ways), None)

@@ -28,7 +28,6 @@ from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import choose_device, judge_mark
 from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
-from energyql.renamed import takes_label
 from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank, fit_heads, with_labels
 from energyql.training.heads import HeadSettings, attribute_loss
 from energyql.training.judge import (
@@ -85,7 +84,6 @@ class Trained:
     held_out: Sequence[HeldOut] = ()
 
 
-@takes_label
 def train_attributes(
     model: str | Path | Generator,
     labels: LabelTable | str | Path | ImageLabeller,

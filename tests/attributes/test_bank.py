@@ -159,11 +159,6 @@ class TestFiles:
         specs = Vocabulary([dataclasses.replace(VOCABULARY["smile"], name="grin")])
         assert subject.with_heads(AttributeBank(specs, random_heads(specs, DIM))).condition == condition
 
-    def test_a_description_without_a_label(self, tmp_path):
-        bank().save(tmp_path)
-        leave_out(tmp_path / "vocabulary.json", "condition")
-        assert AttributeBank.load(tmp_path).condition is None
-
     def test_the_format_of_the_description(self, tmp_path):
         vocabulary = Vocabulary([AttributeSpec("hat", "yes/no")])
         fitted = {"space": "w", "truncation": (0.5, 0.9), "condition": (0.25, 0.75), "generator": "abc"}

@@ -143,7 +143,7 @@ class TestFiles:
     def test_reports_without_ranking_keep_their_rule(self, folder):
         data = json.loads((folder / REPORT).read_text())
         for entry in data["attributes"].values():
-            del entry["ranking"], entry["correlation"]
+            entry.update(ranking={}, correlation=None)
         (folder / REPORT).write_text(json.dumps(data))
         reports = read_reports(folder)
         assert reports == {"smile": replace(RANKED, ranking={}), "age": replace(AGE, correlation=None)}

@@ -74,7 +74,6 @@ def test_every_setting_arrives(tiny, queries, tmp_path):
         ),
         (["--truth-table", "smile,smile,smile,smile,smile"], ArgumentError, "1 to 4 attributes, not 5"),
         (["QUERIES", "--traverse", "smile", "beard", "--steps", "99"], ArgumentError, "from 2 to 64"),
-        (["QUERIES", "--condition", "1", "--label", "1"], ArgumentError, "one setting, and both are given"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_drawn(tiny, queries, tmp_path, monkeypatch, words, error, message):

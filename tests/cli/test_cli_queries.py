@@ -106,6 +106,7 @@ def test_the_quality_of_attributes(tiny, tmp_path):
     folder = copytree(tiny, tmp_path / "m")
     heads = {"heads": fingerprint(folder / "attributes.safetensors")}
     known = {"fitted": 80, "held_out": 20, "labels": {"no": 50, "yes": 50}, "recall": {}, "details": {}}
+    known |= {"ranking": {}, "correlation": None}
     score = {"kind": "yes/no", "calibration_error": None, "score": 0.555, "interval": [0.5, 0.6]}
     entries = {"smile": known | score, "glasses": known | score | {"score": None, "interval": None}}
     write_json(folder / "report.json", heads | {"attributes": entries})

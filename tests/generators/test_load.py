@@ -56,8 +56,8 @@ def test_numbers_too_large_for_half_precision(tmp_path: Path) -> None:
         "[]",
         "{",
         '{"generator": 3}',
-        '{"generator": {"resolution": 7}}',
-        '{"generator": {"x": 1}}',
+        '{"generator": {"kind": "stylegan2", "resolution": 7}}',
+        '{"generator": {"kind": "stylegan2", "x": 1}}',
     ],
 )
 def test_damaged_folder(tmp_path: Path, config: str) -> None:
@@ -67,7 +67,7 @@ def test_damaged_folder(tmp_path: Path, config: str) -> None:
 
 
 def test_folder_with_other_weights(tmp_path: Path) -> None:
-    config = {"generator": {"resolution": 8, "z_dim": 4, "w_dim": 4, "channel_base": 32}}
+    config = {"generator": {"kind": "stylegan2", "resolution": 8, "z_dim": 4, "w_dim": 4, "channel_base": 32}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"generator\.safetensors"):
         load_generator(tmp_path)
