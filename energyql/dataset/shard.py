@@ -34,7 +34,7 @@ from energyql.language.lexical import plural
 from energyql.logic.satisfiability import noting_tautologies, warn
 from energyql.numerics.pool import always_in_pool
 from energyql.pipeline.calibrate import calibrate
-from energyql.pipeline.checks import accepted, next_round
+from energyql.pipeline.checks import next_round, satisfying_positions
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.plan import Plan, plan_query
@@ -354,7 +354,7 @@ class PreparedPlan:
             tried = min(STREAM_BATCH, len(candidates) - drawn, next_round(count, rows, drawn))
             batch = draw(query, tried, first=candidates.start + drawn, progress=False)
             batch = batch[np.flatnonzero([status != Status.NOT_ACCEPTED for status in batch.status])]
-            result = batch[accepted(batch, count - rows)]
+            result = batch[satisfying_positions(batch, count - rows)]
             rows, drawn = rows + len(result), drawn + tried
             yield result, tried
 

@@ -23,17 +23,17 @@ from energyql.pipeline.clips import (
     Clip,
     Forecast,
     choose_clip,
+    count_from_prior,
     estimate_clips,
     forecast_of,
     needs_no_pilot,
-    rejected,
     trial_size,
     try_rejection,
 )
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import Calibration, Plan, Shares, Source, clipped
 from energyql.pipeline.propose import prior_energies, propose
-from energyql.pipeline.render import look, render
+from energyql.pipeline.render import render, render_drafts
 from energyql.pipeline.verifier import Round, Verifier
 from energyql.progress import Report
 from energyql.sampling import SampleResult
@@ -80,8 +80,8 @@ def calibrate(plan: Plan, ledger: Ledger, report: Report = quiet, end: float = m
                 known = replace(known, shares=_shares(plan.mixture.plans, ledger, report))
             if faithful and verifier is not None:
                 source, count = _by_rejection(plan, verifier, ledger, report)
-                known = replace(known, rejection=source, rejected=count)
-        if faithful and verifier is not None and not known.clips and (end == math.inf or end > known.rejected):
+                known = replace(known, prior_source=source, count_from_prior=count)
+        if faithful and verifier is not None and not known.clips and (end == math.inf or end > known.count_from_prior):
             clips = clips_of(plan, ledger, report)
             clip = _affordable(clips, plan.settings.attempts, verifier)
             source = Source(clipped(plan, clip), verifier.for_draws(clip.probability), clip)
@@ -102,7 +102,9 @@ def clips_of(plan: Plan, ledger: Ledger, report: Report = quiet) -> Sequence[Cli
     def spent() -> float:
         return (ledger.calls + PILOT_ROUND - start) / most  # another round must fit
 
-    return estimate_clips(draw, plan.verifier.labelled, plan.verifier.accepted, partial(report, "pilot"), spent)
+    return estimate_clips(
+        draw, plan.verifier.labelled, plan.verifier.kept_per_satisfying, partial(report, "pilot"), spent
+    )
 
 
 def _affordable(clips: Sequence[Clip], attempts: int, verifier: Verifier) -> Clip:
@@ -141,7 +143,7 @@ def _by_rejection(plan: Plan, verifier: Verifier, ledger: Ledger, report: Report
 
     attempts = plan.settings.attempts
     trial = try_rejection(draw, trial_size(forecast, attempts), partial(report, "trial"))
-    return source._replace(clip=trial), rejected(trial, forecast, attempts, ledger.budget)
+    return source._replace(clip=trial), count_from_prior(trial, forecast, attempts, ledger.budget)
 
 
 def _tried(
@@ -153,7 +155,7 @@ def _tried(
     """
     numbers = range(number * size, (number + 1) * size)
     sampled = propose(plan, energy, numbers, quiet, purpose, seed=0)
-    decisions = [verifier(images).accepted for images in look(plan, sampled.z, torch.tensor(numbers))]
+    decisions = [verifier(images).kept for images in render_drafts(plan, sampled.z, torch.tensor(numbers))]
     return sampled, np.concatenate(decisions)
 
 
@@ -193,7 +195,7 @@ def _mass(part: Plan, ledger: Ledger) -> tuple[float, float]:
             raise
         return 0.0, 0.0
     pictures = render(part, sampled.z, np.arange(PILOT_ROUND))
-    rate = float(np.mean(np.concatenate([verifier(images).accepted for _, images in pictures])))
+    rate = float(np.mean(np.concatenate([verifier(images).kept for _, images in pictures])))
     return rate * share, float(np.hypot(rate * error, share * np.sqrt(rate * (1 - rate) / PILOT_ROUND)))
 
 

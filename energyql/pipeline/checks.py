@@ -130,7 +130,7 @@ def next_round(target: int, hits: int, trials: int) -> int:
     return math.ceil((target - hits) / rate)
 
 
-def accepted(result: Result, most: int) -> npt.NDArray[np.int64]:
+def satisfying_positions(result: Result, most: int) -> npt.NDArray[np.int64]:
     """Return the positions, in a result, of the first `most` samples that satisfy the query by the judge.
 
     Samples of which a verifier accepted no picture are left out.

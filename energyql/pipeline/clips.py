@@ -71,7 +71,7 @@ class Clip:
 def estimate_clips(
     draw: Callable[[int], Round],
     held_out: Round,
-    accepted: Callable[[float], float] = lambda clip: 1.0,
+    kept_per_satisfying: Callable[[float], float] = lambda clip: 1.0,
     progress: Callable[[float], None] = lambda done: None,
     spent: Callable[[], float] = lambda: 0.0,
 ) -> list[Clip]:
@@ -84,7 +84,7 @@ def estimate_clips(
         draw: function that draws a round of the pilot run: `PILOT_ROUND` samples, with the energy clipped at the
             smallest of `CLIPS`. Its argument is the number of the round.
         held_out: samples of the prior with labels.
-        accepted: function from a bound to the number of accepted pictures for each drawn picture that satisfies the
+        kept_per_satisfying: function from a bound to the number of kept pictures for each drawn one that satisfies the
             query.
         progress: called with the fraction of the pilot run that is done.
         spent: function that returns the used fraction of what a budget leaves for the pilot run; at 1 the run ends.
@@ -103,12 +103,12 @@ def estimate_clips(
         density = clipped_density(p, CLIPS[-1])  # of the draws, as a multiple of the prior's
     density = np.maximum(density, 1e-300)
     mass = (1 / density)[good]
-    clips, in_pilot = [], 1.0 if by_labels else accepted(CLIPS[-1])
+    clips, in_pilot = [], 1.0 if by_labels else kept_per_satisfying(CLIPS[-1])
     for c in CLIPS:
         share = clipped_density(p, c)
         weights = share / density
         # In a pilot, `good` are accepted pictures, with the threshold of the smallest clip.
-        kept = weights[good].sum() * accepted(c) / in_pilot
+        kept = weights[good].sum() * kept_per_satisfying(c) / in_pilot
         lost = float((mass * (1 - share[good])).sum() / mass.sum()) if good.any() else 1.0
         clips.append(Clip(c, lost, float(weights.sum() / kept) if kept else None, int(good.sum()), len(p), by_labels))
     return clips
@@ -152,7 +152,7 @@ def _affordable(calls: float | None, pilot: float, attempts: int) -> int:
     return 0 if calls is None or calls * EXPECTED > attempts else int(pilot / calls)
 
 
-def rejected(trial: Clip, forecast: Forecast | None, attempts: int, budget: float) -> float:
+def count_from_prior(trial: Clip, forecast: Forecast | None, attempts: int, budget: float) -> float:
     """Return how many samples at the start of a run are drawn by rejection alone, from the prior.
 
     Later samples have a clipped energy, for which a pilot run is made, so a run of a few pictures needs none. The
@@ -183,7 +183,7 @@ def rejected(trial: Clip, forecast: Forecast | None, attempts: int, budget: floa
 def trial_size(forecast: Forecast | None, attempts: int) -> float:
     """Return after how many draws the trial of rejection ends in any case; 0 if the heads say that it is not worth it.
 
-    The arguments are those of `rejected`.
+    The arguments are those of `count_from_prior`.
     """
     most = REJECTION_KEPT * attempts / EXPECTED
     if forecast is None:

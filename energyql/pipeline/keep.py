@@ -43,7 +43,7 @@ def keep(plan: Plan, verifier: Verifier, w: Tensor, images: Tensor, *, last: boo
         The decision, and what was read off the kept pictures; `None` if none is kept.
     """
     decision = verifier(images)
-    good = decision.accepted | last
+    good = decision.kept | last
     if not good.any():
         return decision, None
     rows = torch.from_numpy(good).to(images.device)
@@ -85,7 +85,7 @@ def draw_verified(plan: Plan, ledger: Ledger, first: int, n: int, report: Report
         middle, decisions = time.perf_counter(), list[npt.NDArray[np.bool_]]()
         for w, images in render(plan, sampled.z, first + waiting):
             decision, kept = keep(plan, source.verifier, w, images, last=last)
-            decisions.append(decision.accepted)
+            decisions.append(decision.kept)
             stated = stated or decision.stated
             readings += [] if kept is None else [kept]
         passed = np.concatenate(decisions)

@@ -65,7 +65,7 @@ from energyql.vocabulary import unknown_name
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Look = Callable[..., Tensor]
+Draft = Callable[..., Tensor]
 """Function from w, and `rows`, the number of each picture in its run, to pictures in [-1, 1], which may be drafts."""
 
 
@@ -95,22 +95,22 @@ class Calibration:
     """What is found out by pictures before the samples of a run are drawn; a pilot run is the same for all seeds.
 
     Attributes:
-        source: of the samples from number `rejected` on.
-        rejection: source of the samples before it, for `verify="faithful"`.
-        rejected: how many samples at the start of the run are drawn from the prior; may be infinity.
+        source: of the samples from number `count_from_prior` on.
+        prior_source: source of the samples before it, for `verify="faithful"`.
+        count_from_prior: how many samples at the start of the run are drawn from the prior; may be infinity.
         clips: bounds at which the energy may be clipped; () before they are needed.
         shares: those of the prompts of a mixture.
     """
 
     source: Source
-    rejection: Source | None = None
-    rejected: float = 0
+    prior_source: Source | None = None
+    count_from_prior: float = 0
     clips: Sequence[Clip] = ()
     shares: Shares | None = None
 
     def source_of(self, first: int) -> Source:
         """Return the source of a batch whose first sample has the number `first`."""
-        return self.source if self.rejection is None or first >= self.rejected else self.rejection
+        return self.source if self.prior_source is None or first >= self.count_from_prior else self.prior_source
 
 
 class Mixture(NamedTuple):
@@ -131,7 +131,7 @@ class Plan:
         rule: the energy of the query as a function of predictions.
         encode: function from z to w, with the truncation and the condition of the run.
         synthesize: function from w to pictures in [-1, 1], in the precision of the settings.
-        look: function from a number type to a `Look`, which draws pictures only for networks to look at.
+        drafts: function from a number type to a `Draft`, which draws pictures only for networks to look at.
         reads: function from z to the input of the heads.
         surrogates: function without arguments that returns small heads on z, which imitate the model's at a lower cost;
             `None` if z has too many numbers, or attributes are read off pictures.
@@ -151,7 +151,7 @@ class Plan:
     rule: EnergyRule
     encode: Encode
     synthesize: Callable[..., Tensor]
-    look: Callable[[torch.dtype], Look]
+    drafts: Callable[[torch.dtype], Draft]
     reads: Encode
     surrogates: Callable[[], SurrogateHeads] | None
     sampler: Sampler
@@ -189,9 +189,9 @@ def metered(plan: Plan, ledger: Ledger) -> Plan:
     if plan.mixture is not None:
         mixture = plan.mixture._replace(plans=[metered(part, ledger) for part in plan.mixture.plans])
         plan = replace(plan, mixture=mixture)
-    cost, look = draft_cost(plan.model.generator), plan.look
+    cost, drafts = draft_cost(plan.model.generator), plan.drafts
     counted = replace(
-        plan, synthesize=ledger.counted(plan.synthesize), look=lambda dtype: ledger.counted(look(dtype), cost)
+        plan, synthesize=ledger.counted(plan.synthesize), drafts=lambda dtype: ledger.counted(drafts(dtype), cost)
     )
     if not (plan.model.bank.reads_pictures or plan.settings.realism):
         return counted
@@ -210,19 +210,19 @@ def clipped(plan: Plan, clip: Clip) -> ClippedEnergy:
 def _with_energies(plan: Plan, of_heads: Callable[[], QueryEnergy | PictureEnergy] | None) -> Plan:
     """Return the plan with its energies, made when first needed; `of_heads` is `None` where pictures are read."""
     model, settings = plan.model, plan.settings
-    reported = of_heads or cache(partial(reader_energy, plan.rule, model.bank, plan.encode, plan.look(torch.float32)))
+    reported = of_heads or cache(partial(reader_energy, plan.rule, model.bank, plan.encode, plan.drafts(torch.float32)))
 
     def followed() -> QueryEnergy | CompiledEnergy | PictureEnergy:
-        energy, look = reported(), plan.look(plan.dtype)
+        energy, draft = reported(), plan.drafts(plan.dtype)
         if plan.dtype != torch.float32:
             if isinstance(energy, QueryEnergy):
                 energy = energy.computed_in(plan.dtype)
             else:
-                energy = reader_energy(plan.rule, model.bank, plan.encode, look)
+                energy = reader_energy(plan.rule, model.bank, plan.encode, draft)
         critic, generator = model.discriminator, model.generator
         if critic is not None and settings.realism:
             pilot = normals(0, 0, REALISM_PILOT, generator.z_dim, stream="realism").to(plan.device)
-            return with_realism(energy, critic, settings.realism, plan.encode, look, pilot)
+            return with_realism(energy, critic, settings.realism, plan.encode, draft, pilot)
         if settings.compile and isinstance(energy, QueryEnergy) and energy.rule.attributes:
             return CompiledEnergy(energy, energy_module(model, plan.rule, plan.reads, plan.provenance))
         return energy
@@ -303,7 +303,7 @@ def plan_query(
         model, session.device, bound, rule, encode,
         synthesize=session.compiled if settings.compile
             else synthesizer(generator, getattr(torch, settings.precision)),
-        look=lambda dtype: drawing(generator, dtype, settings.noise, settings.seed),
+        drafts=lambda dtype: drawing(generator, dtype, settings.noise, settings.seed),
         reads=reads, surrogates=surrogates, sampler=sampler, verifier=verifier, settings=settings,
         provenance=provenance, followed=of_heads, reported=of_heads,
     )  # fmt: skip

@@ -49,11 +49,11 @@ def render(
     yield from draw_batches(plan.synthesize, plan.encode, z, batch_size or settings.batch_size, w, options)
 
 
-def look(plan: Plan, z: Tensor, numbers: Tensor) -> Iterator[Tensor]:
+def render_drafts(plan: Plan, z: Tensor, numbers: Tensor) -> Iterator[Tensor]:
     """Draw pictures, perhaps drafts, only for networks to look at, and yield them in batches; `numbers` is (n,)."""
 
     def rows_of(batch: slice) -> dict[str, Any]:
         return {"rows": numbers[batch]}
 
-    for _, images in draw_batches(plan.look(plan.dtype), plan.encode, z, plan.settings.batch_size, options=rows_of):
+    for _, images in draw_batches(plan.drafts(plan.dtype), plan.encode, z, plan.settings.batch_size, options=rows_of):
         yield images

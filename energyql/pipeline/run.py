@@ -14,7 +14,7 @@ from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, NotAcceptedError
 from energyql.generators.base import check_single_condition
 from energyql.pipeline.calibrate import calibrate, quiet
-from energyql.pipeline.checks import accepted, cannot_count, next_round, unjudged
+from energyql.pipeline.checks import cannot_count, next_round, satisfying_positions, unjudged
 from energyql.pipeline.keep import OWN_CHOICE, costs, draw_verified
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import Plan, metered
@@ -102,7 +102,7 @@ def run(plan: Plan, end: End, *, first: int = 0, progress: bool | Report = True)
             raise ArgumentError(error.message, hint=f"each of {n:,} samples takes at least one call") from None
     if isinstance(end, Satisfied):
         check_judged(plan)
-        return _within(plan, n, first, end.calls, progress, accepted)
+        return _within(plan, n, first, end.calls, progress, satisfying_positions)
     if not plan.draws_more:
         message = "a budget is for samples that take several calls of the generator; here each takes one, its picture"
         hint = "leave it out; or draw until the judge accepts n pictures: until_satisfied, or add --only-satisfied"
@@ -280,7 +280,7 @@ def _calls_of(plan: Plan, result: Result, sampled: SampleResult) -> npt.NDArray[
 def _cut(plan: Plan, first: int) -> float:
     """How many samples from number `first` on are drawn from the prior; they are in other batches than those after."""
     assert plan.calibration is not None
-    return plan.calibration.rejected - first
+    return plan.calibration.count_from_prior - first
 
 
 def _batches(

@@ -170,12 +170,12 @@ class Decision(NamedTuple):
     """The decision of a verifier on n pictures.
 
     Attributes:
-        accepted: whether each picture is kept, (n,).
+        kept: whether each picture is kept, (n,).
         values: attribute -> the values that the verifier read, (n,) each.
         stated: whether the verifier returned values, and not probabilities.
     """
 
-    accepted: npt.NDArray[np.bool_]
+    kept: npt.NDArray[np.bool_]
     values: dict[str, npt.NDArray[Any]]
     stated: bool
 
@@ -250,7 +250,7 @@ class Verifier:
     threshold: Threshold = _FIXED
     balance: Balance | None = None
 
-    def accepted(self, clip: float) -> float:
+    def kept_per_satisfying(self, clip: float) -> float:
         """Return the estimated number of accepted pictures for each drawn picture that satisfies the query.
 
         The number is 1 if the threshold was not chosen by held-out labels. `clip` is the bound at which the energy of

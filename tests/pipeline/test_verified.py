@@ -528,9 +528,9 @@ def test_the_pilot_looks_at_drafts_and_results_do_not(model):
     prepared = plan_query(open_session(replace(model, generator=generator), "cpu"), "bright", verify="faithful")
     before = generator.drawn
     calibration = calibrate(prepared, Ledger()).calibration
-    pilot = calibration.clips[0].samples + calibration.rejection.clip.samples
+    pilot = calibration.clips[0].samples + calibration.prior_source.clip.samples
     assert (generator.drafted, generator.drawn) == (pilot, before)
     result = draw(prepared, 16, progress=False)
-    pilot += calibration.rejection.clip.samples  # 16 samples need no pilot run
+    pilot += calibration.prior_source.clip.samples  # 16 samples need no pilot run
     assert (generator.drafted, generator.drawn) == (pilot, before + result.statistics["drawn"])
     assert result.images[3].tobytes() == draws(model, 16, verify="faithful").images[3].tobytes()
