@@ -21,17 +21,10 @@ _WORDS = {number: word for word, number in _INFINITE.items()}
 
 
 def map_columns(function: Callable[..., Any], *columns: Any) -> Any:
-    """Call a function with columns, and return its value. A column, such as a `Result` field, has an entry per sample.
+    """Call a function with columns, and return its value; for dicts or tuples, call it for each key or position.
 
-    If the columns are dicts or tuples, the function is called for each key or position separately.
-
-    Args:
-        function: function with one argument, a list, array or tensor, for each column.
-        columns: at least one column. All columns are lists, arrays or tensors; or all are dicts of these with equal
-            keys; or all are tuples of these with equal lengths. Dicts and tuples may be nested.
-
-    Returns:
-        The value of the function. For dicts or tuples, a dict or tuple of values. `None` if a column is `None`.
+    A column has an entry per sample: a list, array or tensor, or a dict or tuple of these, nested or not. `None` gives
+    `None`.
     """
     first = columns[0]
     if any(column is None for column in columns):
@@ -44,21 +37,12 @@ def map_columns(function: Callable[..., Any], *columns: Any) -> Any:
 
 
 def take_rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
-    """Return the entries of some samples in one field of a result, in the form of the field.
-
-    Args:
-        column: the field: a list, array or tensor, or a dict or tuple of these; `None` gives `None`.
-        rows: positions of the samples, (k,).
-    """
+    """Return the entries of some samples in one field, in the form of the field; `rows` are positions, (k,)."""
     return map_columns(lambda part: [part[i] for i in rows] if isinstance(part, list) else part[rows], column)
 
 
 def concatenate(columns: Sequence[Any]) -> Any:
-    """Return the values of one field of several results as one value; `None` if one of the values is `None`.
-
-    Lists, arrays or tensors are joined end to end. For dicts or tuples of these, the entries of each key or position
-    are joined, and the result is a dict or tuple.
-    """
+    """Join the values of one field of several results end to end; `None` if one of them is `None`."""
     return map_columns(_concatenated, *columns)
 
 
@@ -69,7 +53,7 @@ def _concatenated(*columns: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as one that JSON can hold: a status as its name, NaN as `None`, infinity as "Infinity"."""
+    """A value that JSON can hold: a status as its name, NaN as `None`, infinity as "Infinity"."""
     if isinstance(value, Status):
         return value.name
     value = value.item() if isinstance(value, np.generic) else value

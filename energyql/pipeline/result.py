@@ -66,12 +66,12 @@ _NOISE_TYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:
-    """Return the values that the judge read off a picture as a text, such as "smile, hair = red; no hat".
+    """Values that the judge read off a picture, as a text such as "smile, hair = red; no hat".
 
     Args:
         judged: attribute -> the judge's value for each of n pictures, (n,).
-        index: position of the picture, 0 to n - 1.
-        only: names of the attributes to include; names that are not in `judged` are ignored. By default all attributes.
+        index: position of the picture.
+        only: names of the attributes to include, by default all.
     """
     present: list[str] = []
     absent: list[str] = []
@@ -100,7 +100,7 @@ def probability_units(probabilities: npt.NDArray[np.float64]) -> int:
 
 
 def _describe_shares(prompts: Sequence[str], mixture: Mapping[str, Sequence[float]]) -> str:
-    """Return the largest shares of prompts, in one line, as in `60% ± 2% "a house", 40% ± 2% "a hill"`."""
+    """The largest shares of prompts in one line, as in `60% ± 2% "a house", 40% ± 2% "a hill"`."""
     parts = sorted(zip(mixture["shares"], mixture["errors"], prompts, strict=True), key=lambda part: -part[0])
     texts = [f'{share:.0%} ± {error:.0%} "{shorten(" ".join(prompt.split()))}"' for share, error, prompt in parts]
     return ", ".join(texts[:MOST_PROMPTS]) + (f" and {more} others" if (more := len(texts) - MOST_PROMPTS) > 0 else "")
@@ -108,10 +108,6 @@ def _describe_shares(prompts: Sequence[str], mixture: Mapping[str, Sequence[floa
 
 def positions(key: Key, count: int) -> npt.NDArray[np.int64]:
     """Return the positions, 0 to `count - 1`, of the samples that a key selects.
-
-    Args:
-        key: a position, a slice, a mask (count,) of bool, or positions. Negative positions count from the end.
-        count: number of samples from which the key selects.
 
     Raises:
         ArgumentError: there is no such sample, a mask has another length, or the key is something else.
@@ -128,13 +124,9 @@ def positions(key: Key, count: int) -> npt.NDArray[np.int64]:
 
 
 def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int]) -> dict[str, float]:
-    """Return the statistics of joined results: sums, maxima, and means weighted by the numbers of samples.
+    """Return the statistics of joined results: sums, maxima, and means weighted by numbers of samples.
 
-    Statistics that cannot be computed from the statistics of the single results are left out.
-
-    Args:
-        parts: statistics of each result.
-        counts: number of samples of each result; results without samples are ignored.
+    Statistics that do not follow from those of the parts are left out; parts without samples are ignored.
     """
     parts = [part for part, count in zip(parts, counts, strict=True) if count]
     counts = [count for count in counts if count]
@@ -636,23 +628,12 @@ class Result:
 
 
 def describe_qualities(qualities: Mapping[str, str | None]) -> str:
-    """Return the qualities of heads or of a reader as text, such as "smile: R2 0.80 (0.70 to 0.90), hat: ...".
-
-    `qualities` has for each attribute its quality as text; `None` if it was not measured.
-    """
+    """Qualities of heads or of a reader as text, such as "smile: R2 0.80 (0.70 to 0.90), hat: ..."."""
     return ", ".join(f"{name}: {quality or 'quality not measured'}" for name, quality in qualities.items())
 
 
 def _tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doubtful: bool) -> Markup:
-    """Return HTML of a picture, and below it a tick or cross, a caption, and perhaps "doubtful", for a notebook.
-
-    Args:
-        picture: the picture.
-        caption: text below the picture, in the text colour of the notebook.
-        holds: whether the picture satisfies the query, for the tick or cross; `None` for neither.
-        text: text for readers who cannot see the picture.
-        doubtful: whether the attribute heads may be wrong about the picture.
-    """
+    """HTML of a picture in a notebook, with a tick or cross, a caption, and perhaps "doubtful" below it."""
     source, style = picture_uri(picture, 2 * _SIDE), "display:block;max-width:none;border-radius:8px"
     image = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
     mark: Markup | str = ""

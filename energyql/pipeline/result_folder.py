@@ -50,42 +50,33 @@ _PICTURE, _PART = re.compile(r"\d{5,18}\.png"), re.compile(r"\d{5,18}")
 
 
 def is_picture_name(name: object) -> bool:
-    """Return whether `name` is a text like the file names of pictures in a saved result, such as "00012.png"."""
+    """Whether `name` is a file name of a picture in a saved result, such as "00012.png"."""
     return isinstance(name, str) and _PICTURE.fullmatch(name) is not None
 
 
 def _parts(folder: Path) -> list[Path]:
-    """Return the subfolders of `folder` that have a number as their name, such as `01024`, sorted by the number.
-
-    Subfolders with such names hold the later samples of a long run.
-    """
+    """Subfolders for later samples of a long run, such as `01024`, sorted by number."""
     named = [path for path in folder.glob("*") if _PART.fullmatch(path.name)]
     return sorted((path for path in named if path.is_dir() and not path.is_symlink()), key=lambda path: int(path.name))
 
 
 def part_folders(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yield the subfolders with further samples of a long run, in order, as pairs.
-
-    The first value of a pair is the position in the run of the subfolder's first sample, the second is its path.
-    """
+    """Yield the subfolders of a long run in order, each after the position of its first sample."""
     return ((int(path.name), path) for path in _parts(folder) if (path / RESULT).is_file())
 
 
 def numbered_files(folder: Path, first: int = 0) -> list[Path]:
-    """Return the files in `folder` with names of pictures, such as `00012.png`, from number `first` on, unsorted.
-
-    Files that another program wrote under such names are included.
-    """
+    """Files in `folder` with names of pictures from number `first` on, unsorted, also those of other programs."""
     return [path for path in folder.glob("*") if is_picture_name(path.name) and int(path.stem) >= first]
 
 
 def picture_files(folder: Path, first: int = 0) -> list[Path]:
-    """Return the files in `folder` with names such as `00012.png`, from number `first` on, that this library wrote."""
+    """Pictures in `folder` from number `first` on that this library wrote."""
     return [path for path in numbered_files(folder, first) if _is_ours(path)]
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether this library wrote the picture `path`: whether the file begins with a text field "energyql"."""
+    """Whether the file begins with a text field "energyql"."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -93,36 +84,30 @@ def _is_ours(path: Path) -> bool:
 
 
 def held_samples(folder: Path) -> int:
-    """Return the number of samples in the `result.json` of a folder; 0 if there is no such file or it is damaged.
-
-    Samples in subfolders of a long run do not count.
-    """
+    """Number of samples in the `result.json` of a folder, without subfolders; 0 if it is missing or damaged."""
     with suppress(ModelError, KeyError, TypeError):
         return len(read_json(folder / RESULT)["samples"])
     return 0
 
 
 def holds_inversion(folder: Path) -> bool:
-    """Return whether a folder has the result of an inversion, a search for the latents of pictures of the user.
-
-    Such a folder has a `comparison.png` beside the result.
-    """
+    """Whether a folder has the result of an inversion, with a `comparison.png`."""
     with suppress(ModelError, KeyError, TypeError):
         return (folder / COMPARISON).is_file() and "inverted" in read_json(folder / RESULT)["provenance"]
     return False
 
 
 def check_free(folder: Path, count: int, held: int = 0) -> None:
-    """Check that a result can be written to a folder without the loss of other files in the folder.
+    """Check that a result can be written to a folder without the loss of other files in it.
 
     Args:
         folder: the folder, which need not exist.
         count: number of samples of the result to write.
-        held: number of samples of the same result that are in the folder already; their pictures may be overwritten.
+        held: number of its samples in the folder, whose pictures may be overwritten.
 
     Raises:
-        ArgumentError: one of the new pictures or `grid.png` would overwrite a file of another program; or the folder
-            holds an edit, an inversion, or pictures to label.
+        ArgumentError: a file of another program would be overwritten; or the folder holds an edit, an inversion, or
+            pictures to label.
     """
     others = {"an edit": (folder / EDIT).is_file(), "an inversion": holds_inversion(folder)}
     others["pictures to label"] = (folder / LABELLING).is_file()
@@ -137,11 +122,9 @@ def check_free(folder: Path, count: int, held: int = 0) -> None:
 
 
 def result_files(folder: Path, first: int = 0) -> list[Path]:
-    """Return the paths of all files of a saved result, also of its subfolders; [] if the folder has no result.
+    """Paths of all files of a saved result, its subfolders included; [] if the folder has no result.
 
-    Args:
-        folder: folder of the result, or a subfolder of a long run.
-        first: number in the name of the first picture in `folder`: 0, or the first number of a subfolder.
+    `first` is the number in the name of the first picture in `folder`.
     """
     if not (folder / RESULT).is_file():
         return []
@@ -150,33 +133,23 @@ def result_files(folder: Path, first: int = 0) -> list[Path]:
 
 
 def part_files(folder: Path, first: int = 0) -> list[Path]:
-    """Return the paths of all files in the subfolders of a long run, without subfolders for samples before `first`.
-
-    Args:
-        folder: folder of the run.
-        first: position of a sample in the run. Subfolders whose first sample is before it are left out.
-    """
+    """Paths of all files in the subfolders of a long run whose first sample is `first` or later."""
     parts = [(start, part) for start, part in part_folders(folder) if start >= first]
     return [path for start, part in parts for path in result_files(part, start)]
 
 
 def picture_name(number: int) -> str:
-    """Return the file name of a picture, such as "00012.png"."""
+    """File name of a picture, such as "00012.png"."""
     return f"{number:05d}.png"
 
 
 def part_name(start: int) -> str:
-    """Return the name of a subfolder of a long run, such as "01024"; `start` is the position of its first sample."""
+    """Name of a subfolder of a long run, such as "01024", by the position of its first sample."""
     return f"{start:05d}"
 
 
 def write_recorded(path: Path, picture: Image.Image, provenance: Mapping[str, Any]) -> None:
     """Write a picture; a PNG file also gets the provenance as JSON in its text field "energyql".
-
-    Args:
-        path: the file; its suffix decides on the format.
-        picture: the picture.
-        provenance: the record of the run: query, model and settings.
 
     Raises:
         ArgumentError: a side is longer than the format allows, or `path` cannot be written.
@@ -188,15 +161,10 @@ def write_recorded(path: Path, picture: Image.Image, provenance: Mapping[str, An
 
 
 def write_pictures(folder: Path, result: Result, start: int = 0) -> None:
-    """Write the pictures of a result as PNG files.
+    """Write the pictures of a result as PNG files, each with the provenance and `index`, its number in the run.
 
-    Each file contains the provenance, which is the record of the run, and `index`, the number of the sample in the run.
     The number of samples is left out, so that a picture has the same bytes in runs of any length, interrupted or not.
-
-    Args:
-        folder: folder for the files.
-        result: the result.
-        start: number in the name of the first file; 12 gives "00012.png", "00013.png" and so on.
+    `start` is the number in the name of the first file.
     """
     facts = {name: value for name, value in result.provenance.items() if name != "n"}
     for place, (picture, index) in enumerate(zip(result.images, result.index.tolist(), strict=True), start):
@@ -204,13 +172,7 @@ def write_pictures(folder: Path, result: Result, start: int = 0) -> None:
 
 
 def write_measurements(folder: Path, result: Result, start: int = 0) -> None:
-    """Write the files `latents.safetensors` and then `result.json` of a result.
-
-    Args:
-        folder: the folder.
-        result: the result.
-        start: number in the name of the first picture; `result.json` lists the names of all pictures.
-    """
+    """Write the latents, then `result.json`; `start` is the number in the name of the first picture."""
     write_tensors(folder / LATENTS, {"z": result.z, "w": result.w})
     data = describe(result)
     data["samples"] = [{"picture": picture_name(start + i), **sample} for i, sample in enumerate(data["samples"])]
@@ -218,10 +180,9 @@ def write_measurements(folder: Path, result: Result, start: int = 0) -> None:
 
 
 def describe(result: Result) -> dict[str, Any]:
-    """Return a result as a dict of values that JSON can hold, with the keys "provenance", "statistics" and "samples".
+    """Return a result as JSON values: "provenance", "statistics", and "samples", without pictures and latents.
 
-    "samples" is a list with a dict for each sample, without picture and latents. NaN becomes `None`, and an infinite
-    number the text "Infinity" or "-Infinity".
+    NaN becomes `None`, and an infinite number the text "Infinity" or "-Infinity".
     """
     columns = {name: getattr(result, name) for name in MEASURED}
     columns = {name: values for name, values in columns.items() if values is not None or not MEASURED[name].sparse}
@@ -235,19 +196,13 @@ def describe(result: Result) -> dict[str, Any]:
 
 
 def described(folder: Path) -> dict[str, str]:
-    """Return a fingerprint of each `result.json` in the folder of a result and its subfolders, by relative path.
-
-    The dict shows later whether the result has changed. An example of a key is "01024/result.json".
-    """
+    """Fingerprint of each `result.json` of a saved result, by relative path, to see later whether it has changed."""
     parts = [path for _, path in part_folders(folder)]
     return {(part / RESULT).relative_to(folder).as_posix(): fingerprint(part / RESULT) for part in (folder, *parts)}
 
 
 def audited(folder: Path) -> str:
-    """Return the share that an audit of a saved result states, such as "96.1 % (93.8 to 98.0)".
-
-    "" is returned if there was no audit, or if the result has changed since.
-    """
+    """Share that an audit of a saved result states, such as "96.1 % (93.8 to 98.0)"; "" without an audit of it."""
     with suppress(ModelError, KeyError, TypeError):
         data = read_json(folder / AUDIT)
         return str(data["text"]) if data["of"] == described(folder) else ""
@@ -257,16 +212,11 @@ def audited(folder: Path) -> str:
 def read_folder(folder: Path, names: Collection[str]) -> Iterator[dict[str, Any]]:
     """Read a saved result: first the folder itself, then one by one the subfolders of a long run.
 
-    Args:
-        folder: folder that `Result.save` or `energyql.stream` wrote.
-        names: names of the `Result` fields to read, such as "energy". Without "images", no picture is read.
-
     Yields:
-        For the folder and for each subfolder, a dict from the name of a `Result` field to its value. The fields are
-        those in `names`, and always `z`, `w`, `provenance` and `statistics`.
+        What `read_part` returns.
 
     Raises:
-        DataError: there is no result, or the folder or a subfolder is damaged, or a subfolder is missing.
+        DataError: there is no result, or the folder or a subfolder is damaged or missing.
     """
     finish_saving(folder)
     held = 0
@@ -284,11 +234,10 @@ def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
 
     Args:
         folder: folder with `result.json` and `latents.safetensors`.
-        names: names of the `Result` fields to read, such as "energy". Without "images", no picture is read.
+        names: fields of `Result` to read. Without "images", no picture is read.
 
     Returns:
-        A dict from the name of a `Result` field to its value. The fields are those in `names`, and always `z`, `w`,
-        `provenance` and `statistics`.
+        Field -> value: those in `names`, and always `z`, `w`, `provenance` and `statistics`.
 
     Raises:
         DataError: the folder holds no result, or a damaged one.

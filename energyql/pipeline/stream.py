@@ -148,14 +148,7 @@ class FolderRun:
     def _look(self, n: int | None, count: int, first: int) -> None:
         """Read the samples in the folder, set first sample and length of the run, and remove samples after its end.
 
-        Args:
-            n: number of samples that the user asks for, counted from `first`; `None` keeps all samples of the folder.
-            count: `n`, or 16 for `None`.
-            first: number of the first sample, or the number after the last sample in the folder.
-
-        Raises:
-            ArgumentError: the folder holds files of other programs with names such as `00012.png`.
-            DataError: the folder holds another run, a damaged run, or samples that `first` does not continue.
+        `n` is that of the user, `None` to keep all samples of the folder; `count` is 16 for `None`.
         """
         folder = self.folder
         check_run(folder, self._plan.provenance)
@@ -177,17 +170,11 @@ class FolderRun:
 
     @property
     def verdicts(self) -> Result:
-        """All samples in the folder as one result, for a summary.
-
-        Pictures, latents, predictions and judged values are empty, to save memory.
-        """
+        """All samples in the folder as one result for a summary, without pictures, latents, predictions and values."""
         return replace(Result.join(self._verdicts), audited=audited(self.folder))
 
     def draw(self, progress: bool | Report = True) -> Iterator[Result]:
-        """Draw the samples of the run that are not in the folder yet, and yield each batch after it is written.
-
-        Args:
-            progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+        """Draw the samples that are not in the folder yet, and yield each batch after it is written.
 
         Raises:
             DataError: something else changed the folder since the last batch.
@@ -208,20 +195,13 @@ class FolderRun:
                 yield batch
 
     def _mark(self) -> tuple[int, ...] | None:
-        """Return numbers that change when `result.json` of the last part is replaced; `None` if there is no such file.
-
-        If the numbers have changed since the last batch was written, something else has written to the folder.
-        """
+        """Mark of `result.json` of the last part, by which a foreign writer is noticed; `None` if there is none."""
         with suppress(FileNotFoundError):
             return file_mark(self._part(self.folder) / RESULT)
         return None
 
     def _read(self) -> int:
-        """Read all samples in the folder, and return the number that the first of these samples has in the run.
-
-        Raises:
-            DataError: a file is damaged, or the numbers of the samples are not consecutive.
-        """
+        """Read all samples in the folder, and return the number of the first one in the run."""
         begin = 0
         for start, part in [(0, self.folder), *part_folders(self.folder)]:
             self._start, self._last = start, Result(images=[], **read_part(part, MEASURED))
@@ -233,7 +213,7 @@ class FolderRun:
         return begin
 
     def _remove_excess(self) -> None:
-        """Remove from the folder the samples after the end of the run, and pictures of a batch that is not complete."""
+        """Remove the samples after the end of the run, and pictures of a batch that is not complete."""
         if len(self) <= self._n:
             with saving(self.folder, self._excess) as staged:
                 self._save_grid(staged)
@@ -248,32 +228,25 @@ class FolderRun:
             self._save_grid(staged)
 
     def _excess(self, folder: Path) -> list[Path]:
-        """Return the files in `folder` that belong to samples after the last sample of the run.
-
-        Such files are there after an earlier run of more samples. This method does not remove them.
-        """
+        """Files in `folder` of samples after the last sample of the run, which an earlier, longer run left."""
         unfinished = folder / part_name(len(self))
         left = [] if (unfinished / RESULT).is_file() else picture_files(unfinished)
         return picture_files(self._part(folder), len(self)) + left + part_files(folder, len(self))
 
     def _save_grid(self, folder: Path) -> None:
-        """Write `grid.png`, a picture of the first samples of the run, to `folder`.
-
-        Nothing is written if the run has 64 (`MOST_PICTURES`) or more samples, because the file then shows the same
-        samples as before.
-        """
+        """Write `grid.png`, unless it would show the same first samples as before."""
         if len(self) < MOST_PICTURES:
             self._read_first(self.folder)[: len(self)].save_grid(folder)
 
     def _read_first(self, folder: Path) -> Result:
-        """Return the samples in `folder` itself, without a statistic that not all batches of a long run would have."""
+        """Samples in `folder` itself, without a statistic that not all batches of a long run would have."""
         result = Result(**read_part(folder, COLUMNS))
         if self._n > MOST_PICTURES:
             result.statistics.pop("drawn_probability", None)
         return result
 
     def _append(self, batch: Result) -> None:
-        """Write a batch to the last part of the folder, or to a new part (a subfolder) if the last one is full."""
+        """Write a batch to the last part of the folder, or to a new part if the last one is full."""
         held = len(self)
         if self._last is not None and len(self._last) >= PART:
             self._start, self._last = held, None
@@ -288,7 +261,7 @@ class FolderRun:
         self._verdicts.append(_verdicts_only(batch))
 
     def _part(self, folder: Path) -> Path:
-        """Return the folder of the last part: a subfolder of `folder`, such as `01024`, or `folder` itself."""
+        """Folder of the last part: a subfolder such as `01024`, or `folder` itself."""
         return folder / part_name(self._start) if self._start else folder
 
     def _write(self, last: Result, folder: Path) -> None:
@@ -297,15 +270,11 @@ class FolderRun:
 
 
 def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
-    """Check that the samples in a folder belong to a run. Without a result in the folder nothing is checked.
-
-    Args:
-        folder: the folder, which need not exist.
-        provenance: record of the run: query, model, settings.
+    """Check that the samples in a folder, if any, belong to the run of this provenance.
 
     Raises:
-        DataError: the samples are of another query, model, seed or setting; or the folder is damaged; or one of the two
-            runs has a number of wanted samples, as with a budget or by `until_satisfied`, and the other has none.
+        DataError: they are of another query, model, seed or setting; the folder is damaged; or only one of the two runs
+            has a number of wanted samples, as with a budget.
     """
     finish_saving(folder)
     if not (folder / RESULT).is_file():
