@@ -515,7 +515,7 @@ def never_objects(name: str) -> ModelError:
 
 
 def is_same(one: object, other: object) -> bool:
-    """Whether two readers of pictures, or objects inside them, are the same object or networks with equal weights.
+    """Whether two readers of pictures, or readers inside them, are the same or have equal weights.
 
     A judge that also guides the sampler would repeat its errors, so it is refused.
     """
@@ -523,7 +523,7 @@ def is_same(one: object, other: object) -> bool:
 
 
 def _parts(reader: Any) -> Iterator[Any]:
-    """Yield a reader, then what may read inside it: a `JointJudge`'s judges, a method's object, a partial's function."""
+    """Yield a reader, then the readers inside it, such as the judges of a `JointJudge` or the function of a partial."""
     yield reader
     if isinstance(reader, JointJudge):
         yield from reader.judges
@@ -570,7 +570,7 @@ def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport
 
 
 def judge_mark(judge: Any) -> str:
-    """SHA-256 (hexadecimal) of name, code and weights of a reader, by which a later run knows it again."""
+    """SHA-256 (hexadecimal) of name, code and weights of a reader, so that a later run knows it."""
     return hashlib.sha256(f"{labeller_name(judge)}\n{_weights(judge)}".encode()).hexdigest()
 
 
