@@ -345,10 +345,9 @@ def rank_table(
     """Return the rows of a CSV file, or of an open text, in the order of their energy under a query, lowest first.
 
     Args:
-        query: text of the query.
-        source: the file or open text. Its columns are predictions, such as `smile` (probability of yes), `hair=red`
-            (probability of a class), `age.mean` and `age.std`. Other columns are kept.
-        semantics: how the query becomes an energy: "exact", "product" or "lace".
+        source: its columns are predictions: `smile` (probability of yes), `hair=red` (probability of a class),
+            `age.mean` and `age.std`. Other columns are kept.
+        semantics: "exact", "product" or "lace".
         top: number of rows to return; `None` for all.
 
     Raises:
