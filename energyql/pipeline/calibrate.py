@@ -43,11 +43,9 @@ from energyql.sampling.registry import describe_sampler, strengths
 PILOT_SHARE = 0.9
 """Largest share of the rest of a budget that a pilot run takes; the other calls are for samples."""
 SAMPLES, PICTURE_SAMPLES = 64, 8
-"""Number of samples that are drawn to estimate their cost; the second number is for attributes that are read off
-pictures, because each evaluation of their energy draws a picture."""
+"""Number of samples whose cost is measured; the second for attributes that are read off pictures."""
 ENOUGH = 100
-"""Effective number of draws from the prior that gives a relative error of a tenth. If the number is smaller, the
-prevalence is estimated from the proposals of the sampler."""
+"""Effective number of draws from the prior for a relative error of a tenth; with fewer, proposals count too."""
 _NO_TRIAL = Clip(0.0, 0.0, None, 0, 0)
 
 
@@ -200,16 +198,12 @@ def _mass(part: Plan, ledger: Ledger) -> tuple[float, float]:
 
 
 def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:
-    """Estimate P(query) under the prior: the share of all pictures of the model that satisfy the query.
+    """Estimate P(query) under the prior, in [0, 1], and its standard error.
 
     Args:
-        energies: energies of latents that were drawn from the prior, in nats, (n,).
-        sampled: samples for the query at strength 1. If fewer than about 100 of the draws from the prior satisfy the
-            query, the estimate is made from the proposals that the sampler tried for these samples. With `None` the
-            estimate is always made from the draws.
-
-    Returns:
-        The estimate, in [0, 1], and its standard error.
+        energies: energies of latents from the prior, in nats, (n,).
+        sampled: samples for the query at strength 1, whose proposals give the estimate if fewer than about 100 of the
+            draws from the prior satisfy the query.
     """
     weights = torch.exp(-energies)
     if sampled is None or "mass" not in sampled.diagnostics or effective_samples(-energies) >= ENOUGH:
@@ -224,5 +218,5 @@ def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[f
 
 
 def standard_error(values: Tensor) -> float:
-    """Return the standard error of the mean of independent values, (n,)."""
+    """Standard error of the mean of independent values, (n,)."""
     return values.std().item() / math.sqrt(len(values))

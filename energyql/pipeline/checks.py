@@ -1,8 +1,4 @@
-"""Checks for a query: whether the attribute heads are good enough, and whether pictures satisfy the query.
-
-The judge decides whether a picture satisfies the query. It is a network or function that reads attributes off pictures,
-and does not guide the sampler.
-"""
+"""Checks for a query: whether heads are good enough, and whether pictures satisfy it by the model's judge."""
 
 from __future__ import annotations
 
@@ -24,8 +20,7 @@ if TYPE_CHECKING:
     from energyql.pipeline.result import Result
 
 LEAST_RATE = 0.05
-"""Lower bound of the share of samples that `next_round` expects to satisfy the query, so that no round is very large.
-"""
+"""Least share of satisfying samples that `next_round` expects, so that no round is very large."""
 
 
 def check_heads(
@@ -37,26 +32,23 @@ def check_heads(
     reads: Collection[str] | None = None,
     guide: str = "head",
 ) -> None:
-    """Check that a query depends on no attribute whose head is too weak, except those that the user allows.
+    """Raise if a query depends on an attribute with a weak head, except those that the user allows.
 
-    A head is the network that predicts an attribute from latents. A weak head ranks latents badly that it was not
-    fitted to. For heads, this function is not called if the pictures are verified: a weak head then costs more draws,
-    but the verifier finds most wrong pictures. The function also checks a reader of texts, in place of the heads.
+    With a verifier this is not called for heads: a weak head then only costs more draws. It also checks a reader of
+    texts.
 
     Args:
         expr: the query, with attributes checked by `bind`.
-        attributes: names of all attributes on which the energy of the query depends. Relations of the model, such as
-            "sunglasses IMPLIES glasses", may add attributes that the query does not name.
+        attributes: all on which the energy depends, also through relations of the model.
         reports: attribute -> quality of its head; a head without a report passes.
-        allowed: names of attributes whose heads may be weak.
-        query: text of the query, which the error shows with carets under the attributes with weak heads.
-        reads: names of the attributes that the model's verifier, or its judge, can read off pictures. If they include
-            all attributes of the query, the hint of the error advises to verify. `None` if the model has neither
-            verifier nor judge, or if the run cannot be verified.
+        allowed: attributes whose heads may be weak.
+        query: text of the query, for the error.
+        reads: attributes that the verifier, or the judge, reads, for the hint to verify; `None` if the run cannot be
+            verified.
         guide: word in the error for what predicts the attributes: "head", or "reader".
 
     Raises:
-        WeakHeadError: the query needs a weak head that is not allowed; the message says how good the head is.
+        WeakHeadError: a weak head is not allowed.
     """
     weak = [name for name in attributes if name not in allowed and name in reports and reports[name].weak]
     if not weak:
@@ -76,17 +68,9 @@ def check_heads(
 def verdict(
     expr: Expr, judged: Mapping[str, npt.NDArray[Any]] | None, vocabulary: Mapping[str, AttributeSpec]
 ) -> npt.NDArray[np.bool_] | None:
-    """Return for each picture whether it satisfies a query by the judge's values, (n,); `None` if they cannot tell.
+    """Return whether each picture satisfies a query by the judge's values, (n,); `None` if they cannot tell.
 
-    The function `unjudged` says why they cannot.
-
-    Predictions of heads are not used. The sampler followed the heads, so their predictions satisfy the query even where
-    the predictions are wrong.
-
-    Args:
-        expr: the query, with attributes checked by `bind`.
-        judged: attribute -> the judge's value for each picture, (n,); `None` without a judge.
-        vocabulary: the attributes of the model.
+    Heads are not asked: the sampler followed them, so they agree with the query even where they are wrong.
     """
     if judged is None or unjudged(expr, judged):
         return None
@@ -96,14 +80,11 @@ def verdict(
 def unjudged(
     expr: Expr, judged: Collection[str] | None, further: Sequence[str] = (), reader: str = "the judge"
 ) -> str | None:
-    """Return why a judge or verifier cannot decide whether pictures satisfy a query; `None` if it can.
-
-    Examples of reasons: "the model has no judge", "the judge does not read 'hat'".
+    """Return why a judge or verifier cannot decide a query, such as "the judge does not read 'hat'"; `None` if it can.
 
     Args:
-        expr: the query, with attributes checked by `bind`.
-        judged: names of the attributes that the judge or verifier reads; `None` without a judge.
-        further: attributes that must be read too, on which P(query) depends because of relations of the model.
+        judged: attributes that it reads; `None` without a judge.
+        further: attributes that must be read too, because of relations of the model.
         reader: words for the judge or verifier.
     """
     if judged is None:
@@ -116,15 +97,9 @@ def unjudged(
 
 
 def next_round(target: int, hits: int, trials: int) -> int:
-    """Return how many samples to draw next, so that probably `target` samples in all satisfy the query.
+    """Return how many samples to draw next, so that probably `target` in all satisfy the query.
 
-    The share of samples that satisfy the query is estimated from the samples so far. The estimate is 1 before the first
-    sample, and never below 0.05.
-
-    Args:
-        target: number of samples that are to satisfy the query.
-        hits: number of samples that satisfy it so far.
-        trials: number of samples drawn so far.
+    Their share is estimated from the samples so far: 1 before the first one, and never below `LEAST_RATE`.
     """
     rate = max(LEAST_RATE, hits / trials) if trials else 1.0
     return math.ceil((target - hits) / rate)
@@ -149,10 +124,7 @@ def satisfying_positions(result: Result, most: int) -> npt.NDArray[np.int64]:
 
 
 def cannot_count(reason: str) -> ModelError:
-    """Return the error for a run that must count the samples that satisfy the query, but gets no verdicts of a judge.
-
-    `reason` says why there are no verdicts, such as "the model has no judge".
-    """
+    """Error for a run that must count satisfying samples, but has no verdicts; `reason` says why."""
     return ModelError(
         f"samples that satisfy the query cannot be counted: {reason}",
         hint="give the model a judge that reads its attributes, or draw a fixed number of samples",

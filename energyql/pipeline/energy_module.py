@@ -21,12 +21,6 @@ from energyql.pipeline.model import Model
 def energy_module(model: Model, rule: EnergyRule, reads: Encode, facts: dict[str, Any]) -> EnergyModule:
     """Return the energy of a compiled query as a torch module from z, `(batch, z_dim)`, to nats, `(batch,)`.
 
-    Args:
-        model: the model.
-        rule: the compiled query.
-        reads: function from z to the input of the heads.
-        facts: provenance of the query.
-
     Raises:
         ArgumentError: the model's attributes are read off pictures, not off latents.
     """

@@ -102,12 +102,7 @@ class Examination:
 
 
 def check_examined(examination: Examination, texts: Sequence[str], prior: PriorPictures) -> None:
-    """Check that a reader of words may decide about texts that no labels calibrate.
-
-    Args:
-        examination: what was found about the reader.
-        texts: such texts, which no setting allows by name.
-        prior: random pictures of the model, with the reader.
+    """Raise unless the reader of words may decide about `texts` that no labels calibrate and no setting allows.
 
     Raises:
         WeakHeadError: the reader failed, or gives a text the same score for all pictures.
@@ -181,12 +176,7 @@ Claim = tuple[str, npt.NDArray[np.bool_]]
 
 
 def _claims(model: Model, values: dict[str, npt.NDArray[Any]]) -> tuple[list[Claim], list[Claim]]:
-    """Return claims about yes/no attributes and about classes, but none by weak heads or about nearly all pictures.
-
-    Args:
-        model: the model.
-        values: attribute -> its value for each of n pictures, (n,), by the model's own predictions.
-    """
+    """Claims about yes/no attributes and about classes, without weak heads and nearly constant claims."""
     yes_no, classes = list[Claim](), list[Claim]()
     for name, spec in model.vocabulary.items():
         report, words = model.report.get(name), name.replace("_", " ")

@@ -135,12 +135,7 @@ def explain(
 
 
 def _words(bound: Expr, model: Model) -> Iterator[str]:
-    """Yield a line of explanation for each text in quotes of a query that is not the name of an attribute.
-
-    The line says which network (`model.words`, such as CLIP) judges whether the text is true of a picture, and how it
-    was calibrated for this text. If the text is spelled almost like the name of an attribute, the line ends with this
-    name, in case the attribute is meant.
-    """
+    """Yield for each text in quotes how its reader is calibrated, and an attribute of a similar name."""
     for node in predicates(bound):
         if is_words(node, model.vocabulary) and model.words is not None:
             near = model.vocabulary.suggest(node.name)
@@ -149,15 +144,7 @@ def _words(bound: Expr, model: Model) -> Iterator[str]:
 
 
 def _best(circuit: Circuit, model: str | Path | Model) -> float | None:
-    """Return the highest probability of a query that any predictions of the heads give; `None` if it is 0.9 or more.
-
-    The probability is low if an interval of the query, such as `30 < age < 31`, is narrow relative to the errors of the
-    heads. `None` is also returned without an interval, and for attributes that are read off pictures.
-
-    Args:
-        circuit: the compiled query.
-        model: name of a packaged model, a model folder, or a `Model` in memory.
-    """
+    """Highest P(query) of any predictions of the heads; `None` if at least 0.9, or without intervals or heads."""
     if not circuit.has_intervals:
         return None
     from energyql.attributes.pictures import load_heads

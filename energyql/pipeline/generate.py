@@ -156,17 +156,14 @@ def until_satisfied(
     Args:
         query: text or expression, such as `"smile AND NOT hat"`.
         n: number of pictures that are to satisfy the query.
-        budget: most calls of the generator, at least n, see `generate`. If heads on latents guide, and no verifier
-            decides, each sample takes one call. By default as many calls as 10 n samples take.
-        model: name of a packaged model, a model folder, or a `Model` in memory.
-        device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
-        progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+        budget: most calls of the generator, at least n, see `generate`; by default those of 10 n samples. model,
+            device, progress: see `generate`.
         options: other arguments of `generate` by name, such as `seed` or `sampler`.
 
     Returns:
-        The first n samples of the run that satisfy the query. If the budget ends first, the result has fewer samples or
-        none, and `summary()` says so. `statistics["drawn"]` is the number of all samples drawn, and `index` has for
-        each returned sample its number in the run.
+        The first n samples that satisfy the query; fewer or none if the budget ends first, as `summary()` then says.
+        `statistics["drawn"]` is the number of all samples drawn, and `index` has the number of each returned sample in
+        the run.
 
     Raises:
         ModelError: the model has no judge, or its judge does not read an attribute of the query.
@@ -191,15 +188,12 @@ def sample_latents(
     Args:
         query: text or expression, such as `"smile AND NOT hat"`.
         n: number of samples, of any size.
-        model: name of a packaged model, a model folder, or a `Model` in memory.
-        first: number of the first sample in the run; by default 0.
-        device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
-        progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
-        options: other arguments of `generate` by name, such as `seed` or `sampler`. `batch_size` is 4096 by default.
+        first: number of the first sample in the run. model, device, progress: see `generate`.
+        options: other arguments of `generate` by name, such as `seed`. `batch_size` is 4096 by default.
 
     Returns:
-        An iterator over consecutive batches of latents z. Each batch also has, for each sample, how the sampler ended
-        and how often the energy was evaluated. `generate` draws the same latents for the same seed and sample number.
+        An iterator over batches of latents z, with each sample's status and number of evaluations. `generate` draws the
+        same latents for the same seed and sample number.
 
     Raises:
         EnergyQLError: the query, a name or a setting is wrong; raised at the call, before the first batch.

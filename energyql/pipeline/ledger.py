@@ -40,7 +40,7 @@ class Ledger:
         return self.budget - self.calls
 
     def untold(self) -> int:
-        """Return the number of calls since the last call of this method, for the statistics of a part of the run."""
+        """Return the number of calls since this method was last called."""
         before, self._told = self._told, self.calls
         return self.calls - before
 
@@ -54,14 +54,10 @@ class Ledger:
             self._piloting = False
 
     def counted(self, draw: Callable[..., Tensor], cost: Callable[[Tensor], int] = len) -> Callable[..., Tensor]:
-        """Return `draw`, a function from w to pictures, with its pictures counted; beyond the budget it draws nothing.
+        """Return `draw`, a function from w to pictures, with its pictures counted.
 
-        Args:
-            draw: the function.
-            cost: function from w to the number of pictures that `draw` sends through the network of the generator.
-
-        Raises:
-            NotAcceptedError: by the returned function, if fewer calls are left than it would make.
+        `cost` maps w to the number of pictures that go through the generator's network. The returned function raises a
+        `NotAcceptedError`, and draws nothing, if too few calls are left.
         """
 
         def counting(w: Tensor, *arguments: object, **options: object) -> Tensor:

@@ -113,12 +113,7 @@ Values = dict[str, npt.NDArray[Any]]
 
 
 def used_marks(fingerprints: Mapping[str, str], *, texts: bool) -> dict[str, str]:
-    """Return the fingerprints of the parts of a model on which a run depends.
-
-    Args:
-        fingerprints: part of the model -> SHA-256 of its weights.
-        texts: whether the query has texts in quotes. If false, the entry of the reader of texts is left out.
-    """
+    """Fingerprints of the parts that a run depends on: the reader of texts only if the query has `texts`."""
     return {part: mark for part, mark in fingerprints.items() if texts or part != WORDS}
 
 
@@ -208,7 +203,7 @@ class Model:
         return f"<Model {self.name!r}: {type(self.generator).__name__}, attributes {', '.join(self.vocabulary)}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the fields for a copy or a pickle, without the cache of prepared computations (`sessions`)."""
+        """Fields for a copy or a pickle, without the cache `sessions`."""
         return self.__dict__ | {"sessions": {}}
 
     @classmethod
@@ -329,11 +324,7 @@ class Model:
         return psi
 
     def judge_images(self, images: Tensor) -> Values:
-        """Return a dict from attribute to the values that the judge reads off n pictures, (n,).
-
-        The dict is empty if there is no judge, or the judge reads no attribute of the model. `images` are the pictures,
-        (n, channels, height, width), in [-1, 1].
-        """
+        """Return attribute -> the judge's values, (n,), for pictures in [-1, 1]; {} without a judge."""
         names = self.judged_names
         if self.judge is None or not names:
             return {}
@@ -500,21 +491,7 @@ def _load(
 
 
 def _check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) -> None:
-    """Check that the attributes of a model folder were learned from pictures of its generator.
-
-    For heads, the size of the latents that they read is checked too; if they were fitted under a condition, also that
-    the generator has this condition.
-
-    Args:
-        folder: the folder, for messages.
-        bank: the heads, or the network that reads attributes off pictures.
-        generator: the generator.
-        mark: SHA-256 of the generator's weights; "" for a generator without weights.
-
-    Raises:
-        ModelError: the attributes were learned from another generator, the heads read latents of another size, or the
-            generator does not have the condition.
-    """
+    """Raise unless the attributes were learned from the generator of SHA-256 `mark`, and fit it."""
     fault = None if bank.fitted.is_of(mark) else "the attributes were fitted to another generator"
     try:
         if bank.condition is not None:
@@ -530,7 +507,7 @@ def _check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) 
 
 
 def never_objects(name: str) -> ModelError:
-    """Return the error for a model, of this name, whose judge is the network that guides the sampler."""
+    """Error for a model whose judge is the network that guides the sampler."""
     return ModelError(
         f"the judge of model {name!r} is the reader that guides the sampler, so it could never object",
         hint="train another network (energyql train-judge) with another seed, or have none: judge=None",
@@ -538,20 +515,15 @@ def never_objects(name: str) -> ModelError:
 
 
 def is_same(one: object, other: object) -> bool:
-    """Return whether two objects that read attributes off pictures are the same, or networks with equal weights.
+    """Whether two readers of pictures, or readers inside them, are the same or have equal weights.
 
-    It is used to refuse a judge that is also the network that guides the sampler. Such a judge would repeat the errors
-    of the network. Objects inside `one` and `other`, such as the function of a partial function, are compared too.
+    A judge that also guides the sampler would repeat its errors, so it is refused.
     """
     return any(a is b or _have_same_weights(a, b) for a, b in product(_parts(one), _parts(other)))
 
 
 def _parts(reader: Any) -> Iterator[Any]:
-    """Yield an object that reads attributes off pictures, and then the objects inside it that may do the reading.
-
-    Objects inside are the judges of a `JointJudge`, the object of a bound method, and the function of a partial
-    function.
-    """
+    """Yield a reader, then the readers inside it, such as the judges of a `JointJudge` or the function of a partial."""
     yield reader
     if isinstance(reader, JointJudge):
         yield from reader.judges
@@ -573,11 +545,7 @@ def _have_same_weights(one: object, other: object) -> bool:
 
 
 def read_config(folder: Path) -> tuple[str, float, object]:
-    """Read `config.json` of a model folder.
-
-    Returns:
-        The name of the model, its truncation psi, and the entry "judge", the name of a judge that is code. Without this
-        entry the last value is `None`.
+    """Read name, truncation psi and the entry "judge" (`None` without one) of a model folder's `config.json`.
 
     Raises:
         ModelError: the file is missing or damaged, or of an unknown format.
@@ -594,15 +562,7 @@ def read_config(folder: Path) -> tuple[str, float, object]:
 
 
 def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport]:
-    """Return the quality of a judge by attribute; {} if it was not measured.
-
-    The report of a judge that is a network is part of the network's files. The report of a judge that is code is in the
-    model folder; it is used only if it was measured with the same code.
-
-    Args:
-        folder: the model folder.
-        judge: the judge of the model.
-    """
+    """Quality of a judge by attribute; {} if it was not measured, or its code has changed since."""
     if isinstance(judge, Judge | JointJudge):
         return judge.report
     report = read_given(folder)
@@ -610,18 +570,12 @@ def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport
 
 
 def judge_mark(judge: Any) -> str:
-    """Return the SHA-256 (hexadecimal) of name, source code and weights of a judge, labeller, reader or discriminator.
-
-    With the SHA-256, a later run can find out whether the object is still the same.
-    """
+    """SHA-256 (hexadecimal) of name, code and weights of a reader, so that a later run knows it."""
     return hashlib.sha256(f"{labeller_name(judge)}\n{_weights(judge)}".encode()).hexdigest()
 
 
 def _weights(reader: Any) -> str:
-    """Return the SHA-256 of the weights of a network; of networks inside a partial function or bound method too.
-
-    The text is "" for other objects.
-    """
+    """SHA-256 of the weights of a network, or of those inside a partial function or bound method; else ""."""
     inner: Iterable[Any] = [reader.__self__] if inspect.ismethod(reader) else []
     if isinstance(reader, partial):
         inner = reader.func, *reader.args, *(reader.keywords[name] for name in sorted(reader.keywords))
@@ -629,7 +583,7 @@ def _weights(reader: Any) -> str:
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """Return the device of the name `name`, such as "cuda:1". "auto" is a GPU if there is one, otherwise the CPU.
+    """Return the device of this name; "auto" is a GPU if there is one, otherwise the CPU.
 
     Raises:
         ArgumentError: this machine has no such device.
@@ -645,15 +599,11 @@ def choose_device(name: str | torch.device) -> torch.device:
 
 
 def save_named_model(folder: Path, name: str, generator: str, *, truncation: float = 1.0) -> None:
-    """Write `config.json` for a model whose generator is code.
-
-    If the file exists, only its entry "generator" is replaced.
+    """Write `config.json` for a generator that is code; of an existing file replace only the entry "generator".
 
     Args:
-        folder: the model folder.
-        name: name of the model; used only for a new file.
-        generator: name of the generator's code: `module:factory`, or the name of an installed plugin.
-        truncation: psi; used only for a new file.
+        generator: `module:factory`, or the name of an installed plugin.
+        truncation: psi.
     """
     old = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     new = {"generator": {"kind": NAMED, "name": generator}}
@@ -677,17 +627,7 @@ def record_judge(folder: Path, name: str | None) -> None:
 
 
 def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_name: str = "owner/name") -> None:
-    """Write all parts of a model and its card, `README.md`, into an empty folder.
-
-    Args:
-        folder: the empty folder.
-        model: the model.
-        license: licence of the weights; `None` for the licence in the card of the loaded model.
-        hub_name: `owner/name` on the hub, for the example of Python code in the card.
-
-    Raises:
-        ModelError: the generator, the judge or the discriminator is code, which cannot be written to a file.
-    """
+    """Write all parts of a model and its card, README.md, into an empty folder; code raises a `ModelError`."""
     for part in ("judge", VERIFIER, "discriminator"):
         reader = getattr(model, part)
         savable = part != "discriminator" and all(isinstance(network, Judge) for network in networks_of(reader))
@@ -732,14 +672,7 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
 
 
 def _described(folder: Path, other: Path) -> dict[str, Any] | None:
-    """Return the content of `config.json` in `folder` if the folder `other` has the same generator, else `None`.
-
-    Two generators are the same if their weights are equal numbers, even if the numbers are stored in other precisions.
-
-    Args:
-        folder: the model folder.
-        other: the other folder.
-    """
+    """`config.json` of `folder` if `other` has the same generator, in any precision, else `None`."""
     try:
         described, path, weights = read_json(folder / CONFIG), weights_file(folder), weights_file(other)
         if fingerprint(path) == fingerprint(weights):
@@ -752,12 +685,12 @@ def _described(folder: Path, other: Path) -> dict[str, Any] | None:
 
 
 def _is_png(path: Path) -> bool:
-    """Return whether a file begins like a PNG file, and has at most 16 MiB."""
+    """Whether a file begins like a PNG file, and has at most 16 MiB."""
     return path.stat().st_size <= _MOST_PICTURE and path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
 def _smallest(generator: Any) -> torch.dtype:
-    """Return `torch.float16` if rounding to it changes no weight of the generator, else `torch.float32`."""
+    """`torch.float16` if rounding to it changes no weight of the generator, else `torch.float32`."""
     state: Mapping[str, Tensor] = getattr(generator, "state_dict", dict)()
     weights = [tensor for tensor in state.values() if tensor.is_floating_point()]
     exact = all(torch.equal(weight.half().to(weight.dtype), weight) for weight in weights)
@@ -765,13 +698,7 @@ def _smallest(generator: Any) -> torch.dtype:
 
 
 def _use(model: Model, hub_name: str, mark: str) -> str:
-    """Return Markdown for a model card: an example in Python, and a table of the model's attributes.
-
-    Args:
-        model: the model.
-        hub_name: `owner/name` for the example.
-        mark: SHA-256 of the generator's weights.
-    """
+    """Markdown for a model card: an example in Python, and a table of the attributes."""
     vocabulary, rows = model.bank.vocabulary, []
     for name, spec in vocabulary.items():
         values = KINDS[spec.kind].listed(spec)

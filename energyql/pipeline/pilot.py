@@ -89,18 +89,7 @@ def run_pilot(
     device: str = "auto",
     progress: bool | Report = True,
 ) -> Pilot:
-    """Draw a few samples for a query, and estimate how common the query is and what a sample costs.
-
-    The samples are drawn by the default sampler, or by "population" if energies have no gradient. Truncation and
-    condition are those of the model.
-
-    Args:
-        query: text or expression, such as `"smile AND NOT hat"`.
-        model: name of a packaged model, a model folder, or a `Model` in memory.
-        semantics: how the query becomes an energy: "exact", "product" or "lace".
-        device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
-        progress: whether to show a progress bar of the longest part, which estimates the clips; or a function of the
-            name of a stage and the fraction of it done.
+    """Draw a few samples by the default sampler, and estimate how common the query is and what a sample costs.
 
     Raises:
         ArgumentError: the energies of the semantics have no lower bound ("jem"), or there is no such semantics.

@@ -345,19 +345,11 @@ def _sampler(model: Model, settings: DrawSettings, verifier: Verifier | None) ->
 def check_readers(
     session: Session, expr: Expr, rule: EnergyRule, settings: DrawSettings, query: str
 ) -> tuple[Verify, Verifier | None, str | None]:
-    """Check that the heads or the verifier of the model are good enough for a query.
-
-    Args:
-        expr: the query, with attributes checked by `bind`.
-        rule: the compiled query.
-        settings: settings of the run.
-        query: text of the query, for errors.
+    """Check that heads or verifier are good enough for a query whose attributes `bind` has checked.
 
     Returns:
-        Three values. The first is how pictures are verified: "off", "sure" or "faithful". The second is the
-        verifier, for which a threshold is still to be chosen; `None` for "off", and if the query has texts in
-        quotes. The third is why "off" was chosen although the model has a verifier, if the verifier cannot read the
-        query; else `None`.
+        How pictures are verified; the verifier, without a threshold yet, or `None` for "off" and for texts in quotes;
+        and why the model's verifier cannot read the query, else `None`.
 
     Raises:
         WeakHeadError: no verifier decides, and the query needs a weak head.
@@ -388,16 +380,7 @@ def check_readers(
 
 
 def _check_posterior(sampler: Sampler, settings: DrawSettings, model: Model) -> None:
-    """Check a run with `realism` or with `verify="faithful"`, whose samples must be draws from the posterior.
-
-    With `realism`, a discriminator's value is added to the energy. With `verify="faithful"`, the kept pictures have the
-    frequencies of the prior.
-
-    Raises:
-        ArgumentError: the sampler searches for the lowest energy, or `realism` is set for a model without a
-            discriminator; or pictures cannot be faithful, because the semantics is not "exact", the strength of the
-            sampler is not 1, or `realism` is set.
-    """
+    """Raise unless sampler and settings draw from the posterior, as `realism` and faithful pictures need."""
     if settings.realism and not callable(model.discriminator):
         hint = "give it a torch module from pictures to logits: dataclasses.replace(model, discriminator=module)"
         raise ArgumentError(f"realism needs a discriminator, and model {model.name!r} has none", hint=hint)

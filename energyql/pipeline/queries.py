@@ -23,7 +23,7 @@ SUFFIXES = (".txt", ".queries")
 """Suffixes of files of queries. A text that ends in one of them is the name of a file, even if there is no such file.
 """
 _MARK = re.compile(r'"(?:\\.|[^"\\])*"?|[#:]', re.DOTALL)
-"""A text in double quotes, where a backslash escapes the next character; or "#", the start of a comment; or a colon."""
+"""A text in double quotes, where a backslash escapes; or "#", the start of a comment; or a colon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,8 @@ class ListedQuery:
     """An entry of a list of queries, before any check.
 
     Args:
-        query: text or expression.
         title: a name for people, such as "Elder"; may be empty.
-        place: position in the list, for messages: "line 3" in a file, else "query 3"; "" if unknown.
+        place: position for messages: "line 3" in a file, else "query 3"; "" if unknown.
     """
 
     query: str | Expr
@@ -43,18 +42,14 @@ class ListedQuery:
 
 @dataclass(frozen=True, slots=True)
 class CheckedQuery:
-    """A query of a list that fits the model's vocabulary, compiled.
+    """A query of a list that fits the model's vocabulary, compiled; title and place as in `ListedQuery`.
 
     Args:
-        title: a name for people, such as "Elder"; may be empty.
-        place: position in the list, for messages: "line 3" in a file, else "query 3"; "" if unknown.
         text: the query as the user wrote it.
         expr: the parsed text; `str(expr)` is the canonical text.
-        bound: `expr` after `bind` has checked its attributes. Each `age = 30` without a tolerance has the tolerance of
-            the attribute.
+        bound: `expr` after `bind`, so that `age = 30` has the tolerance of the attribute.
         rule: the energy of the query as a function of predictions.
-        warnings: a `TautologyWarning` if the query is always true; one `ConstantPartWarning` for each part that is
-            never or always true.
+        warnings: a `TautologyWarning`, or a `ConstantPartWarning` for each part that is never or always true.
     """
 
     title: str
@@ -67,11 +62,11 @@ class CheckedQuery:
 
     @property
     def name(self) -> str:
-        """Place and title for a message, such as "line 3 (Elder)"; the text of the query replaces a missing title."""
+        """Place and title for a message, such as "line 3 (Elder)", or the query in place of a title."""
         return f"{self.place or 'a query'} ({self.title or shorten(str(self.expr), 60)})"
 
     def means_the_same(self, other: CheckedQuery) -> bool:
-        """Return whether this query and `other` have equal expressions, or compiled energies that are equal."""
+        """Whether both have equal expressions, or equal compiled energies."""
         return self.expr == other.expr or self.rule == other.rule
 
 
@@ -114,12 +109,7 @@ def split_line(line: str) -> tuple[str, str]:
 
 
 def list_queries(queries: str | Expr | Iterable[object] | Mapping[str, object]) -> list[ListedQuery]:
-    """Return a list with one `ListedQuery` for each query. The queries are not checked yet.
-
-    Args:
-        queries: one query; or a dict from title to query; or an iterable. The items of an iterable are queries, pairs
-            (title, query) or `ListedQuery` objects.
-    """
+    """Return a list of one query, of a dict from title to query, or of queries and pairs (title, query)."""
     items = queries.items() if isinstance(queries, Mapping) else several(queries, (str, Expr))
     entries = []
     for number, item in enumerate(items, start=1):
@@ -132,16 +122,7 @@ def list_queries(queries: str | Expr | Iterable[object] | Mapping[str, object]) 
 
 
 def check(entry: ListedQuery, vocabulary: Vocabulary, semantics: str) -> CheckedQuery:
-    """Parse one query, check its attributes, and compile it.
-
-    Args:
-        entry: the query.
-        vocabulary: the attributes of the model.
-        semantics: name of the semantics, such as "exact", under which the query is compiled.
-
-    Raises:
-        EnergyQLError: the query is wrong, contradictory or too large.
-    """
+    """Parse one query, check its attributes, and compile it; a wrong query raises an `EnergyQLError`."""
     expr, text = as_query(entry.query)
     bound = bind(expr, vocabulary, query=text)
     with noting_tautologies() as notes:  # sampling warns as well, and once is enough
@@ -152,19 +133,14 @@ def check(entry: ListedQuery, vocabulary: Vocabulary, semantics: str) -> Checked
 def check_all(
     entries: Iterable[ListedQuery], vocabulary: Vocabulary, semantics: str, *, source: str = ""
 ) -> list[CheckedQuery]:
-    """Parse, check and compile every query, so that one error shows the mistakes of all queries.
+    """Check every query with `check`, so that one error shows the mistakes of all.
 
     Args:
-        entries: the queries.
-        vocabulary: the attributes of the model.
-        semantics: name of the semantics under which the queries are compiled.
         source: the file of the queries, for messages; "" without a file.
 
     Raises:
-        EnergyQLError: there is only one query, `source` is empty, and the query is wrong. The error is that of the
-            query, for example an `UnknownAttribute`.
-        DataError: there are several queries, or `source` is not empty, and a query is wrong. The message shows the
-            error of each wrong query, as far as there is room.
+        EnergyQLError: a single query without a `source` is wrong: its own error, such as an `UnknownAttribute`.
+        DataError: otherwise, with the error of each wrong query, as far as there is room.
     """
     checked: list[CheckedQuery] = []
     wrong: list[str] = []
@@ -189,17 +165,12 @@ def check_arguments(
     """Check the queries that the arguments of a command contain or name, and return them compiled under "exact".
 
     Args:
-        arguments: queries, and names of files of queries. A text is the name of a file if it ends in ".txt" or
-            ".queries", or if there is a file of that name.
-        vocabulary: the attributes of the model.
-        semantics: names of semantics (ways to make an energy of a query), such as "lace". Every query must compile
-            under each of them, and under "exact".
+        arguments: queries, and files of queries: texts that end in ".txt" or ".queries", or that are names of files.
+        semantics: further semantics under which every query must compile.
 
     Raises:
-        EnergyQLError: the arguments give one query in all, and it is wrong. The error is that of the query, for example
-            an `UnknownAttribute`.
-        DataError: the arguments give several queries, and at least one is wrong or two are equal. Or a file of queries
-            cannot be read.
+        EnergyQLError: there is one query in all, and it is wrong.
+        DataError: one of several queries is wrong or two are equal, or a file cannot be read.
     """
     entries: list[ListedQuery] = []
     for number, argument in enumerate(arguments, start=1):

@@ -12,12 +12,7 @@ from energyql.pipeline.plan import Plan, Shares
 
 
 def prompt_numbers(plan: Plan, index: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return for each sample the position of its prompt, (n,), drawn by the shares from the seed and its number.
-
-    Args:
-        plan: a calibrated plan for several prompts.
-        index: number of each sample in the run, (n,).
-    """
+    """Return the position of each sample's prompt, (n,), drawn by the shares from seed and `index`, (n,)."""
     low = int(index.min())
     rows, place = np.unique(index - low, return_inverse=True)
     count, seed = int(rows[-1]) + 1, plan.settings.seed
@@ -34,15 +29,7 @@ def shares_of(plan: Plan) -> Shares:
 
 
 def route(plan: Plan, index: npt.NDArray[Any]) -> list[tuple[Plan, npt.NDArray[np.int64]]]:
-    """Group samples by the plans that draw them.
-
-    Args:
-        plan: a plan; calibrated, if it is for several prompts.
-        index: number of each sample in the run, (n,).
-
-    Returns:
-        Pairs of a plan for one prompt, and the positions of its samples in `index`.
-    """
+    """Group samples, numbered by `index` (n,), into pairs of a plan for one prompt and positions in `index`."""
     if plan.mixture is None:
         return [(plan, np.arange(len(index)))]
     numbers = prompt_numbers(plan, index)

@@ -181,19 +181,9 @@ def _within(
     plan: Plan, n: int, first: int, budget: int | None, progress: bool | Report,
     choose: Callable[[Result, int], npt.NDArray[np.int64]],
 ) -> Iterator[Result]:  # fmt: skip
-    """Draw until n samples are chosen, or the budget ends, and yield one result of these samples.
+    """Draw until n samples are chosen, or the budget ends, and yield one result of them.
 
-    If a sample takes several calls of the generator, the number of samples in a batch is limited: each of them can
-    take as many calls as any earlier sample took, and the budget still suffices for the batch. So hardly a sample is
-    incomplete when the budget ends.
-
-    Args:
-        plan: the plan.
-        n: number of samples to choose.
-        first: number of the first sample in the run.
-        budget: most calls of the generator; `None` for at most 10 n samples.
-        progress: called with "satisfied" or "budget" and the fraction that is done.
-        choose: function from a result and a number to the positions of at most so many samples of the result.
+    A batch is so small that the budget suffices even if each sample takes as many calls as the dearest one so far.
     """
     ledger = Ledger() if budget is None else Ledger(budget)
     results, runs, statistics = list[Result](), list[SampleResult](), list[dict[str, float]]()
@@ -271,7 +261,7 @@ def _sampling(report: Report, fraction: float, _: int) -> None:
 
 
 def _calls_of(plan: Plan, result: Result, sampled: SampleResult) -> npt.NDArray[np.int64]:
-    """Number of calls of the generator for each sample of a batch, its pictures included, (n,)."""
+    """Calls of the generator for each sample of a batch, its pictures included, (n,)."""
     pictures = np.ones(len(sampled.z), np.int64) if result.draws is None else result.draws
     costly = isinstance(plan.energy, PictureEnergy)
     return pictures + (sampled.evaluations + sampled.gradients).numpy() if costly else pictures
@@ -286,18 +276,9 @@ def _cut(plan: Plan, first: int) -> float:
 def _batches(
     n: int, size: int, report: Report, opening: int | None = None, cut: float = 0
 ) -> Iterator[tuple[int, int, Report]]:
-    """Split n samples into batches.
+    """Split n samples into batches: the number of samples before, the size, and a function to report progress.
 
-    Args:
-        n: number of samples.
-        size: largest size of a batch.
-        report: called with a stage and the fraction of all n samples that is done.
-        opening: size of the first batch, if smaller than `size`; the second batch then has `size - opening` samples.
-        cut: number of samples at the start that are in other batches than those after them.
-
-    Yields:
-        The number of samples in earlier batches, the size of the batch, and a function to report its progress, which
-        takes a stage and the fraction of the batch that is done.
+    `opening` is the size of the first batch, if smaller; no batch crosses the `cut`.
     """
     done = 0
     while done < n:

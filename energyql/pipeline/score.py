@@ -77,14 +77,9 @@ def score_with_rule(
     vocabulary: Mapping[str, AttributeSpec] | None = None,
     place: Callable[[int], str] = "row {}".format,
 ) -> tuple[Array, EnergyRule]:
-    """Return the energy of a query for each of n rows of predictions, (n,), and the compiled query.
+    """Return the energies of a query, (n,), as `score` does, and the compiled query.
 
-    Args:
-        query: text or expression.
-        attributes: name of an attribute -> its predictions for n rows, in the form that `score` describes.
-        semantics: "exact", "product" or "lace".
-        vocabulary: attribute -> its description; `None` to take kinds and classes from the predictions.
-        place: function from the number of a row, from 0, to a text that names the row in errors, such as "row 3".
+    `place` names the row of a number, from 0, in errors.
     """
     specs: list[AttributeSpec] = []
     columns: dict[str, dict[str, Array]] = {}  # attribute -> label in errors -> predictions
@@ -129,15 +124,7 @@ def score_with_rule(
 
 
 def _read(name: str, data: AttributeData) -> tuple[AttributeSpec, dict[str, Any]]:
-    """Return the description of one attribute, and a dict with its predictions.
-
-    The keys of the dict name the predictions in errors: "smile", "hair = red", "mean of age" or "std of age". The
-    values are arrays or numbers, not yet checked.
-
-    Args:
-        name: name of the attribute.
-        data: its predictions. Their form, such as a dict, decides on the kind of the attribute.
-    """
+    """Description of an attribute by the form of its predictions; and label in errors -> predictions."""
     if isinstance(data, Mapping):
         parts = {f"{name} = {value}": part for value, part in data.items()}
         return AttributeSpec(name, "categorical", values=tuple(data)), parts
@@ -162,17 +149,7 @@ def _array(label: str, data: Any) -> Array:
 def _in_vocabulary(
     spec: AttributeSpec, vocabulary: Mapping[str, AttributeSpec], columns: dict[str, dict[str, Array]]
 ) -> AttributeSpec:
-    """Return the description of an attribute in the vocabulary, and sort predictions in the order of its classes.
-
-    Args:
-        spec: description of the attribute that follows from the form of its predictions.
-        vocabulary: the attributes of the model.
-        columns: attribute -> dict of its predictions. The keys of such a dict name the predictions in errors, as "hair
-            = red" does; the values are (n,). The dict of a categorical attribute is replaced by a sorted dict.
-
-    Raises:
-        DataError: the vocabulary has no such attribute, or an attribute of that name with another kind or classes.
-    """
+    """Description of an attribute in the vocabulary; sorts its `columns` in the order of the classes."""
     entry = vocabulary.get(spec.name)
     if entry is None:
         raise DataError(f"the vocabulary has no attribute {spec.name!r}", hint=f"attributes: {', '.join(vocabulary)}")
@@ -186,17 +163,7 @@ def _in_vocabulary(
 
 
 def _check(spec: AttributeSpec, columns: Mapping[str, Array], place: Callable[[int], str]) -> None:
-    """Check the predictions of one attribute.
-
-    Args:
-        spec: description of the attribute.
-        columns: name of predictions in errors, such as "std of age" -> predictions (n,).
-        place: function from the number of a row, from 0, to a text that names the row in errors, such as "row 3".
-
-    Raises:
-        DataError: a number is not finite, a probability is not in [0, 1], a standard deviation is not above 0, or the
-            probabilities of the classes do not add up to 1.
-    """
+    """Raise a `DataError` if predictions of one attribute are not finite, or are no probabilities or deviations."""
     numeric = KINDS[spec.kind].numeric
     checks = [(label, values, ~np.isfinite(values), "a finite number") for label, values in columns.items()]
     for label, values in columns.items():
@@ -279,10 +246,9 @@ def read_predictions(
 
 
 def find_delimiter(text: str) -> str:
-    """Return the delimiter of the cells of a table in CSV: comma, semicolon or tab.
+    """Return the delimiter of a CSV table: comma, semicolon or tab, whichever splits the first row into most cells.
 
-    The delimiter that splits the first row into most cells is returned. But if some of the delimiters split all rows
-    into an equal number of cells, at least two, the choice is only among these delimiters.
+    Delimiters that split all rows into an equal number of cells, at least two, go before others.
     """
     tables = {mark: csv.reader(io.StringIO(text, newline=""), delimiter=mark) for mark in ",;\t"}
     sizes = {mark: [len(cells) for cells in rows if cells] for mark, rows in tables.items()}
@@ -379,10 +345,9 @@ def rank_table(
     """Return the rows of a CSV file, or of an open text, in the order of their energy under a query, lowest first.
 
     Args:
-        query: text of the query.
-        source: the file or open text. Its columns are predictions, such as `smile` (probability of yes), `hair=red`
-            (probability of a class), `age.mean` and `age.std`. Other columns are kept.
-        semantics: how the query becomes an energy: "exact", "product" or "lace".
+        source: its columns are predictions: `smile` (probability of yes), `hair=red` (probability of a class),
+            `age.mean` and `age.std`. Other columns are kept.
+        semantics: "exact", "product" or "lace".
         top: number of rows to return; `None` for all.
 
     Raises:
@@ -412,16 +377,16 @@ def rank_table(
 
 
 def _name_and_class(header: str) -> tuple[str, str]:
-    """Split the header of a column, such as "hair=black", into attribute and class; without "=" the class is "".
+    """Split a header such as "hair=black" into attribute and class ("" without "=").
 
-    No regular expression is used, because one that allows blanks around "=" takes quadratic time on a header of blanks.
+    A regular expression that allows blanks around "=" would take quadratic time on a header of blanks.
     """
     sign = header.find("=", 1)
     return (header, "") if sign < 0 else (header[:sign].rstrip(), header[sign + 1 :].lstrip())
 
 
 def _attribute(header: str) -> str:
-    """Return the attribute that the header of a column names: "hair" for "hair=black", "age" for "age.mean"."""
+    """Attribute that a header names: "hair" for "hair=black", "age" for "age.mean"."""
     name, value = _name_and_class(header)
     moment = _MOMENT.fullmatch(header)
     return name if value else moment["name"] if moment else header

@@ -73,17 +73,7 @@ class Session:
         return draw
 
     def reading(self, queries: Sequence[str | Expr], settings: DrawSettings) -> Session:
-        """Return a session whose model has the texts in quotes of all queries as further attributes.
-
-        If the queries have no such texts, this session is returned.
-
-        Args:
-            queries: the queries.
-            settings: settings of the run.
-
-        Raises:
-            EnergyQLError: a query, the truncation or the condition is wrong.
-        """
+        """Return a session that has the texts in quotes of all queries as attributes; this one without texts."""
         self.model.check_truncation(settings.truncation)
         self.model.check_condition(settings.condition, settings.seed)
         texts: list[str] = []
@@ -92,12 +82,7 @@ class Session:
         return self.with_texts(texts, settings) if texts else self
 
     def check_texts(self, expr: Expr, settings: DrawSettings, query: str) -> list[str]:
-        """Return the texts in quotes of a query, after a check that the model's reader of words can read each of them.
-
-        Args:
-            expr: the query, with attributes checked by `bind`.
-            settings: settings of the run.
-            query: text of the query, for errors.
+        """Return the texts in quotes of a query that `bind` has checked; `query` is its text, for errors.
 
         Raises:
             WeakHeadError: a text is calibrated, and the reader is not clearly better than chance for it.
@@ -138,12 +123,9 @@ class Session:
     def with_texts(self, texts: Sequence[str], settings: DrawSettings) -> Session:
         """Return a session whose model has texts about pictures as further attributes; see `energyql.pipeline.texts`.
 
-        Args:
-            texts: the texts, which the model's reader of words reads.
-            settings: settings of the run.
-
         Raises:
             ArgumentError: the truncation or the condition of the settings is impossible for the model.
+            WeakHeadError: the reader of words may not decide about a text.
         """
         names = tuple(sorted({*texts}))
         psi = self.model.check_truncation(settings.truncation)
@@ -161,11 +143,10 @@ class Session:
         return self._prior.setdefault((psi, condition), PriorPictures(self.model, psi, condition))
 
     def examination(self, settings: DrawSettings) -> Examination:
-        """Return what the examination of the model's reader of words found, which is made once for a model.
+        """Return what the examination of the model's reader of words found, made once for a truncation and condition.
 
         Raises:
-            ArgumentError: the model has no reader of words, or the truncation or the condition of the settings is
-                impossible for it.
+            ArgumentError: the model has no reader of words, or the truncation or condition is impossible for it.
         """
         if self.model.words is None:
             hint = "name a folder of transformers or open_clip, or an object with the method read(pictures, texts)"
@@ -200,15 +181,9 @@ class Session:
     def surrogates_under(
         self, psi: float, condition: Condition | None, reads: Encode
     ) -> Callable[[], SurrogateHeads] | None:
-        """Return a function without arguments that returns small heads on z, which imitate the model's heads.
+        """Return a function that returns small heads on z, which imitate the model's heads, fitted at its first call.
 
-        The small heads are fitted when the function is first called, once for each pair of truncation and condition.
-        `None` is returned if z has too many numbers, or attributes are read off pictures.
-
-        Args:
-            psi: the truncation.
-            condition: the condition of a conditional generator; `None` for none.
-            reads: function from z to the input of the model's heads.
+        `None` if z has too many numbers, or attributes are read off pictures. `reads` maps z to the input of the heads.
         """
         heads, z_dim = self.model.bank.as_heads, self.model.generator.z_dim
         if heads is None or z_dim > MOST_NUMBERS:
@@ -252,23 +227,13 @@ def open_session(model: str | Path | Model | Session, device: str = "auto") -> S
 
 
 def _weights(generator: Generator) -> list[tuple[int, int]]:
-    """Return the state of a generator's parameters, by which a later call can notice that they were changed.
-
-    The state differs after a parameter was replaced, or was changed in place by PyTorch.
-    """
+    """Identity and version of each parameter, by which a later call notices that PyTorch changed or replaced one."""
     parameters = generator.parameters() if isinstance(generator, torch.nn.Module) else ()
     return [(id(parameter), 0 if parameter.is_inference() else parameter._version) for parameter in parameters]
 
 
 @lru_cache(maxsize=4)
 def _session(folder: Path, device: str, last_change: int) -> Session:
-    """Load a model as a `Session`, or return the `Session` of an earlier call with the same arguments.
-
-    Args:
-        folder: the model folder.
-        device: name of the device.
-        last_change: latest time, in ns, at which a file of the model changed. After a change the argument differs, so
-            the files are read again.
-    """
+    """Load a model, or return the session of an earlier call; `last_change` (ns) differs after a file has changed."""
     _log.debug("loading %s on %s", folder, device)
     return Session(load_model(folder, device), torch.device(device))

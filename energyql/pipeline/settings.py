@@ -29,8 +29,7 @@ else:
 Precision = Literal["float32", "bfloat16"]
 """Names of the number types in which energies can be computed while sampling."""
 Verify = Literal["off", "sure", "faithful"]
-"""Ways of keeping drawn pictures: "off" keeps all; with "sure" and "faithful", a network or function that reads
-pictures (the verifier) decides. `energyql.generate` describes them."""
+"""Which drawn pictures are kept: all with "off", else those that a verifier accepts; see `energyql.generate`."""
 Noise = Literal["const", "random", "none"]
 """Noise in the pictures of a generator that adds noise: the noise of the model, new noise for each picture, or none."""
 DirectionMethod = Literal["ganspace", "sefa", "styles", "pictures", "interfacegan", "steerability", "ganalyze"]
@@ -54,22 +53,14 @@ MOST_SAMPLES = 1_000_000
 
 
 def whole_number(name: str, value: int, *, least: int = 1, most: int = MOST_SAMPLES) -> int:
-    """Return `value` as an int, after a check that it is a whole number from `least` to `most`.
-
-    Raises:
-        ArgumentError: `value` is no such number. `name` is the name of the setting in the message.
-    """
+    """Return `value` as an int, or raise an `ArgumentError` unless it is whole and from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
         raise ArgumentError(f"{name} must be a whole number from {least} to {most:,}, not {value!r}")
     return int(value)
 
 
 def finite_number(name: str, value: float, *, least: float = -math.inf) -> float:
-    """Return `value` as a float, after a check that it is a finite number, at least `least`.
-
-    Raises:
-        ArgumentError: `value` is no such number. `name` is the name of the setting in the message.
-    """
+    """Return `value` as a float, or raise an `ArgumentError` unless it is finite and at least `least`."""
     number = check_finite(value, name, ArgumentError)
     if number < least:
         raise ArgumentError(f"{name} must be at least {least:g}, not {number:g}")
@@ -77,13 +68,7 @@ def finite_number(name: str, value: float, *, least: float = -math.inf) -> float
 
 
 def several(value: object, one: type | tuple[type, ...] = str) -> list[Any]:
-    """Return a list of the items of `value`; `[value]` if `value` is a single item.
-
-    Args:
-        value: an iterable of items, or a single item.
-        one: type of a single item, for items that can be iterated themselves, such as texts. A value of this type is
-            not taken apart.
-    """
+    """Return the items of `value` as a list; `[value]` if it is a single item, of type `one` or not iterable."""
     return list(value) if isinstance(value, Iterable) and not isinstance(value, one) else [value]
 
 
@@ -101,11 +86,7 @@ def _share(name: str, value: float) -> float:
 
 
 def flag(name: str, value: bool) -> bool:
-    """Return `value` after a check that it is true or false.
-
-    Raises:
-        ArgumentError: `value` is something else, also 1 or 0. `name` is the name of the setting in the message.
-    """
+    """Return `value`, or raise an `ArgumentError` unless it is true or false; 1 and 0 are refused too."""
     if not isinstance(value, bool):
         raise ArgumentError(f"{name} is true or false, not {value!r}")
     return value
@@ -147,11 +128,7 @@ class Setting:
 
 
 class DrawOptions(TypedDict, total=False):
-    """Keyword arguments of functions such as `generate` with their types: the fields of `DrawSettings`.
-
-    The fields are written out again, because type checkers read only source code. A test checks that both classes have
-    the same fields and types.
-    """
+    """Types of the keyword arguments of `generate`: the fields of `DrawSettings`, again for type checkers."""
 
     semantics: Semantics
     sampler: SamplerName | Sampler
@@ -294,13 +271,10 @@ DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DrawSe
 
 
 def settings_of(surface: Surface) -> tuple[str, ...]:
-    """Return the names of the settings that occur in a place, in the order of the fields of `DrawSettings`.
-
-    An example of a place is "generate", the options of the command `energyql generate`. `Surface` lists all places.
-    """
+    """Return the names of the settings that occur in a place, such as "generate", in the order of `DrawSettings`."""
     return tuple(name for name, setting in SETTINGS.items() if surface not in setting.left_out)
 
 
 def setting_types() -> dict[str, Any]:
-    """Return the type of each setting by its name. The type of `sampler` includes only names, not sampler objects."""
+    """Return the type of each setting by name; that of `sampler` has only names, not sampler objects."""
     return get_type_hints(DrawSettings, localns={"Sampler": SamplerName})

@@ -1,9 +1,7 @@
 """Texts in quotes, such as "a person in a hat", as attributes of a model that has a reader of words.
 
-The reader compares pictures with texts. Random pictures of the model are drawn once, and the reader computes an
-embedding of each. For each new text, the reader computes scores of the embeddings, and a head, which predicts from
-latents, is fitted to the scores. The head guides the sampler. The reader becomes a part of the verifier, which decides
-for every picture whether it is kept (see `energyql.pipeline.verifier`).
+The reader scores random pictures of the model for each text; a head on latents is fitted to the scores and guides the
+sampler, and the reader becomes a part of the verifier.
 """
 
 from __future__ import annotations
@@ -36,21 +34,12 @@ COUNT = 2048
 
 
 def texts_of(expr: Expr, vocabulary: Vocabulary) -> list[str]:
-    """Return the different texts in quotes of a query that `bind` has checked, in the order of the query."""
+    """Return the different texts in quotes of a query that `bind` has checked, in its order."""
     return list(dict.fromkeys(str(node.name) for node in predicates(expr) if is_words(node, vocabulary)))
 
 
 class PriorPictures:
-    """Random pictures of a model, and their embeddings by the model's reader of texts.
-
-    Embeddings are vectors that the reader computes from pictures and compares with texts. They are stored in the user's
-    folder for caches.
-
-    Args:
-        model: a model with a reader of texts.
-        psi: the truncation.
-        condition: the condition of a conditional generator; `None` for none.
-    """
+    """Random pictures of a model, and their embeddings by its reader of texts, which are cached on disk."""
 
     def __init__(self, model: Model, psi: float, condition: Condition | None) -> None:
         assert model.words is not None
@@ -83,14 +72,9 @@ class PriorPictures:
         return embedded
 
     def path(self, what: str = "", suffix: str = ".safetensors") -> Path | None:
-        """Return the file for what is stored about these pictures and the reader of words, in the folder for caches.
+        """Return the file in the user's cache for what is stored about these pictures, by default their embeddings.
 
-        Its name depends on generator, reader, truncation and condition. `None` if there is no folder for caches, or the
-        generator has no fingerprint.
-
-        Args:
-            what: what is stored; by default the embeddings of the pictures.
-            suffix: end of the file's name.
+        `None` if there is no folder for caches, or the generator has no fingerprint.
         """
         folder = cache_folder()
         mark = self.model.fingerprints.get("generator") or module_fingerprint(self.model.generator)
@@ -128,16 +112,10 @@ class PriorPictures:
 
 
 def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures, *, defined: bool = False) -> Model:
-    """Return a model that has texts about pictures as further attributes.
-
-    The verifier of the new model reads the texts. It also reads the attributes that the verifier of `model` reads, or
-    those that the judge reads if `model` has no verifier.
+    """Return a model with texts as further attributes, whose verifier reads the texts besides what was read before.
 
     Args:
-        model: a model with a reader of texts.
-        texts: the texts.
-        prior: random pictures of the model.
-        defined: whether the attributes are defined by the code that reads them off pictures, which then decides too.
+        defined: whether code defines the attributes by reading them off pictures; it then decides too.
     """
     words = model.words
     assert words is not None

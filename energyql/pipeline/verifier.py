@@ -1,14 +1,8 @@
 """Verified sampling: a sampler draws latents by the heads, and a verifier decides which of the pictures are kept.
 
-Samplers move to latents for which the heads, which predict attributes from latents, are certain of the query. The query
-may still be false for the picture. So a verifier, which reads the attributes off pictures, decides on every picture,
-and a sample is drawn again until its picture is accepted.
-
-In the mode "sure", latents are drawn by the energy of the query. In the mode "faithful" they are drawn by the clipped
-energy (see `ClippedEnergy`): every latent for which P(query) by the heads is at least a bound, which may be small, is
-as likely as under the prior. So other attributes have nearly the frequencies that they have among the random pictures
-that satisfy the query. But the verifier is surer of some kinds of pictures than of others; a `Balance` corrects the
-frequencies for this.
+The heads may be certain of a query that is false for the picture. So a verifier reads the picture, and a sample is
+drawn again until its picture is accepted. In the mode "sure", the sampler follows the energy of the query; in the mode
+"faithful", a `ClippedEnergy`, and a `Balance` evens out which kinds of pictures the verifier accepts.
 """
 
 from __future__ import annotations
@@ -46,47 +40,37 @@ from energyql.pipeline.settings import EXACT, DrawSettings, Verify
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 LEAST_PROBABILITY = 0.9
-"""Probability of the query from which a verifier accepts a picture, if no held-out labels say which is best."""
+"""P(query) from which a picture is accepted, where no held-out labels choose the threshold."""
 LEAST_RECALL = 0.15
-"""Least share of the satisfying samples that a threshold must accept, even if fewer accepted pictures are then right
-than the setting `purity` states. With 0.5, 85 % of the pictures for rare queries on a DCGAN were right, and 1.3 were
-drawn for one that was kept; with 0.15, 93 % were right, and 1.9 were drawn."""
+"""Least share of the satisfying samples that a threshold must accept, even if `purity` is then not reached."""
 FAITHFUL_RECALL, POOR_RECALL, POOR_PRECISION = 0.2, 0.1, 0.8
-"""Least share for faithful draws, in place of `LEAST_RECALL`; and the share that is enough if with the first one a
-smaller share than `POOR_PRECISION` of the accepted pictures is right. The fewer pictures are accepted, the less
-faithful their frequencies are. On a DCGAN with 5,000 labels, frequencies of 60 queries were wrong by 0.047, and 95.9 %
-of the pictures were right; with the share 0.15 for all queries, it was 0.052 and 96.3 %; with 0.2 for all, 0.047 and
-95.4 %."""
+"""`LEAST_RECALL` of faithful draws; and the smaller share that is enough if, with the first, less than `POOR_PRECISION`
+of the accepted pictures are right."""
 LEAST_THRESHOLD = 0.5
-"""Least probability of the query from which a verifier may accept a picture. Below it, a picture is more probably wrong
-than right."""
+"""Least P(query) from which a picture may be accepted: below it, the picture is more probably wrong than right."""
 PRIOR_LABELS = 20.0
-"""Number of held-out labels that count as much as the verifier's own probabilities when a threshold is chosen. For a
-rare query, only a few held-out samples are like the samples that are drawn, so a threshold that was chosen by these few
-samples alone would depend on chance."""
+"""Number of held-out labels that count as much as the verifier's own probabilities when a threshold is chosen, because
+few labelled pictures satisfy a rare query."""
 SHRINKAGE = 40.0
 """Number of satisfying pictures with which a `Balance` corrects about half of what a kind of pictures needs."""
 LEAST_VARIANCE = 0.03
-"""Number that is added to the variance of each kind of pictures in the ridge penalty of a `Balance`. So a kind to which
-nearly all or nearly none of the satisfying pictures belong is corrected little if these pictures are few."""
+"""Added to the variance of each kind of pictures in the ridge penalty of a `Balance`, so that a kind with nearly all or
+none of few satisfying pictures is corrected little."""
 MOST_DEVIATIONS = 3.0
-"""Largest correction by a `Balance`, in standard deviations of the corrections of the pictures that it is fitted to."""
+"""Largest correction by a `Balance`, in standard deviations of the corrections in its fit."""
 MOST_LOG_ODDS = 9.2
-"""Log-odds are limited to plus and minus this number before a `Balance` corrects them; the probabilities are then from
-0.0001 to 0.9999."""
+"""Largest absolute log-odds that a `Balance` corrects: probabilities from 0.0001 to 0.9999."""
 WITHOUT = 'draw with verify="off", or --verify off'
 """Hint for runs whose pictures cannot be verified."""
 
 Round = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
-"""Two arrays (n,) about n samples: P(query) by the heads, and whether the sample satisfies the query, by its labels or
-by the verifier."""
+"""Of n samples: P(query) by the heads, (n,); and whether labels or the verifier say that it is satisfied, (n,)."""
 
 
 def defined_names(model: Model) -> AbstractSet[str]:
-    """Return the names of the attributes that are defined by code, which reads them off pictures in place of heads.
+    """Names of the attributes that code defines: it reads values, not predictions, off pictures.
 
-    Code defines an attribute if it returns values of it, and no predictions. To find out, it is called with a picture
-    of the generator.
+    The code is called with one picture of the generator to find out.
     """
     bank = model.bank
     if not bank.reads_pictures or bank.reader is None or isinstance(bank.reader, Judge | JointJudge | TextReader):
@@ -96,10 +80,9 @@ def defined_names(model: Model) -> AbstractSet[str]:
 
 
 def names_read(model: Model) -> Collection[str]:
-    """Return the names of the attributes that the verifier of a model reads, or its judge if it has no verifier.
+    """Names of the attributes that the verifier reads, or the judge if there is no verifier; () without both.
 
-    If the verifier or judge is a function that does not state these names, it is called with a picture of the
-    generator. The result is () if the model has neither verifier nor judge.
+    A function that does not state them is called with one picture of the generator.
     """
     reader = model.judge if model.verifier is None else model.verifier
     names: Collection[str] | None = () if reader is None else getattr(reader, "vocabulary", None)
@@ -107,7 +90,7 @@ def names_read(model: Model) -> Collection[str]:
 
 
 def _look(model: Model, reader: ImageLabeller) -> Mapping[str, Any]:
-    """Return what code reads off one picture of the generator, by attribute."""
+    """What code reads off one picture of the generator, by attribute."""
     generator = model.generator
     z = normals(0, 0, 1, generator.z_dim, stream="reader").to(model.device)
     condition = condition_vector(0 if class_count(generator) else None, generator)
@@ -123,19 +106,15 @@ def _is_network(reader: object) -> bool:
 def default_verify(
     reader: ImageLabeller, expr: Expr, attributes: Sequence[str], names: Collection[str]
 ) -> tuple[Verify, str | None]:
-    """Return the default of the setting `verify` for a model that has a verifier, or code that defines attributes.
+    """Return the default of `verify`, "sure" or "off", and why the verifier cannot read the query (`None` if it can).
 
-    The default is "sure"; "off" if the verifier does not read an attribute of the query, or every picture satisfies the
-    query.
+    It is "off" if the verifier cannot read the query, or every picture satisfies it.
 
     Args:
-        reader: the verifier, or the code.
+        reader: the verifier, or the code that defines attributes.
         expr: the query, with attributes checked by `bind`.
         attributes: the attributes on which P(query) depends.
-        names: the attributes that the verifier reads.
-
-    Returns:
-        The mode; and why the verifier cannot read the query, or `None` if it can.
+        names: the attributes that `reader` reads.
     """
     if not attributes:
         return "off", None
@@ -144,17 +123,16 @@ def default_verify(
 
 
 def _title(reader: ImageLabeller) -> str:
-    """Return words for a verifier: "the verifier" for a network, or the name of the code, such as "my_labels:look"."""
+    """Words for a verifier: "the verifier" for a network, or the name of the code, such as "my_labels:look"."""
     return f"the {VERIFIER}" if _is_network(reader) else (who_judges(reader) or "").removeprefix("judge ")
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """The probability of a query from which a verifier accepts a picture.
+    """The P(query) from which a verifier accepts a picture.
 
     Attributes:
-        probability: the threshold.
-        precision: estimated share of right pictures among those that are accepted; `None` without held-out labels.
+        precision: estimated share of right pictures among the accepted ones; `None` without held-out labels.
         recall: estimated share of the satisfying samples that are accepted; `None` without held-out labels.
     """
 
@@ -182,21 +160,18 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class Balance:
-    """A correction of P(query), so that of the pictures that satisfy the query each kind is accepted equally often.
+    """A correction of P(query), so that each kind of satisfying pictures is accepted equally often.
 
-    A verifier is surer of some kinds of pictures than of others, so that one threshold for all of them would accept too
-    many pictures of these kinds. A cell is a kind of pictures: an attribute that is not in the query, and a set of its
-    values, such as red hair. The log-odds of satisfying pictures are described by a linear function of the
-    probabilities of the cells, and this function is subtracted: the corrected log-odds are
-    `log_odds - (p - mean) @ slopes`. Thresholds that differ between groups, so that as large a part of each is
-    accepted, are called equal opportunity (Hardt, Price and Srebro 2016, arXiv 1610.02413); here groups overlap.
+    A verifier is surer of some kinds of pictures, such as those with red hair, so one threshold would accept too many
+    of them. A linear function of the probabilities of the kinds (cells) is subtracted from the log-odds: `log_odds - (p
+    - mean) @ slopes`. Thresholds that accept an equal part of each group are called equal opportunity (Hardt, Price and
+    Srebro 2016, arXiv 1610.02413); here groups overlap.
 
     Attributes:
-        cells: pairs of an attribute and a set of its values.
+        cells: pairs of an attribute outside the query and a set of its values.
         mean: mean probability of each cell among the satisfying pictures, (cells,).
         slopes: change of the log-odds by the probability of each cell, (cells,).
-        most: largest absolute change of the log-odds. Without it, a kind of pictures that the fit hardly saw could be
-            accepted whatever P(query) is.
+        most: largest absolute change of the log-odds, for kinds that the fit hardly saw.
     """
 
     cells: Sequence[tuple[str, Cell]]
@@ -207,14 +182,7 @@ class Balance:
     def correct(
         self, probabilities: npt.NDArray[np.float64], kinds: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float64]:
-        """Return corrected probabilities of the query for n pictures, (n,).
-
-        They are 0 where P(query) is below `LEAST_THRESHOLD`, because such a picture is more probably wrong than right.
-
-        Args:
-            probabilities: P(query) by the verifier, (n,).
-            kinds: the probability of each cell by the verifier for the same pictures, (n, cells).
-        """
+        """Correct P(query), (n,), by the cells' probabilities, (n, cells); below `LEAST_THRESHOLD` it becomes 0."""
         change = ((kinds - self.mean) @ self.slopes).clip(-self.most, self.most)
         corrected = 1 / (1 + np.exp(change - log_odds(probabilities)))
         return np.where(probabilities < LEAST_THRESHOLD, 0.0, corrected)
@@ -222,22 +190,19 @@ class Balance:
 
 @dataclass(frozen=True, eq=False)
 class Verifier:
-    """A reader of pictures, with all that it needs to decide which pictures are kept for one query.
-
-    A picture is kept if it satisfies the query, as far as the reader can tell. `verifier_of` makes the object.
+    """A reader of pictures, with all that it needs to decide which pictures are kept for one query; see `verifier_of`.
 
     Attributes:
         reader: network or function that reads attributes off pictures.
         expr: the query, with attributes checked by `bind`.
-        rule: P(query) as a function of predictions; weights in the query make no difference.
-        vocabulary: the attributes of the model.
-        held_out: random samples with predictions of heads and verifier for all attributes of the query; their labels
-            may be missing. `None` if there are none.
-        purity: wanted share of right pictures among those that are accepted.
-        is_own: whether the reader is the verifier of the model, and is made of networks. Only then do the predictions
-            in `held_out` tell how good the reader is.
-        threshold: probability from which pictures are accepted. A reader that states values does not need it.
-        balance: correction of P(query), for pictures with true frequencies; `None` for none.
+        rule: P(query) as a function of predictions, without the weights in the query.
+        held_out: random samples with predictions of heads and verifier for all attributes of the query, and labels
+            where known; `None` for none.
+        purity: wanted share of right pictures among the accepted ones.
+        is_own: whether the reader is the model's own verifier, made of networks, so that `held_out` tells how good it
+            is.
+        threshold: where pictures are accepted; unused by a reader that states values.
+        balance: correction of P(query) for faithful draws; `None` for none.
     """
 
     reader: ImageLabeller
@@ -261,24 +226,20 @@ class Verifier:
 
     @property
     def is_network(self) -> bool:
-        """Whether the reader is a network of this library, which predicts probabilities, and no function of a user."""
+        """Whether the reader is a network of this library, which predicts probabilities, not a user's function."""
         return _is_network(self.reader)
 
     @property
     def name(self) -> str:
-        """Words for the verifier: "verifier" for a network, or the name of the code, such as "my_labels:look"."""
+        """Title: "verifier" for a network, or the name of the code, such as "my_labels:look"."""
         return VERIFIER if self.is_network else _title(self.reader)
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> Decision:
-        """Decide for each picture whether it is kept.
+        """Decide for each picture, (n, channels, height, width) in [-1, 1], whether it is kept.
 
-        If the reader predicts probabilities of every attribute of the query, a picture is accepted if the probability
-        of the whole query, corrected by `balance`, is at least the threshold. If the reader returns values, as a
-        function may do, a picture is accepted if the values satisfy the query.
-
-        Args:
-            pictures: (n, channels, height, width), in [-1, 1].
+        If the reader predicts probabilities of every attribute of the query, the balanced P(query) must reach the
+        threshold. If it returns values, as a function may do, they must satisfy the query.
 
         Raises:
             ModelError: the reader returns nothing about an attribute of the query.
@@ -297,10 +258,10 @@ class Verifier:
 
     @cached_property
     def labelled(self) -> Round:
-        """For each held-out sample, P(query) by the heads, and whether its labels satisfy the query; both are (n,).
+        """P(query) by the heads, and whether the labels satisfy the query, for held-out samples; both (n,).
 
-        Held-out samples are labelled pictures, each of them read by networks of the verifier that did not learn from
-        it. Samples without a label of an attribute of the query are left out, so n may be 0.
+        Samples without a label of an attribute of the query are left out, so n may be 0. The networks that read a
+        held-out picture did not learn from it.
         """
         if self.held_out is None:
             return np.zeros(0), np.zeros(0, bool)
@@ -314,13 +275,12 @@ class Verifier:
     def for_draws(self, clip: float | None = None) -> Verifier:
         """Return this verifier with the threshold and the balance that fit the pictures that the sampler will draw.
 
-        The threshold is chosen by held-out labels. The balance is fitted to the verifier's predictions for held-out
-        samples, with or without labels. If there are none, or the reader is no network of the model, the threshold is
-        0.9 (`LEAST_PROBABILITY`), and there is no balance.
+        Both come from held-out samples. Without them, or for a reader that is not the model's own network, this
+        verifier is returned unchanged.
 
         Args:
-            clip: bound at which the energy of the draws is clipped, see `Clip`. `None` for the energy of the query;
-                then other attributes cannot have their true frequencies, and there is no balance.
+            clip: bound at which the energy of the draws is clipped. `None` for the energy of the query itself, under
+                which other attributes change their frequencies: no balance then.
         """
         if self.held_out is None or not self.is_own:
             return self
@@ -341,7 +301,7 @@ class Verifier:
 
     @cached_property
     def _kinds(self) -> tuple[Sequence[tuple[str, Cell]], npt.NDArray[np.float64]]:
-        """The kinds of pictures that a `Balance` corrects; and their probabilities for each held-out sample."""
+        """The kinds of pictures that a `Balance` corrects, and their probabilities for each held-out sample."""
         assert self.held_out is not None
         names, readings = {node.name for node in predicates(self.expr)}, self.held_out.readings
         others = [self.vocabulary[name] for name in readings if name not in names]
@@ -350,24 +310,23 @@ class Verifier:
 
     @cached_property
     def _by_heads(self) -> npt.NDArray[np.float64]:
-        """P(query) by the heads for each held-out sample, with or without labels."""
+        """P(query) by the heads for each held-out sample, labelled or not."""
         assert self.held_out is not None
         return self._probabilities(self.held_out.heads)
 
     @cached_property
     def _by_reader(self) -> npt.NDArray[np.float64]:
-        """P(query) by the reader of pictures for each held-out sample, with or without labels."""
+        """P(query) by the reader for each held-out sample, labelled or not."""
         assert self.held_out is not None
         return self._probabilities(self.held_out.readings)
 
     def _probabilities(self, predictions: Predictions) -> npt.NDArray[np.float64]:
-        """Return P(query), (n,), by predictions for n pictures."""
         probable: npt.NDArray[np.float64] = self.rule.log_value(predictions).double().exp().cpu().numpy()
         return probable
 
     @cached_property
     def _complete(self) -> npt.NDArray[np.bool_]:
-        """For each held-out sample, whether it has labels of all attributes of the query."""
+        """Mask of the held-out samples with labels of all attributes of the query."""
         assert self.held_out is not None
         labels = [self.held_out.labels[node.name] for node in predicates(self.expr)]
         complete: npt.NDArray[np.bool_] = (~torch.stack(labels).isnan()).all(0).numpy()
@@ -385,16 +344,13 @@ def verifier_of(
     """Return the `Verifier` for a query.
 
     Args:
-        model: the model.
         expr: the query, with attributes checked by `bind`.
-        rule: the compiled query.
-        settings: settings of the run.
         reader: the network or code that decides; `None` if the model has none.
         names: the attributes that it reads.
 
     Raises:
-        ModelError: the model has no such network or code; or that does not read an attribute of the query; or the query
-            is true of every picture.
+        ModelError: there is no reader, it does not read an attribute of the query, or every picture satisfies the
+            query.
     """
     if reader is None:
         hint = "train one from labels of pictures, or give the model a function that reads its attributes as judge="
@@ -425,18 +381,17 @@ def choose_threshold(
 ) -> Threshold:
     """Return the lowest threshold at which the share `purity` of the accepted pictures satisfies the query.
 
-    The share at a threshold is estimated from n held-out samples, weighted by how often the sampler draws them, and
-    from the verifier's probabilities (see `PRIOR_LABELS`). A threshold must accept at least the share `recall` of
-    the samples that satisfy the query. If no such threshold reaches `purity`, the highest threshold that accepts this
-    share is returned. The result is never below 0.5 (`LEAST_THRESHOLD`).
+    The share is estimated from n weighted held-out samples and the verifier's probabilities (see `PRIOR_LABELS`). The
+    threshold accepts at least the share `recall` of the satisfying samples; if `purity` cannot be reached so, it is the
+    highest that accepts this share. It is at least `LEAST_THRESHOLD`.
 
     Args:
         probabilities: P(query) by the verifier, (n,).
-        weights: density of the draws at each sample, as a multiple of the density of the prior, (n,).
+        weights: density of the draws relative to the prior, (n,).
         truth: whether the labels satisfy the query, (n,).
-        purity: wanted share of right pictures, in (0, 1).
-        recall: least share of the satisfying samples that are accepted, in (0, 1).
-        corrected: the probabilities with the correction of a `Balance`, (n,), to which the threshold then applies.
+        purity: in (0, 1).
+        recall: in (0, 1).
+        corrected: `probabilities` after a `Balance`, (n,), to which the threshold then applies.
     """
     corrected = probabilities if corrected is None else corrected
     order = np.argsort(-corrected)
@@ -459,8 +414,8 @@ def choose_threshold(
 def cells_of(spec: AttributeSpec, labels: Tensor) -> Sequence[Cell]:
     """Return the sets of values of one attribute whose frequencies a `Balance` corrects.
 
-    For classes, there is one set for each class but the last, whose frequency follows from the others. For numbers,
-    there are three sets: the first, second and third quarter of the values in the held-out `labels`, (n,).
+    These are all classes but the last, whose frequency follows; or the three lower quarters of a number's held-out
+    `labels`.
     """
     kind = KINDS[spec.kind]
     if not kind.numeric:
@@ -471,11 +426,7 @@ def cells_of(spec: AttributeSpec, labels: Tensor) -> Sequence[Cell]:
 
 
 def probabilities_of(cells: Sequence[tuple[str, Cell]], predictions: Predictions) -> npt.NDArray[np.float64]:
-    """Return the probability of each cell for n samples, (n, cells).
-
-    A cell is a pair of an attribute and a set of its values. `predictions` has for each attribute the predictions for
-    the n samples.
-    """
+    """Return the probability of each cell, an attribute with a set of its values, for n samples, (n, cells)."""
     columns = [predictions[name].probability([cell]).double().cpu().numpy() for name, cell in cells]
     return np.stack(columns, 1) if columns else np.zeros((len(next(iter(predictions.values())).number()), 0))
 
@@ -486,21 +437,16 @@ def fit_balance(
     probabilities: npt.NDArray[np.float64],
     weights: npt.NDArray[np.float64],
 ) -> Balance | None:
-    """Fit the correction of P(query) by which satisfying pictures of each kind are accepted equally often.
+    """Fit a `Balance`: a ridge regression of the log-odds of the query on the kinds, among the satisfying pictures.
 
-    It is a ridge regression of the log-odds of the query on the probabilities of the kinds, among the pictures that
-    satisfy the query. A picture counts by its probability to satisfy the query, so labels are not needed.
+    It needs no labels, because a picture counts by its probability to satisfy the query. The fewer satisfy it, the
+    smaller the correction; `None` if none does, or there are no cells.
 
     Args:
-        cells: pairs of an attribute and a set of its values, which are the kinds of pictures.
-        kinds: the probability of each cell by the verifier for random pictures, (n, cells).
+        cells: pairs of an attribute and a set of its values.
+        kinds: the probability of each cell for random pictures, (n, cells).
         probabilities: P(query) by the verifier for the same pictures, (n,).
-        weights: how often each picture is drawn and satisfies the query, as a multiple of the density of the prior,
-            (n,).
-
-    Returns:
-        The correction; the fewer pictures satisfy the query, the smaller it is. `None` if none satisfies it, or there
-        are no cells.
+        weights: P(query) times the density of the draws relative to the prior, (n,).
     """
     if not cells or not weights.any():
         return None
@@ -516,7 +462,7 @@ def fit_balance(
 
 
 def log_odds(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the log-odds of probabilities, at most `MOST_LOG_ODDS` and at least minus this number."""
+    """Log-odds of probabilities, limited to plus and minus `MOST_LOG_ODDS`."""
     least = 1 / (1 + math.exp(MOST_LOG_ODDS))
     p = probabilities.clip(least, 1 - least)
     return np.asarray(np.log(p) - np.log1p(-p))
