@@ -224,9 +224,10 @@ class HeadReport:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HeadReport:
         """Make a report from an entry of `report_entries`; a `KeyError` or the like if a value is missing or wrong."""
+        kind = data["kind"]
         if "ranking" not in data:
             raise ValueError(f"it {EARLIER}")
-        kind, labels = data["kind"], {str(name): int(count) for name, count in data["labels"].items()}
+        labels = {str(name): int(count) for name, count in data["labels"].items()}
         if kind not in KINDS:
             raise ValueError(f"there is no kind {kind!r}")
         if not KINDS[kind].numeric and len(labels) < 2:

@@ -106,13 +106,7 @@ def next_round(target: int, hits: int, trials: int) -> int:
 
 
 def satisfying_positions(result: Result, most: int) -> npt.NDArray[np.int64]:
-    """Return the positions, in a result, of the first `most` samples that satisfy the query by the judge.
-
-    Samples of which a verifier accepted no picture are left out.
-
-    Args:
-        result: samples of a query.
-        most: largest number of positions to return.
+    """Return the positions of the first `most` samples that satisfy the query and were not refused by a verifier.
 
     Raises:
         ModelError: the result has no verdicts of a judge.

@@ -63,11 +63,10 @@ def estimate_clips(
     """Estimate what each bound in `CLIPS` misses and costs, by held-out labels if they suffice, else by a pilot run.
 
     Args:
-        draw: function that draws a round of the pilot run: `PILOT_ROUND` samples, with the energy clipped at the
-            smallest of `CLIPS`. Its argument is the number of the round.
-        held_out: samples of the prior with labels.
-        kept_per_satisfying: function from a bound to the number of kept pictures for each drawn one that satisfies the
-            query.
+        draw: function from the number of a round to `PILOT_ROUND` samples, with the energy clipped at the smallest
+            bound.
+        held_out: labelled samples of the prior.
+        accepted: function from a bound to the number of accepted pictures for each drawn one that satisfies the query.
         progress: called with the fraction of the pilot run that is done.
         spent: function that returns the used fraction of the budget of the pilot run, which ends at 1.
     """
@@ -155,10 +154,7 @@ def count_from_prior(trial: Clip, forecast: Forecast | None, attempts: int, budg
 
 
 def trial_size(forecast: Forecast | None, attempts: int) -> float:
-    """Return after how many draws the trial of rejection ends in any case; 0 if the heads say that it is not worth it.
-
-    The arguments are those of `count_from_prior`.
-    """
+    """Return the largest number of draws of the trial of rejection; 0 if the heads say that it is not worth it."""
     most = REJECTION_KEPT * attempts / EXPECTED
     if forecast is None:
         return most

@@ -216,11 +216,7 @@ class Verifier:
     balance: Balance | None = None
 
     def kept_per_satisfying(self, clip: float) -> float:
-        """Return the estimated number of accepted pictures for each drawn picture that satisfies the query.
-
-        The number is 1 if the threshold was not chosen by held-out labels. `clip` is the bound at which the energy of
-        the draws is clipped, see `Clip`.
-        """
+        """Estimated number of accepted for each satisfying picture at a clip; 1 without held-out labels."""
         threshold = self.for_draws(clip).threshold
         return threshold.recall / threshold.precision if threshold.recall and threshold.precision else 1.0
 

@@ -70,16 +70,15 @@ def label_grid(
         verdicts: for each picture, true for a tick or false for a cross.
         marks: for each picture a short warning, such as "doubtful", which is never cut; "" for none.
         footer: text below the grid; "" for none.
-        columns: number of pictures in a row; by default the grid is about twice as wide as high.
+        columns: number of pictures in a row; by default as `columns_for` chooses it. If the last row has fewer, it is
+            centred.
 
     Raises:
         ArgumentError: there are no pictures, or `columns` is below 1.
     """
     if (count := len(pictures)) == 0:
         raise ArgumentError("a grid needs at least one picture")
-    if columns is None:
-        columns = math.ceil(math.sqrt(2 * count))
-        columns = math.ceil(count / math.ceil(count / columns))  # the same number of rows, fewer gaps in the last one
+    columns = columns_for(count) if columns is None else columns
     if not isinstance(columns, int) or columns < 1:
         raise ArgumentError(f"a grid needs at least one column, not {columns}")
     columns = min(count, columns)
@@ -96,8 +95,10 @@ def label_grid(
     for i, line in enumerate(above):
         draw.text((GAP, GAP - 2 + 24 * i), line, INK, large)
     indent = 0 if verdicts is None else TICK
+    last = count - 1 - (count - 1) % columns
+    centring = (columns - (count - last)) * (width + GAP) // 2
     for i, (picture, caption, mark) in enumerate(zip(pictures, captions or blank, marks or blank, strict=True)):
-        x, y = GAP + (i % columns) * (width + GAP), top + (i // columns) * cell
+        x, y = GAP + (i % columns) * (width + GAP) + (centring if i >= last else 0), top + (i // columns) * cell
         sheet.paste(picture.resize((width, height), Image.Resampling.BICUBIC), (x, y))
         if verdicts is not None:
             draw_verdict(draw, x, y + height + 4, verdicts[i])
@@ -108,6 +109,18 @@ def label_grid(
     for i, line in enumerate(below):
         draw.text((GAP, bottom + 16 * i), line, FAINT, small)
     return sheet
+
+
+def columns_for(count: int) -> int:
+    """Number of pictures in a row of a grid of `count`, about twice as many as rows.
+
+    It is a number with which all rows are full, if one gives one to four times as many columns as rows; the nearer to
+    twice, the better. Otherwise the last row is as full as it can be with the usual number of rows.
+    """
+    full = [each for each in range(1, count + 1) if count % each == 0 and count <= each * each <= 4 * count]
+    if full:
+        return min(full, key=lambda each: max(each * each / (2 * count), 2 * count / (each * each)))
+    return math.ceil(count / math.ceil(count / math.ceil(math.sqrt(2 * count))))
 
 
 def png_bytes(picture: Image.Image) -> bytes:

@@ -14,7 +14,6 @@ from torch import Tensor
 from energyql.attributes.bank import Bank, Described
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import (
-    JointJudge,
     Judge,
     joined,
     load_judge,
@@ -79,6 +78,8 @@ VERIFIER_SEED = 16
 """Offset of the seed of the verifier's fit from that of the judge's; no other fit has this offset."""
 TRAIN: Final = "train"
 """Value of the argument `judge` with which a new judge is trained."""
+AUTO: Final = "auto"
+"""Value of the argument `judge` with which a function that labels is the judge; for other labels, one is trained."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class TrainedJudge:
         report: attribute -> quality on labels that the judge did not learn from, also for attributes that it could not
             learn; empty if it was not measured.
         unmeasured: why a given judge was not measured, such as "it gave the labels itself"; else "".
-        verifier: decides which pictures are kept; `None` if it learned no attribute, or the judge was given.
+        verifier: decides which pictures are kept: networks, or the given judge if it is code that reads values; `None`
+            if the networks learned no attribute, or the given judge is a network.
         verifier_report: attribute -> quality of the verifier, as in `report`; empty if the judge was given.
         held_out: random pictures, some with labels, and what networks that did not learn from them read; if a verifier
             learned.
@@ -99,7 +101,7 @@ class TrainedJudge:
     judge: ImageLabeller | None
     report: Mapping[str, HeadReport]
     unmeasured: str = ""
-    verifier: Judge | JointJudge | None = None
+    verifier: ImageLabeller | None = None
     verifier_report: Mapping[str, HeadReport] = field(default_factory=dict)
     held_out: HeldOut | None = None
 
@@ -232,7 +234,8 @@ def own_judge(
     if isinstance(given, Judge):
         given = given.only(specs)
         given.report = reports
-    return TrainedJudge(given, reports, unmeasured(given, task.labels) or "")
+    decides = None if isinstance(given, torch.nn.Module) else given
+    return TrainedJudge(given, reports, unmeasured(given, task.labels) or "", decides)
 
 
 def _fit_both(

@@ -303,7 +303,7 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     the table are in the order of the latents.
 
     The tables of `energyql label` have a column `drawn`, which states how the pictures were drawn; there, the names of
-    the other columns describe the attributes, as in `hair=black|brown`.
+    the other columns describe the attributes, as in `hair=black|brown`. There, too, a column of numbers needs no range.
 
     Args:
         path: a CSV file (delimiter: comma, semicolon or tab; numbers may have decimal commas unless the delimiter is a
@@ -364,8 +364,8 @@ def _take_drawn(columns: dict[str, list[Any]], source: str) -> Drawn | None:
 def _of_drawn(
     path: Path, columns: Mapping[str, Column], index: Tensor, drawn: Drawn, chosen: Column | None
 ) -> LabelTable:
-    """Make a table of columns whose names state the attributes, sorted by `held_out_order` if `chosen` is given."""
-    specs = Vocabulary(map(parse_attribute, columns))
+    """Make a table of columns whose headers name the attributes, sorted by `held_out_order` if `chosen` is given."""
+    specs = Vocabulary(_described(header, cells) for header, cells in columns.items())
     rows, learned, test = list(range(len(index))), 0, None
     if chosen is not None:
         rows, learned, test = held_out_order(index, chosen, drawn.seed, str(path))
@@ -374,6 +374,14 @@ def _of_drawn(
         cells, index[torch.tensor(rows)], learned=learned, test=test, vocabulary=specs, drawn=drawn,
         pool=path.with_name(POOL), source=str(path),
     )  # fmt: skip
+
+
+def _described(header: str, cells: Column) -> AttributeSpec:
+    """The attribute of a column; if its header is only a name, a column of numbers gets the kind of its values."""
+    spec, labels = parse_attribute(header), [cell for cell in cells if not is_missing(cell)]
+    if "=" in header or not labels or any(as_number(cell) is None for cell in labels):
+        return spec
+    return _infer_one(spec.name, cells, None)
 
 
 def read_latents(path: Path) -> Tensor:

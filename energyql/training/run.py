@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -31,6 +32,7 @@ from energyql.progress import Report, reporting
 from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank, fit_heads, with_labels
 from energyql.training.heads import HeadSettings, attribute_loss
 from energyql.training.judge import (
+    AUTO,
     MOST_PICTURES,
     TRAIN,
     TrainedJudge,
@@ -68,7 +70,7 @@ class Trained:
         judge: reads the new attributes off pictures, to decide whether samples satisfy a query.
         judge_report: attribute -> quality of the judge, see `TrainedJudge.report`.
         judge_unmeasured: why a given judge was not measured, such as "it gave the labels itself"; else "".
-        verifier: decides which pictures are kept; `None` if none was trained.
+        verifier: decides which pictures are kept: networks, or a given judge that is code; `None` for nobody.
         verifier_report: attribute -> quality of the verifier, as in `judge_report`.
         held_out: random samples with predictions of heads and verifier; the last ones have no labels.
     """
@@ -100,7 +102,7 @@ def train_attributes(
     replace: bool = False,
     generator: str | None = None,
     allow_plugins: bool = False,
-    judge: ImageLabeller | str | None = TRAIN,
+    judge: ImageLabeller | str | None = AUTO,
     settings: HeadSettings | None = None,
     device: torch.device | str = "cpu",
     progress: bool | Report = True,
@@ -145,8 +147,9 @@ def train_attributes(
         replace: whether new heads may replace old heads of the same attributes.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
-        judge: reads the new attributes off pictures, and decides whether samples satisfy a query. By default one is
-            trained if the labels are about pictures, from the table or from labels of other pictures by the labeller. A
+        judge: reads the new attributes off pictures, and decides whether samples satisfy a query. By default a function
+            that labels is the judge and the verifier, because it defines the attributes; for other labels, as always
+            with "train", both are trained, if the labels are about pictures, from the table or from other pictures. A
             judge that you give is only measured: a `Judge` from another folder, which is stored; the name of code,
             `module:function` or a plugin, which is recorded; or a function or torch module, which `load_model` must be
             given again. `None` is for no judge.
@@ -167,6 +170,8 @@ def train_attributes(
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
     table = labels if isinstance(labels, LabelTable) else None
+    if isinstance(judge, str) and judge == AUTO:
+        judge = labels if inspect.isfunction(labels) else TRAIN
     given = given_judge(judge)  # before any work is done
     own = getattr(labels, "vocabulary", None)
     own = own if isinstance(own, Vocabulary) else None

@@ -152,7 +152,8 @@ def test_a_function_and_one_attribute_more(monkeypatch):
     shell("Labels from a function", *NO_JUDGE)
     monkeypatch.setattr(run, "HeadSettings", partial(run.HeadSettings, steps=20, hidden=4))
     names = {}
-    exec(python.replace("count=5000", f"count={COUNT}, judge=None"), names)
+    exec(python.replace("count=5000", f"count={COUNT}"), names)
+    assert names["trained"].judge is names["trained"].verifier is names["look"]
     assert list(names["trained"].bank.vocabulary) == ["bright", "green", "light"]
 
     before = load_model("from-function").bank
@@ -271,9 +272,8 @@ def test_any_torch_module(monkeypatch):
     exec(wrapping, names)
     assert len(wrapping[wrapping.index("class") :].splitlines()) <= 13
     for block in (querying, loading):
-        block = block.replace("model=model)", 'model=model, allow_weak=["green", "light"])')
         exec(block.replace("count=5000", f"count={COUNT}"), names)
-    assert "of 4 satisfy the query, says the judge my_labels:look" in names["result"].summary()
+    assert "of 4 satisfy the query by the definition my_labels:look" in names["result"].summary()
     assert list(names["model"].vocabulary) == ["bright", "green", "light"]
     Path("my_faces.py").write_text(f"{wrapping}\n\n{factory}")
     train, *generate = blocks("By name", "sh")[0].splitlines()

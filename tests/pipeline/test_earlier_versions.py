@@ -56,7 +56,6 @@ def rename(entries):
     [
         lambda data: rename(data["provenance"]),
         lambda data: data["provenance"].update(sampler="DescentSampler(strength=1.0, enough=0.1)"),
-        lambda data: [sample.pop("draws") for sample in data["samples"]],
     ],
 )
 def test_a_result(folder, tmp_path, rewrite):

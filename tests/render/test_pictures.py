@@ -6,7 +6,7 @@ from PIL import Image, ImageColor, ImageFont
 
 from energyql.errors import ArgumentError
 from energyql.render import pictures
-from energyql.render.pictures import CAPTION, DOUBTFUL, GAP, font_for, label_grid, picture_uri, to_pictures
+from energyql.render.pictures import CAPTION, DOUBTFUL, GAP, columns_for, font_for, label_grid, picture_uri, to_pictures
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -49,16 +49,35 @@ class TestToPictures:
 class TestGrid:
     @pytest.mark.parametrize(
         ("count", "columns", "shape"),
-        [(1, None, (1, 1)), (4, None, (2, 2)), (8, None, (4, 2)), (12, None, (4, 3)), (5, 2, (2, 3)), (3, 9, (3, 1))],
+        [
+            (1, None, (1, 1)),
+            (4, None, (2, 2)),
+            (5, None, (3, 2)),
+            (8, None, (4, 2)),
+            (12, None, (4, 3)),
+            (16, None, (4, 4)),
+            (23, None, (6, 4)),
+            (5, 2, (2, 3)),
+            (3, 9, (3, 1)),
+        ],
     )
     def test_layout(self, count, columns, shape):
+        """The last row is full or centred."""
         sheet = label_grid([solid()] * count, columns=columns)
         wide, high = shape
         assert sheet.size == (max(wide * (128 + GAP) + GAP, 320), GAP + high * (128 + GAP))
         for i in range(count):
-            x, y = GAP + (i % wide) * (128 + GAP), GAP + (i // wide) * (128 + GAP)
+            in_row = min(wide, count - i // wide * wide)
+            x = GAP + (i % wide) * (128 + GAP) + (wide - in_row) * (128 + GAP) // 2
+            y = GAP + (i // wide) * (128 + GAP)
             assert sheet.getpixel((x, y)) == sheet.getpixel((x + 127, y + 127)) == RED
             assert sheet.getpixel((x - 1, y)) == WHITE
+
+    def test_the_last_row_is_full_where_a_shape_allows_it(self):
+        for count in range(1, 65):
+            columns, allowed = columns_for(count), [each for each in range(1, 17) if count <= each**2 <= 4 * count]
+            assert columns in allowed
+            assert count % columns == 0 or all(count % each for each in allowed)
 
     def test_letters_that_the_font_lacks_lose_their_accents(self):
         drawn = label_grid([solid()], title="größe > 0.5 – été", captions=["Ærø"], footer="naïve Łódź")

@@ -59,7 +59,7 @@ class Stop:
 
 def train(labels, folder, stop=None, model=None, **more):
     """Train on a generator that draws in no time, unless another one is given."""
-    options = {"count": 60, "settings": SHORT, "progress": stop or Stop()} | more
+    options = {"count": 60, "settings": SHORT, "judge": "train", "progress": stop or Stop()} | more
     return train_attributes(model or Stains(), labels, folder, **options)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import short
 import torch
-from brief import ADA, bright, dark, draw, train
+from brief import ADA, SHORT, bright, dark, draw, train
 from holes import Stains, look
 from labelled import CHECKPOINTS, write_csv
 from toys import tiny_model
@@ -20,11 +20,13 @@ from energyql.files import read_tensors, write_tensors
 from energyql.models.hub import model_files
 from energyql.models.unfinished import WORK
 from energyql.numerics import LARGEST
+from energyql.pipeline.generate import generate
 from energyql.pipeline.model import Model, is_same, load_model
 from energyql.training import judge as judging
 from energyql.training.judge import train_judge
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureSettings, fit_judge, fit_verifier
+from energyql.training.run import train_attributes
 from energyql.training.samples import PICTURE, Prior, Thumbnails, read_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -155,6 +157,33 @@ class TestWithTheHeads:
         own = Model("own", generator, model.bank, judge=look)
         truth = draw("red", 40, model=own, verify="off")
         assert (result.satisfied == truth.satisfied).mean() > 0.8
+
+    def test_a_function_decides_itself_by_default(self, tmp_path, monkeypatch):
+        """It defines the attributes, so no network is trained, and no weak head is refused."""
+        monkeypatch.setattr(judging, "fit_judge", None)
+        monkeypatch.setattr(judging, "fit_verifier", None)
+        trained = train_attributes(
+            Stains(), look, tmp_path, only=["red", "odd"], count=300, settings=SHORT, progress=False
+        )
+        assert trained.judge is trained.verifier is look
+        assert judge_names(tmp_path) == judge_names(tmp_path, "verifier") == []
+        assert load_model(tmp_path, generator=Stains()).report["odd"].weak
+        in_memory = Model("own", Stains(), trained.bank, judge=trained.judge, verifier=trained.verifier)
+        for model in (in_memory, load_model(tmp_path, generator=Stains(), judge=look)):
+            result = generate("odd", 4, model=model, progress=False)
+            assert result.satisfied.all()
+            assert "by the definition holes:look" in result.summary()
+
+    def test_a_network_that_labels_does_not_judge_itself(self, learning, tmp_path):
+        class Looking(torch.nn.Module):
+            def forward(self, images):
+                return {"red": look(images)["red"]}
+
+        trained = train_attributes(Stains(), Looking(), tmp_path, count=300, settings=SHORT, progress=False)
+        assert isinstance(trained.judge, Judge)
+        assert judge_names(tmp_path) == ["judge"]
+        given = train(Stains(), look, tmp_path / "m", judge=Looking(), only=["red"])
+        assert given.verifier is None
 
     def test_by_default_from_a_table(self, learning, tmp_path):
         generator = Stains()

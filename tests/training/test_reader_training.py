@@ -35,9 +35,8 @@ def learning(monkeypatch):
 
 
 def train(out, labels=look, **more):
-    return train_attributes(
-        Stains(), labels, out, **{"count": 300, "space": "picture", "only": ["red"], "progress": False} | more
-    )
+    options = {"count": 300, "space": "picture", "only": ["red"], "judge": "train", "progress": False} | more
+    return train_attributes(Stains(), labels, out, **options)
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,18 @@ def test_decimal_commas(tmp_path, delimiter):
     assert table.index.tolist() == [5, 0, 3]
 
 
+@pytest.mark.parametrize("stated", [False, True])
+def test_numbers_under_a_plain_header_are_taken_by_their_values(tmp_path, stated):
+    """Also where the table states how its pictures were drawn, and the headers name the attributes."""
+    rows = ["index,skin,smile,hat,age=0..2,drawn", "0,0.3,1,yes,0,D", "1,0.7,0,no,1,D", "2,,1,,1,D"]
+    rows = [row.replace("D", "seed=7 truncation=0.6 generator=1f") if stated else row.rsplit(",", 2)[0] for row in rows]
+    table = read_label_table(written(tmp_path / "a.csv", "\n".join(rows)))
+    specs = infer(table.columns, vocabulary=table.vocabulary)
+    assert specs["skin"] == AttributeSpec("skin", "continuous", low=0.3, high=0.7, tolerance=0.02)
+    assert specs["smile"].kind == specs["hat"].kind == "yes/no"
+    assert not stated or (specs["age"].low, specs["age"].high) == (0, 2)
+
+
 def test_a_table_among_pictures_is_about_these(tmp_path):
     table = written(tmp_path / "a.csv", "index,smile\n5,1\n0,0\n")
     assert read_label_table(table).beside is None
