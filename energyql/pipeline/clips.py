@@ -66,7 +66,7 @@ def estimate_clips(
         draw: function from the number of a round to `PILOT_ROUND` samples, with the energy clipped at the smallest
             bound.
         held_out: labelled samples of the prior.
-        accepted: function from a bound to the number of accepted pictures for each drawn one that satisfies the query.
+        kept_per_satisfying: function from a bound to the number of kept pictures for each satisfying one.
         progress: called with the fraction of the pilot run that is done.
         spent: function that returns the used fraction of the budget of the pilot run, which ends at 1.
     """
