@@ -454,9 +454,9 @@ class Result:
     def grid(self, columns: int | None = None) -> Image.Image:
         """Return one picture that shows all pictures of the result, in rows of `columns` pictures.
 
-        By default the grid is about twice as wide as high. Below each picture of the result are P(query) or the energy;
-        a tick or cross, if the judge can decide whether the picture satisfies the query; and "doubtful", if the
-        attribute heads may be wrong about the picture.
+        By default rows are full where a shape of 1:1 to 4:1 allows it. Below each picture are P(query) or the energy; a
+        tick or cross, if the judge can decide whether it satisfies the query; and "doubtful", if the attribute heads
+        may be wrong about it.
 
         Raises:
             ArgumentError: `columns` is below 1, or there are no pictures.
