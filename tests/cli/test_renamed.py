@@ -91,7 +91,7 @@ def test_options_of_commands(folder, tmp_path):
         raise invoke(*arguments, "-o", tmp_path / "other", "--label", "2", "--condition", "2").exception
     with pytest.raises(ArgumentError, match="7 is not a condition"):
         raise invoke("sample", folder, "-n", 1, "-o", tmp_path / "pictures", "--label", "7").exception
-    help_of_generate = invoke("generate", "--help").output
+    help_of_generate = invoke("generate", "--help-all").output
     assert "--condition" in help_of_generate
     assert "--label" not in help_of_generate
 
