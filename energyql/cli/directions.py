@@ -33,8 +33,8 @@ def directions(
     into: Path | None = None,
     replace: bool = False,
     seed: int = 0,
-    generator: options.Name = None,
-    allow_plugins: bool = False,
+    generator: options.Code = None,
+    allow_plugins: options.AllowPlugins = False,
     device: str = "auto",
     quiet: options.Quiet = False,
 ) -> None:

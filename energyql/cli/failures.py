@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 from rich.markup import escape
 
-from energyql.cli.options import err
+from energyql.cli.options import MORE, err
 from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, QueryWarning, abridge
 from energyql.plugins import blame
 from energyql.vocabulary import closest
@@ -108,7 +108,8 @@ def explain_usage(error: Any) -> ArgumentError:
         elif number:
             limits = "" if low is None else f" of at least {low:,}" if high is None else f" from {low:,} to {high:,}"
             message = f"{name} must be {number}{limits}"
-    advice = f"{ctx.command_path} --help describes the command" if ctx else ""
+    flag = "--help-all" if getattr(parameter, "rich_help_panel", None) == MORE else "--help"
+    advice = f"{ctx.command_path} {flag} describes the command" if ctx else ""
     message, hint = (text[:1].lower() + text[1:] for text in (message, hint.rstrip(".")))
     return ArgumentError(message, hint="\n".join(filter(None, (hint, advice))))
 

@@ -91,9 +91,9 @@ def generate(
     n: Annotated[int | None, typer.Option("-n", min=1)] = None,
     *,
     source: options.Source,
-    first: Annotated[int, typer.Option(min=0)] = 0,
+    first: Annotated[int, options.more(min=0)] = 0,
     only_satisfied: Annotated[bool, typer.Option("--only-satisfied")] = False,
-    budget: Annotated[int | None, typer.Option(min=1)] = None,
+    budget: Annotated[int | None, options.more(min=1)] = None,
     device: str = "auto",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -297,7 +297,8 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
 for group, commands in GROUPS.items():
     for command in commands:
         serves = command in (studio, label, audit)  # which end with Ctrl-C, so no message is printed
-        app.command(rich_help_panel=group)(command if serves else options.ending_interrupted()(command))
+        register = app.command(cls=options.Command, rich_help_panel=group)
+        register(command if serves else options.ending_interrupted()(command))
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape as markup
 from rich.text import Text
+from typer.core import TyperCommand
 
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL, packaged_models
@@ -79,6 +80,35 @@ Model = Annotated[str, typer.Option("--model", "-m", autocompletion=_complete_mo
 SOURCE_HELP = "A checkpoint, pipeline, model folder or packaged model, or a generator: module:factory, or a plugin."
 ModelArgument = Annotated[str, typer.Argument(help=SOURCE_HELP)]
 Name = Annotated[str | None, typer.Option(metavar="NAME")]
+MORE = "More options"
+"""Heading of the options that only --help-all shows."""
+
+
+def more(*declared: str, **properties: Any) -> Any:
+    """Declaration of an option that only --help-all shows, with arguments of `typer.Option`."""
+    return typer.Option(*declared, rich_help_panel=MORE, **properties)
+
+
+class Command(TyperCommand):
+    """A command whose --help leaves out the options under `MORE`, which --help-all shows too."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        shown = copy(self)
+        if MORE not in ctx.meta:
+            shown.params = [each for each in self.params if getattr(each, "rich_help_panel", None) != MORE]
+        super(Command, shown).format_help(ctx, formatter)
+
+
+def _help_all(context: typer.Context, shown: bool) -> None:
+    if shown and not context.resilient_parsing:
+        context.meta[MORE] = True
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+Code = Annotated[str | None, more(metavar="NAME")]
+AllowPlugins = Annotated[bool, more()]
 Port = Annotated[int, typer.Option(min=0, max=65535)]
 Json = Annotated[bool, typer.Option("--json")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q")]
@@ -121,10 +151,10 @@ class Source:
     """Values of the options --model, --generator, --judge, --reader and --allow-plugins of a command."""
 
     model: Model = DEFAULT_MODEL
-    generator: Name = None
-    judge: Name = None
+    generator: Code = None
+    judge: Code = None
     reader: Name = None
-    allow_plugins: bool = False
+    allow_plugins: AllowPlugins = False
 
     def open(self, device: str) -> str | Loaded:
         """Return the model that the options name, for the argument `model` of functions such as `energyql.generate`.
@@ -149,9 +179,9 @@ class LabelSource:
     labels: Path | None = None
     labeller: str | None = None
     prompts: Path | None = None
-    clip_model: str = "ViT-B-32"
-    clip_weights: str = "laion2b_s34b_b79k"
-    clip_margin: Annotated[float, typer.Option(min=0)] = 0.0
+    clip_model: Annotated[str, more()] = "ViT-B-32"
+    clip_weights: Annotated[str, more()] = "laion2b_s34b_b79k"
+    clip_margin: Annotated[float, more(min=0)] = 0.0
     reader: Name = None
 
     def check(self, **others: object) -> None:
@@ -360,8 +390,10 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
       without the section "Args".
     - A parameter whose class is a dataclass, such as `Source`, becomes several options, one for each field.
     - A parameter of type bool becomes an option without a negative, such as --balance without --no-balance.
-    - Each of `names` becomes an option. The help lists these options before --device; for a command without --device,
-      before --json; for a command without both, at the end.
+    - If options are declared by `more`, the command gets the option --help-all, which shows them.
+    - Each of `names` becomes an option; those whose `Setting` is not `common`, one that only --help-all shows.
+      The help lists these options before --device; for a command without --device, before --json; for a command without
+      both, at the end.
 
     Args:
         names: names of settings of `generate`, such as "semantics", in the order of the help. The command gets their
@@ -382,6 +414,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
 
         @wraps(function)
         def run(**values: Any) -> None:
+            values.pop("help_all", None)
             values |= {name: read(values[name]) for name, read in readers.items()}
             for name, group in groups.items():
                 values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
@@ -393,6 +426,8 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
                 inner, declaration = get_args(annotation)
             declaration = copy(declaration)
             declaration.help = helps.get(name) or declaration.help or shared.get(name)
+            if name in names and not settings.SETTINGS[name].common:
+                declaration.rich_help_panel = MORE
             if inner is bool and not isinstance(declaration.default, str):  # where typer puts the first declared name
                 declaration.param_decls = (f"--{name.replace('_', '-')}",)
             kind = inspect.Parameter.KEYWORD_ONLY
@@ -408,6 +443,11 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         at = next((i for i, each in enumerate(options) if each.name in ("device", "as_json")), len(options))
         added = [option(name, types[name], "" if name == "allow_weak" else settings.DEFAULTS[name]) for name in names]
         options[at:at] = added
+        if count := sum(get_args(each.annotation)[1].rich_help_panel == MORE for each in options):
+            declared = typer.Option(
+                is_eager=True, callback=_help_all, help=f"Show this message with {count} more options and exit."
+            )
+            options.append(option("help_all", Annotated[bool, declared], False))
         run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
         run.__doc__ = text
         return run

@@ -108,8 +108,8 @@ def sample(
     truncation: float | None = None,
     condition: str | None = None,
     seed: int | None = None,
-    generator: options.Name = None,
-    allow_plugins: bool = False,
+    generator: options.Code = None,
+    allow_plugins: options.AllowPlugins = False,
     device: str = "auto",
     quiet: options.Quiet = False,
 ) -> None:
@@ -273,10 +273,10 @@ def audit(
 @options.with_options()
 def studio(
     model: Annotated[list[str] | None, typer.Option("--model", "-m")] = None,
-    generator: options.Name = None,
-    judge: options.Name = None,
+    generator: options.Code = None,
+    judge: options.Code = None,
     reader: options.Name = None,
-    allow_plugins: bool = False,
+    allow_plugins: options.AllowPlugins = False,
     port: options.Port = 8420,
     *,
     page: options.Page,

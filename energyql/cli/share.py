@@ -141,8 +141,8 @@ def export(
     query: options.Query,
     save_to: Annotated[Path, out_option()] = Path("energy.onnx"),
     model: options.Model = DEFAULT_MODEL,
-    generator: options.Name = None,
-    allow_plugins: bool = False,
+    generator: options.Code = None,
+    allow_plugins: options.AllowPlugins = False,
     **settings: Any,
 ) -> None:
     """Write the energy of a query as an ONNX model, which other programs can sample.

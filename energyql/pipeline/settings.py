@@ -113,6 +113,7 @@ class Setting:
         request: description of the setting for requests to the studio (the web page); if empty, `help` is used.
         check: function of the setting's name and value that returns the checked value, or raises an `ArgumentError`. It
             is not called for the value `None` if `None` is the default. `None` for no check.
+        common: whether the option is in the help of commands; else only in that of --help-all.
         always: whether provenance (the record of a result) has an entry even if the value is the default. If false, a
             default value has no entry.
         left_out: a mapping. Its keys are the places, such as "plan", in which the setting does not occur; its values
@@ -123,6 +124,7 @@ class Setting:
     request: str = ""
     _: KW_ONLY
     check: Callable[[str, Any], object] | None = None
+    common: bool = False
     always: bool = False
     left_out: Mapping[Surface, str] = field(default_factory=dict)
 
@@ -207,7 +209,7 @@ class DrawSettings:
         "query does not name become more or less frequent; faithful, with their natural frequencies, after more draws; "
         "off, all are kept. By default sure if the model has a verifier, or code defines its attributes.",
         "sure, faithful or off. By default sure if the model has a verifier.",
-        check=partial(_one_of, get_args(Verify)),
+        check=partial(_one_of, get_args(Verify)), common=True,
     )})  # fmt: skip
     purity: float = field(default=DEFAULT_PURITY, metadata={"setting": Setting(
         "Share of the verified pictures that is to be right.", check=_share,
@@ -220,8 +222,8 @@ class DrawSettings:
         left_out=dict.fromkeys(("generate", "gallery", "request", "plan"), "no model folder holds a discriminator"),
     )})  # fmt: skip
     seed: int = field(default=0, metadata={"setting": Setting(
-        "The same seed gives the same pictures.", check=partial(whole_number, least=0, most=2**64 - 1), always=True,
-        left_out={"plan": "a class has a seed beside its settings"},
+        "The same seed gives the same pictures.", check=partial(whole_number, least=0, most=2**64 - 1), common=True,
+        always=True, left_out={"plan": "a class has a seed beside its settings"},
     )})  # fmt: skip
     batch_size: int | None = field(default=None, metadata={"setting": Setting(
         "Samples computed together.", check=whole_number,

@@ -50,6 +50,26 @@ class TestHelp:
         words = re.findall(r"[\w-]+", out[out.index("All commands") :])
         assert set(typer.main.get_command(cli.app).commands) <= set(words)
 
+    @pytest.mark.parametrize("command", ["generate", "gallery", "edit", "dataset", "train"])
+    def test_help_has_the_usual_options_and_help_all_every_one(self, command):
+        short, full = (
+            CliRunner(env={"COLUMNS": "100"}).invoke(cli.app, [command, flag]).output
+            for flag in ("--help", "--help-all")
+        )
+        assert len(short.splitlines()) <= 45
+        assert "More options" not in short
+        parameters = [each for each in typer.main.get_command(cli.app).commands[command].params if each.name != "label"]
+        names = {each.opts[0] for each in parameters if each.param_type_name == "option"}
+        shown, rare = (set(re.findall(r"^│ +(?:\* +)?(--?[a-z][a-z-]*)", text, re.MULTILINE)) for text in (short, full))
+        assert names <= rare
+        assert f"with {len(names - shown)} more options" in " ".join(short.replace("│", "").split())
+        for option in ("--out", "-n", "--model", "--seed", "--verify", "--only-satisfied", "--device"):
+            assert (option in shown) == (option in names), option
+
+    def test_a_wrong_value_of_a_rare_option_leads_to_the_help_that_describes_it(self, main):
+        _, _, errors = main("generate", "smile", "--budget", "0")
+        assert errors.endswith("energyql generate --help-all describes the command\n")
+
     def test_help_has_every_command_in_its_group(self):
         shown = invoke("--help").output
         for name in (*cli.GROUPS, *typer.main.get_command(cli.app).commands):
@@ -90,6 +110,7 @@ class TestOptions:
         for words, expected in (
             ("energyql expl", "explain"),
             ("energyql generate smile --semantics pro", "product"),
+            ("energyql generate smile --sampl", "--sampler"),  # which only --help-all shows
             ("energyql generate smile --sampler slice", "slice+descent"),
             ("energyql generate smile --model ava", "avatars"),
             ("energyql generate smile --model ti", "tiny/"),
@@ -158,7 +179,7 @@ class TestErrors:
         assert hint in errors
         for foreign in ("Input should", "Value error", "│", "Invalid"):
             assert foreign not in errors
-        assert errors.endswith("--help describes the command\n")
+        assert errors.endswith(("--help describes the command\n", "--help-all describes the command\n"))
 
     def test_a_tautology_is_a_note(self, main, tiny):
         with warnings.catch_warnings():

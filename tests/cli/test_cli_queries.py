@@ -197,5 +197,5 @@ def test_the_help_of_verify_says_what_sure_shifts(command):
 
 
 def test_score_offers_what_it_takes():
-    assert "jem" in invoke("generate", "--help").output
+    assert "jem" in invoke("generate", "--help-all").output
     assert "jem" not in invoke("score", "--help").output

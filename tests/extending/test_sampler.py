@@ -24,7 +24,7 @@ from energyql.cli.main import app
 assert energyql.__file__.startswith(sys.argv[1])
 batches = list(sample_latents("smile AND hat", 8, sampler="crank-nicolson", strength=2, batch_size=4, progress=False))
 assert [len(batch.z) for batch in batches] == [4, 4] and all(batch.ok.all() for batch in batches)
-assert "crank-nicolson" in CliRunner().invoke(app, ["generate", "--help"], env={"COLUMNS": "300"}).output
+assert "crank-nicolson" in CliRunner().invoke(app, ["generate", "--help-all"], env={"COLUMNS": "300"}).output
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "crank-nicolson", "tests/sampling/test_contract.py"]))
 """
 

@@ -24,7 +24,7 @@ result = energyql.generate("smile", 4, semantics="tempered", progress=False)
 assert result.provenance["semantics"] == "tempered" and result.probability is None and result.satisfied.all()
 exact = energyql.score("smile", {"smile": np.array([0.25])})
 assert np.allclose(energyql.score("smile", {"smile": np.array([0.25])}, semantics="tempered"), exact / 2)
-for words in (["explain", "smile", "--semantics", "tempered"], ["generate", "--help"]):
+for words in (["explain", "smile", "--semantics", "tempered"], ["generate", "--help-all"]):
     done = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
     assert done.exit_code == 0 and ("half of: " in done.output or "tempered" in done.output), done.output
 """

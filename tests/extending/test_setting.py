@@ -62,7 +62,7 @@ def draw(n, *options):
     return runner.invoke(app, ["generate", "smile", "-n", n, "--out", "run", "--quiet", *options])
 
 for command in ("generate", "gallery"):
-    described = runner.invoke(app, [command, "--help"]).output
+    described = runner.invoke(app, [command, "--help-all"]).output
     assert "--contrast" in described and "Factor of the distance of each colour to grey." in described
 assert draw("2", "--contrast", "0.5").exit_code == 0
 assert json.loads(Path("run/result.json").read_text())["provenance"]["contrast"] == 0.5
