@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from energyql.errors import EARLIER, ModelError, VocabularyError
 from energyql.files import DAMAGED_MODEL, fingerprint, read_json, write_json
@@ -34,6 +34,14 @@ WEAK_HELP = (
     "pictures), --space picture (a network that reads pictures in place of heads)"
 )
 """Text for users: what to do if the head of an attribute is too weak."""
+READY, VERIFIED, UNMEASURED = "ready", "works where pictures are verified", "not measured"
+"""Verdicts on an attribute, see `HeadReport.verdict`; the last is for a head without a report."""
+GAP = 0.1
+"""Distance above its bound to which the measure of a weak head is expected to rise at least, with more labels."""
+ENOUGH = 20
+"""Fewest labels of one answer with which a head is expected not to be weak."""
+MOST_TIMES = 10
+"""By which factor more labels are asked for at most: a very wide interval says little about the number."""
 LEAST_SKILL = 0.3
 """Least skill that a judge of pictures must have, on a scale where 0 is chance and 1 is perfect."""
 _Z = 1.959964
@@ -99,6 +107,16 @@ def _with_ends(values: Interval) -> str:
 def _interval(values: Sequence[Any]) -> Interval:
     value, low, high = values
     return float(value), float(low), float(high)
+
+
+class _Weakness(NamedTuple):
+    """Why a head is weak; the answer that lacks labels, "" for a number; and the measure that is below its bound."""
+
+    reason: str
+    answer: str
+    value: float = 0.0
+    low: float = 0.0
+    bound: float = 0.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,21 +195,66 @@ class HeadReport:
         without AUC, it is weak if the lower end of its balanced accuracy is less than `MARGIN` above chance, or its
         recall of one class is below `LEAST_RECALL`.
         """
+        weakness = self._weakness()
+        return None if weakness is None else weakness.reason
+
+    def _weakness(self) -> _Weakness | None:
+        rarest = min(self.labels, key=lambda name: self.labels[name], default="")
         if self.score is None or self.interval is None:
             missing = [name for name in self.labels if name not in self.recall]
-            return f"no label of {missing[0]!r} was held out" if self.held_out and missing else "its quality is unknown"
+            if self.held_out and missing:
+                return _Weakness(f"no label of {missing[0]!r} was held out", missing[0])
+            return _Weakness("its quality is unknown", rarest)
+        low = self.interval[0]
         if KINDS[self.kind].numeric:
-            return f"{self} is not clearly above {LEAST_R2:g}" if self.interval[0] < LEAST_R2 else None
+            reason = f"{self} is not clearly above {LEAST_R2:g}"
+            return _Weakness(reason, "", self.score, low, LEAST_R2) if low < LEAST_R2 else None
         if self.auc is not None:
-            if self.auc[1] <= 0.5 + MARGIN:
+            bound = 0.5 + MARGIN
+            if self.auc[1] <= bound:
                 mean = "mean " if len(self.ranking) > 1 else ""
-                return f"{mean}{auc_text(self.auc)} is not clearly above {0.5 + MARGIN:.2f} (chance is 0.50)"
-            bad = [name for name, each in self.ranking.items() if each.auc[0] <= 0.5 + MARGIN]
-            return f"for {bad[0]!r}, {auc_text(self.ranking[bad[0]].auc)} is hardly above chance, 0.50" if bad else None
-        if self.interval[0] < (least := self.chance + MARGIN):
-            return f"{self} is not clearly above {least:.2f} (chance is {self.chance:.2f})"
-        poor = [name for name, (recall, _, _) in self.recall.items() if recall < LEAST_RECALL]
-        return f"it recognises only {100 * self.recall[poor[0]][0]:.0f} % of {poor[0]!r}" if poor else None
+                reason = f"{mean}{auc_text(self.auc)} is not clearly above {bound:.2f} (chance is 0.50)"
+                return _Weakness(reason, rarest, *self.auc[:2], bound)
+            for name, each in self.ranking.items():
+                if each.auc[0] <= bound:
+                    reason = f"for {name!r}, {auc_text(each.auc)} is hardly above chance, 0.50"
+                    return _Weakness(reason, name, *each.auc[:2], bound)
+            return None
+        if low < (least := self.chance + MARGIN):
+            reason = f"{self} is not clearly above {least:.2f} (chance is {self.chance:.2f})"
+            return _Weakness(reason, rarest, self.score, low, least)
+        for name, (recall, below, _) in self.recall.items():
+            if recall < LEAST_RECALL:
+                reason = f"it recognises only {100 * recall:.0f} % of {name!r}"
+                return _Weakness(reason, name, recall, below, LEAST_RECALL)
+        return None
+
+    @property
+    def lacking(self) -> tuple[int, str] | None:
+        """About how many more labels a weak head needs, and of which answer, "" for a number; `None` if it is not weak.
+
+        An interval is as wide as 1 / sqrt(labels of the rarer answer). So the number is that with which its lower end
+        would reach the bound of `weak`, if the measure were at least `GAP` above it. It is at least twice the present
+        one and `ENOUGH`, and at most `MOST_TIMES` the present one; what is missing has one significant digit.
+        """
+        weakness = self._weakness()
+        if weakness is None:
+            return None
+        _, answer, value, low, bound = weakness
+        present = self.labels[answer] if answer else self.fitted + self.held_out
+        times = min(max(((value - low) / max(value - bound, GAP)) ** 2, 2), MOST_TIMES)
+        return int(float(f"{max(present * times, ENOUGH) - present:.0e}")), answer
+
+    def verdict(self, verified: bool) -> str:
+        """What queries may expect of the attribute, in words for users; `verified`: a verifier, or code, reads it.
+
+        "ready", "works where pictures are verified", or "needs about 70 more labels of yes".
+        """
+        lacking = self.lacking
+        if lacking is None:
+            return READY
+        number, answer = lacking
+        return VERIFIED if verified else f"needs about {number:,} more labels{f' of {answer}' if answer else ''}"
 
     @property
     def counts(self) -> str:

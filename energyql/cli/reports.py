@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -10,22 +12,28 @@ from rich.markup import escape
 from energyql.cli import options
 from energyql.cli.options import out
 from energyql.kinds import KINDS
+from energyql.language import Attribute
 
 if TYPE_CHECKING:
     from energyql.attributes.quality import HeadReport
 
 
 @options.with_options()
-def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
-    """Print the quality of heads and judges of a model on labels held out of their training."""
+def report(model: options.ModelArgument, full: bool = False, as_json: options.Json = False) -> None:
+    """Say which attributes of a model are ready for queries, and which need more labels.
+
+    Args:
+        full: Print the quality of heads, verifier and judges instead, on labels held out of their training.
+    """
     from energyql.attributes.quality import read_guide_reports, read_judge_reports, read_verifier_reports
     from energyql.attributes.words import read_calibrations
-    from energyql.files import read_json
     from energyql.models import model_folder, read_vocabulary
 
+    if not full and not as_json:
+        print_verdicts(model)
+        return
     folder, vocabulary = model_folder(model), read_vocabulary(model)
-    reports, config = read_guide_reports(folder), folder / "config.json"
-    named_judge = read_json(config).get("judge") if config.is_file() else None
+    reports, named_judge = read_guide_reports(folder), _config(folder).get("judge")
     judges = read_judge_reports(folder, named_judge)
     verifier = read_verifier_reports(folder) if named_judge is None else None
     if as_json:
@@ -33,13 +41,15 @@ def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
         facts: dict[str, Any] = {"heads": _as_json(reports), "judges": listed}
         options.print_json(facts | ({} if verifier is None else {"verifier": _as_json(verifier.attributes)}))
         return
-    print_reports({name: reports[name] for name in vocabulary if name in reports})
+    print_reports({name: reports[name] for name in vocabulary if name in reports}, _verified(folder, vocabulary))
     if unknown := [name for name in vocabulary if name not in reports]:
         out.print(f"no report: {escape(', '.join(unknown))}")
     for text, one in read_calibrations(folder)[1].items():
         out.print(escape(f'"{text}", read as words: {one}'))
     if verifier is not None:
         print_judge("Verifier, which decides which pictures are kept", verifier.measured)
+        if unread := [name for name in vocabulary if name not in verifier.attributes]:
+            out.print(f"not verified: {escape(', '.join(unread))}")
     for each in judges:
         print_judge(f"Judge {each.name}", each.measured)
         unmeasured = [name for name in each.attributes if name not in each.measured]
@@ -50,6 +60,63 @@ def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
         out.print(f"not judged: {escape(', '.join(unread))}")
 
 
+def print_saved(model: str | Path, names: Iterable[str] | None = None) -> None:
+    """Print at the end of a training what was saved, and the verdicts on the attributes `names`, or on all."""
+    out.print(escape(f"Saved {model}; all numbers: energyql report {shlex.quote(str(model))} --full\n"))
+    print_verdicts(model, names)
+
+
+def print_verdicts(model: str | Path, names: Iterable[str] | None = None) -> None:
+    """Print what queries may expect of each of the attributes `names`, or of all, and the next command."""
+    from energyql.attributes.quality import READY, UNMEASURED, VERIFIED, read_guide_reports
+    from energyql.generators.families import NAMED
+    from energyql.models import model_folder, read_vocabulary
+
+    folder, vocabulary = model_folder(model), read_vocabulary(model)
+    reports, verified = read_guide_reports(folder), _verified(folder, vocabulary)
+    verdicts = {
+        name: reports[name].verdict(name in verified) if name in reports else UNMEASURED
+        for name in (vocabulary if names is None else names)
+    }
+    width = max(map(len, verdicts))
+    for name, verdict in verdicts.items():
+        out.print(escape(f"{name:{width}}  {verdict}"))
+    usable = [name for wanted in (READY, VERIFIED, UNMEASURED) for name in verdicts if verdicts[name] == wanted]
+    place = shlex.quote(str(model))
+    if usable:
+        spec = vocabulary[usable[0]]
+        query = str(KINDS[spec.kind].example(Attribute(spec.name), spec))
+        query = shlex.quote(query) if set(query) & set('"$`\\!') else f'"{query}"'
+        config = _config(folder)
+        code = " --allow-plugins" if "judge" in config or config.get("generator", {}).get("kind") == NAMED else ""
+        following = f"To draw pictures of one, type: energyql generate {query} --model {place}{code}"
+    else:
+        more = f"energyql sample {place} --unsure -n 100 --out pictures"
+        following = f"To draw pictures that are worth a label, type: {more}"
+    out.print(escape(f"\n{following}"))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    from energyql.files import read_json
+
+    path = folder / "config.json"
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _verified(folder: Path, vocabulary: Iterable[str]) -> Collection[str]:
+    """Attributes that the model's verifier reads, or the code that decides in its place.
+
+    Of code that was not measured it is not known what it reads: it gave the labels, so that is all of them.
+    """
+    from energyql.attributes.quality import read_judge_reports, read_verifier_reports
+
+    if (code := _config(folder).get("judge")) is not None:
+        (judge,) = read_judge_reports(folder, code)
+        return judge.attributes or list(vocabulary)
+    verifier = read_verifier_reports(folder)
+    return () if verifier is None else verifier.attributes
+
+
 def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:
     from energyql.attributes.quality import report_entries
 
@@ -57,8 +124,8 @@ def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:
     return dict.fromkeys(reports) | report_entries(reported)
 
 
-def print_reports(reports: Mapping[str, HeadReport]) -> None:
-    """Print the quality of each head, with its 95 % interval, and why queries refuse weak ones."""
+def print_reports(reports: Mapping[str, HeadReport], verified: Collection[str] = ()) -> None:
+    """Print the quality of each head, with its 95 % interval, and why some are weak; a verifier reads `verified`."""
     for name, each in reports.items():
         _print_quality(name, each, "")
         if teacher := each.details.get("teacher"):
@@ -66,11 +133,17 @@ def print_reports(reports: Mapping[str, HeadReport]) -> None:
         if words := each.details.get("reader"):
             out.print(escape(f"  its labels are those of a reader of words, {words}"))
         if each.weak:
-            out.print(f"  [yellow]weak[/], so queries refuse it: {escape(each.weak)}")
+            so = "use it only where pictures are verified" if name in verified else "refuse it"
+            out.print(f"  [yellow]weak[/], so queries {so}: {escape(each.weak)}")
     if any(each.weak for each in reports.values()):
         from energyql.attributes.quality import WEAK_HELP
 
         out.print(f"What helps weak heads: {WEAK_HELP}")
+    for name, each in reports.items():
+        if "round" in each.details:
+            from energyql.training.report import describe_gain
+
+            out.print(escape(f"{name}: {describe_gain(each.details['round'])}"))
 
 
 def print_judge(title: str, reports: Mapping[str, HeadReport]) -> None:
@@ -93,40 +166,6 @@ def _print_quality(name: str, report: HeadReport, indent: str) -> None:
         parts.append(f"recall of {', '.join(shares)}")
     for line in ("; ".join(parts), *report.rankings()):
         out.print(escape(f"{indent}  {line}"))
-
-
-def print_trained_judge(
-    judge: str, reports: Mapping[str, HeadReport], unmeasured: str, verifier: Mapping[str, HeadReport]
-) -> None:
-    """Print the quality of the judge that a training made, and of its verifier, or of the judge that the user named.
-
-    For a judge and a verifier that were trained, the attributes that they did not learn are listed too.
-
-    Args:
-        judge: the option --judge: "train", or the name of the judge that the user named.
-        unmeasured: why a judge that the user named was not measured; "" if it was measured.
-        verifier: attribute -> quality of the verifier (networks that decide which pictures are kept).
-    """
-    from energyql.training.judge import TRAIN
-
-    if judge == TRAIN:
-        left = [name for name, each in verifier.items() if not each.above_chance]
-        _print_learnt("The new verifier, which decides which pictures are kept", verifier, left, "Not decided")
-        left = [name for name, each in reports.items() if not each.judges]
-        _print_learnt("The new judge", reports, left, "Not judged")
-    elif unmeasured or not reports:
-        out.print(f"Judge {escape(judge)}: not measured, because {unmeasured or 'it reads none of the attributes'}")
-    else:
-        print_judge(f"Judge {judge}", reports)
-
-
-def _print_learnt(title: str, reports: Mapping[str, HeadReport], left: Sequence[str], without: str) -> None:
-    """Print the quality of a network for what it learnt; then, after the text `without`, what it did not."""
-    if read := {name: each for name, each in reports.items() if name not in left}:
-        print_judge(title, read)
-    if left:
-        scores = ", ".join(f"{name} ({reports[name]})" for name in left)
-        out.print(f"{without}, because no network learnt it: {escape(scores)}")
 
 
 def describe_teacher(teacher: Mapping[str, Any], measure: str) -> str:

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from energyql.cli import options
 from energyql.cli.options import out, out_option, read_condition, read_names, read_range, resumable
-from energyql.cli.reports import print_reports, print_trained_judge
+from energyql.cli.reports import print_saved
 from energyql.errors import ArgumentError
 from energyql.files import read_whole
 from energyql.kinds import KINDS, Kind
@@ -70,7 +70,6 @@ def train(
     from energyql.pipeline.model import NO_JUDGE, choose_device
     from energyql.training.foreign import read_styleflow
     from energyql.training.heads import HeadSettings
-    from energyql.training.report import describe_gain
     from energyql.training.run import train_attributes
 
     label_source.check(styleflow=styleflow)
@@ -89,15 +88,8 @@ def train(
             settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
             command=sys.argv[1:],
         )  # fmt: skip
-    if quiet:
-        return
-    print_reports(trained.report)
-    for name, report in trained.report.items():
-        if "round" in report.details:
-            out.print(f"{escape(name)}: {describe_gain(report.details['round'])}")
-    if judge != NO_JUDGE:
-        print_trained_judge(judge, trained.judge_report, trained.judge_unmeasured, trained.verifier_report)
-    out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
+    if not quiet:
+        print_saved(trained.folder, trained.report)
 
 
 @options.with_options()
@@ -134,14 +126,13 @@ def train_judge(
     where = choose_device(device)
     source = label_source.open(where, model=model)
     with resumable():
-        trained = run(
+        run(
             model, source, save_to, only=None if only is None else list(read_names(only)), count=n,
             seed=seed, generator=generator, allow_plugins=allow_plugins, judge=judge, device=where,
             progress=not quiet, command=sys.argv[1:],
         )  # fmt: skip
     if not quiet:
-        print_trained_judge(judge, trained.report, trained.unmeasured, trained.verifier_report)
-        out.print(f"Saved {escape(str(save_to or model))}; energyql report shows the quality")
+        print_saved(save_to or model)
 
 
 @options.with_options()

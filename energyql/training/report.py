@@ -270,7 +270,7 @@ def draw_report(reports: Mapping[str, HeadReport], title: str = "Attribute heads
 
     The curve of a calibrated head lies on the diagonal; larger dots stand for more samples. The chart is a histogram of
     probabilities (yes/no), a confusion matrix (classes), or a histogram of errors in predicted standard deviations
-    beside the standard normal (numbers). A head that queries refuse as weak has a red frame.
+    beside the standard normal (numbers). A weak head has a red frame.
     """
     columns = min(3, max(1, math.ceil(math.sqrt(len(reports)))))
     rows = max(1, math.ceil(len(reports) / columns))

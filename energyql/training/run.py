@@ -85,6 +85,13 @@ class Trained:
     verifier_report: Mapping[str, HeadReport] = dataclasses.field(default_factory=dict)
     held_out: Sequence[HeldOut] = ()
 
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Attribute -> what queries may expect of it, such as "ready"; see `HeadReport.verdict`."""
+        code = self.judge is not None and not isinstance(self.judge, torch.nn.Module)  # a function is the verifier too
+        reads = self.report if code else getattr(self.verifier, "vocabulary", ())
+        return {name: each.verdict(name in reads) for name, each in self.report.items()}
+
 
 def train_attributes(
     model: str | Path | Generator,

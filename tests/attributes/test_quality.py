@@ -115,6 +115,52 @@ def test_weak_is_what_ranks_badly(aucs, reason):
     assert replace(RANKED, recall=recall, ranking=ranking).weak == reason
 
 
+FEW_YES = replace(RANKED, labels={"no": 286, "yes": 14})
+
+
+def ranked(auc, report=FEW_YES):
+    return replace(report, ranking={"yes": replace(RARE, auc=auc)})
+
+
+@pytest.mark.parametrize(
+    ("report", "lacking"),
+    [
+        (GOOD, None),
+        (ranked((0.75, 0.51, 0.89)), (10, "yes")),  # nearly enough: twice the 14
+        (ranked((0.75, 0.41, 0.89)), (30, "yes")),  # (0.34 / 0.2)^2 times the 14
+        (ranked((0.6, 0.33, 0.8)), (90, "yes")),  # at 0.65, (0.27 / 0.1)^2 times
+        (ranked((0.5, 0.1, 0.9)), (100, "yes")),  # at most ten times
+        (replace(ranked((0.6, 0.33, 0.8)), labels={"no": 3, "yes": 297}), (20, "no")),
+        (replace(GOOD, score=0.6, interval=(0.5, 0.7)), (100, "yes")),
+        (replace(GOOD, recall={"no": (0.05, 0.04, 0.06), "yes": (1.0, 0.9, 1.0)}), (300, "no")),
+        (replace(GOOD, score=None, recall={"no": (1.0, 0.9, 1.0)}, labels={"no": 9, "yes": 3}), (20, "yes")),
+        (replace(AGE, score=0.2, interval=(0.0, 0.4)), (1_000, "")),  # four times the 400, so 1,200 more
+        (replace(AGE, score=-9.0, interval=(-99.0, 0.4)), (4_000, "")),
+    ],
+)  # fmt: skip
+def test_how_many_labels_are_lacking(report, lacking):
+    assert report.lacking == lacking
+
+
+def test_more_labels_of_the_rarer_answer_lack_until_they_suffice():
+    """An interval that shrinks as 1 / sqrt(labels) is above its bound with the labels that are asked for."""
+    for count, auc, width in ((20, 0.75, 0.3), (50, 0.8, 0.26), (40, 0.7, 0.22)):
+        report = ranked((auc, auc - width, 0.99), replace(FEW_YES, labels={"no": 1_000, "yes": count}))
+        more, _ = report.lacking
+        shrunk = width * math.sqrt(count / (count + more))
+        assert ranked((auc, auc - shrunk + 0.02, 0.99)).weak is None  # to the one digit
+
+
+def test_verdicts():
+    few, number = ranked((0.6, 0.33, 0.8)), replace(AGE, score=0.2, interval=(0.0, 0.4))
+    assert [GOOD.verdict(verified) for verified in (False, True)] == ["ready", "ready"]
+    assert (few.verdict(False), few.verdict(True)) == (
+        "needs about 90 more labels of yes",
+        "works where pictures are verified",
+    )
+    assert number.verdict(False) == "needs about 1,000 more labels"
+
+
 def test_reports_as_text():
     line = "AUC 0.95 (0.84 to 0.99), lift 28 (19 to 36)"
     assert (str(RARE), str(RANKED)) == (line, "balanced accuracy 0.50 (0.48 to 0.60)")

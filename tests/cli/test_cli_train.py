@@ -1,14 +1,17 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import typer
 from labelled import CHECKPOINTS, answers, latents_of, write_csv
+from toys import VOCABULARY, tiny_model
 from typer.testing import CliRunner
 
+from energyql.attributes.quality import HeadReport
 from energyql.cli.reports import report
 from energyql.cli.train import import_heads, train
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
@@ -47,26 +50,32 @@ def few_pictures(monkeypatch):
 
 def test_a_table_of_what_was_learned(tmp_path, table):
     output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9, "--kind", "hair=categorical")
-    assert "report.png" in output
+    assert f"Saved {tmp_path / 'm'}; all numbers: energyql report {tmp_path / 'm'} --full\n\nglasses  " in output
+    verdict = r"(?:ready|works where pictures are verified|needs about \d+0 more labels of \w+)"
+    assert re.search(
+        rf"\n\nglasses  {verdict}\nhair     {verdict}\n\nTo draw pictures .*, type: energyql .*\n$", output
+    )
+    short = run("report", tmp_path / "m")
+    assert output.endswith(f"\n\n{short}")
+    output = run("report", tmp_path / "m", "--full")
     assert re.search(
         r"^glasses, yes/no: balanced accuracy 0\.\d\d \(0\.\d\d to [01]\.\d\d\), chance 0\.50$", output, re.MULTILINE
     )
     assert re.search(
         r"^  measured on 16 of 80 labels; calibration error 0\.\d+; recall of no \d\.\d\d, yes ", output, re.MULTILINE
     )
-    assert re.search(r"^  weak, so queries refuse it: ", output, re.MULTILINE)
+    assert re.search(
+        r"^  weak, so queries (?:refuse it|use it only where pictures are verified): ", output, re.MULTILINE
+    )
     by_hand = "learnt from labels by hand alone: a network that read the pictures was not clearly better than chance"
     taught = r"learnt also from 50 pictures labelled by a network, whose balanced accuracy is 0\.\d\d on 64 labels"
     assert len(re.findall(f"^  (?:{by_hand}|{taught})$", output, re.MULTILINE)) == 2
-    again = run("report", tmp_path / "m")
     data = json.loads(run("report", tmp_path / "m", "--json"))
     assert set(data["heads"]) == {"glasses", "hair"}
     assert data["heads"]["glasses"]["score"] == load_model(tmp_path / "m").report["glasses"].score
-    heads = re.split("(?m)^(?:The new verifier|Not decided)", output[output.index("glasses,") :])[0]
-    assert again.startswith(heads)
     judged = [name for judge in data["judges"] for name in judge["attributes"]]
     unread = [name for name in ("glasses", "hair") if name not in judged]
-    assert again.endswith(f"not judged: {', '.join(unread)}\n") == bool(unread)
+    assert output.endswith(f"not judged: {', '.join(unread)}\n") == bool(unread)
     vocabulary = load_model(tmp_path / "m").vocabulary
     assert (vocabulary["glasses"].kind, vocabulary["hair"].kind) == ("yes/no", "categorical")
 
@@ -75,6 +84,10 @@ def test_r2_is_no_accuracy(tmp_path):
     found = answers(latents_of(load_generator(ADA), 80, 0.7, seed=0))
     table = write_csv(tmp_path / "ages.csv", {"index": list(range(80)), "age": found["age"].tolist()})
     output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9, "-n", 0)
+    assert re.search(
+        r"\n\nage  (ready|works where pictures are verified|needs about [\d,]+ more labels)\n\nTo draw", output
+    )
+    output = run("report", tmp_path / "m", "--full")
     assert "by a network" not in output
     assert re.search(r"^age, continuous: R2 -?\d+\.\d\d \(-?\d+\.\d\d to -?\d+\.\d\d\)$", output, re.MULTILINE)
 
@@ -84,17 +97,52 @@ def test_a_report_of_heads_that_were_not_measured(tiny):
         "Judge judge.safetensors, on labels of pictures that it did not learn from:\n"
         "  not measured: smile, hair, age, glasses, beard\n"
     )
-    assert run("report", tiny) == "no report: smile, hair, age, glasses, beard\n" + judge
+    assert run("report", tiny, "--full") == "no report: smile, hair, age, glasses, beard\n" + judge
+    lines = run("report", tiny).splitlines()
+    assert lines[:2] == ["smile    not measured", "hair     not measured"]
+    assert lines[-1] == f'To draw pictures of one, type: energyql generate "smile" --model {tiny}'
     unmeasured = dict.fromkeys(["smile", "hair", "age", "glasses", "beard"])
     data = json.loads(run("report", tiny, "--json"))
     assert data == {"heads": {}, "judges": [{"judge": "judge.safetensors", "attributes": unmeasured}]}
+
+
+def test_the_verdicts_and_the_next_command(tmp_path):
+    folder = tiny_model(tmp_path / "m")
+    judge, config = (json.loads((folder / file).read_text()) for file in ("judge.json", "config.json"))
+    reports = {
+        name: HeadReport("yes/no", 80, 20, {"no": 86, "yes": 14}, 0.5, (0.3, 0.7), {}, 0.1) for name in VOCABULARY
+    }
+    bank = load_model(folder).bank
+    bank.reports = reports | {"glasses": replace(reports["glasses"], score=0.9, interval=(0.8, 0.95))}
+    bank.save(folder)
+    sample = f"To draw pictures that are worth a label, type: energyql sample {folder} --unsure -n 100 --out pictures"
+    lacking, works = "needs about 40 more labels of yes", "works where pictures are verified"
+    assert run("report", folder).splitlines() == [
+        *(f"{name:7}  {lacking}" for name in ("smile", "hair", "age")), "glasses  ready", f"beard    {lacking}", "",
+        f'To draw pictures of one, type: energyql generate "glasses" --model {folder}',
+    ]  # fmt: skip
+    assert "  weak, so queries refuse it: " in run("report", folder, "--full")
+    bank.reports = reports
+    bank.save(folder)
+    assert run("report", folder).splitlines()[-1] == sample
+    read = judge | {"vocabulary": {"attributes": [judge["vocabulary"]["attributes"][1]]}}
+    (folder / "verifier.json").write_text(json.dumps(read))
+    assert run("report", folder).splitlines()[:3] == [f"smile    {lacking}", f"hair     {works}", f"age      {lacking}"]
+    assert run("report", folder).endswith(f'energyql generate "hair = black" --model {folder}\n')
+    full = run("report", folder, "--full")
+    assert full.count("  weak, so queries use it only where pictures are verified: ") == 1
+    assert "not verified: smile, age, glasses, beard\n" in full
+    (folder / "config.json").write_text(json.dumps(config | {"judge": "gaze:look"}))  # code, which gave the labels
+    printed = run("report", folder)
+    assert printed.count(works) == 5
+    assert printed.endswith(f'energyql generate "smile" --model {folder} --allow-plugins\n')
 
 
 def test_text_of_a_folder_commands_no_terminal(tiny, tmp_path):
     folder = shutil.copytree(tiny, tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"judge": "a:\x1b[31mb\x9b2J\r"}))
-    assert r"Judge a:\x1b[31mb\x9b2J\x0d, on labels" in run("report", folder)
+    assert r"Judge a:\x1b[31mb\x9b2J\x0d, on labels" in run("report", folder, "--full")
 
 
 def test_quiet_and_only(tmp_path, table):

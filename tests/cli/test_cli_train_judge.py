@@ -46,23 +46,22 @@ def model(tmp_path, monkeypatch):
 
 
 def test_from_a_labeller(model):
-    assert "not judged: smile, hair, age, glasses, beard\n" in run("report", model)
+    assert "not judged: smile, hair, age, glasses, beard\n" in run("report", model, "--full")
     output = run("train-judge", model, "--labeller", "gaze:look", "-n", 300, "--device", "cpu")
+    assert output.endswith(f"Saved {model}; all numbers: energyql report {model} --full\n\n{run('report', model)}")
+    output = run("report", model, "--full")
     assert re.search(
-        r"^The new judge, on labels of pictures that it did not learn from:\n"
+        r"^Judge judge.safetensors, on labels of pictures that it did not learn from:\n"
         r"  smile, yes/no: balanced accuracy [01]\.\d\d \(0\.\d\d to [01]\.\d\d\), chance 0\.50\n"
         r"    measured on 150 of 300 labels; calibration error 0\.\d\d\d; recall of no [01]\.\d\d, yes [01]\.\d\d$",
         output,
         re.MULTILINE,
     )
-    assert output.endswith(f"Saved {model}; energyql report shows the quality\n")
     assert "smile" in load_model(model).judged_names
-    again = run("report", model)
-    verifier, judge = re.findall(r"(?m)^  smile, .*\n    .*$", output)
+    verifier, _ = re.findall(r"(?m)^  smile, .*\n    .*$", output)
     assert "measured on 300 of 300 labels; " in verifier  # in turn: each label serves to learn and to measure
-    assert f" that it did not learn from:\n{verifier}" in again
-    assert judge in again
-    assert "not judged: hair," in again
+    assert output.index("Verifier, which decides") < output.index(verifier) < output.index("Judge judge.safetensors")
+    assert "not judged: hair," in output
     (found,) = json.loads(run("report", model, "--json"))["judges"]
     assert found["judge"] == "judge.safetensors"
     smile = found["attributes"]["smile"]
@@ -90,20 +89,20 @@ def test_from_a_table_for_a_copy(model, tmp_path, monkeypatch):
 
 
 def test_one_by_name_is_measured(model):
-    output = run("train-judge", model, "--labeller", "gaze:look", "--judge", "gaze:see", "-n", 100)
+    run("train-judge", model, "--labeller", "gaze:look", "--judge", "gaze:see", "-n", 100)
+    output = run("report", model, "--full")
     assert "Judge gaze:see, on labels of pictures that it did not learn from:\n  smile, yes/no: balanced acc" in output
     assert "measured on 100 of 100 labels; recall of no" in output
-    assert "Judge gaze:see, on labels" in run("report", model)
     known = load_model(model, allow_plugins=True)
     assert known.judge_report["smile"].held_out == 100
-    output = run("train-judge", model, "--labeller", "gaze:look", "--judge", "gaze:look", "-n", 100)
-    assert "Judge gaze:look: not measured, because it gave the labels itself" in output
-    assert "  not measured: no labels of pictures were at hand" in run("report", model)
+    run("train-judge", model, "--labeller", "gaze:look", "--judge", "gaze:look", "-n", 100)
+    assert "  not measured: no labels of pictures were at hand" in run("report", model, "--full")
 
 
 def test_a_judge_of_little_skill_is_marked(model, tmp_path):
     (tmp_path / "coin.py").write_text("def toss(images):\n    return {'smile': [i % 2 for i in range(len(images))]}\n")
-    output = run("train-judge", model, "--labeller", "gaze:look", "--judge", "coin:toss", "-n", 100)
+    run("train-judge", model, "--labeller", "gaze:look", "--judge", "coin:toss", "-n", 100)
+    output = run("report", model, "--full")
     assert "    weak: little or not clearly better than chance, so its verdicts say little\n" in output
 
 

@@ -170,6 +170,7 @@ def test_can_the_heads_be_trusted(learned):
     shutil.copytree(learned, "from-function")
     output = shell("Can the heads be trusted?")
     assert "green, yes/no: balanced accuracy " in output
+    assert "green  needs about " in output
     assert "  weak, so queries refuse it: " in output
     assert re.search(r"of 16 satisfy the query, says the image judge|by the verifier|not judged: ", output)
 
@@ -187,7 +188,7 @@ def test_a_judge_of_ones_own(capsys):
     labeller("my_labels", blocks("Labels from a function", "python")[0])
     assert "judge" in shell("Labels from a function")
     output = shell("A judge of your own")
-    assert "Saved from-function; energyql report shows the quality" in output
+    assert "Saved from-function; all numbers: energyql report from-function --full" in output
     assert "not judged" in output.lower() or "Judge judge" in output
     names = {}
     exec(blocks("A judge of your own", "python")[0].replace("count=5000", f"count={COUNT}"), names)

@@ -81,6 +81,7 @@ class TestQuality:
     def test_of_a_module_with_probabilities(self, tmp_path):
         trained = train(Stains(), table(), tmp_path, judge=Guesses(), seed=5, truncation=1.0)
         assert list(trained.judge_report) == ["red", "light"]
+        assert trained.verdicts == {name: each.verdict(True) for name, each in trained.report.items()}
         assert trained.judge_report["red"].score == 1
         assert 0 < trained.judge_report["red"].calibration_error < 0.3
         assert trained.judge_report["light"].details["std"] == pytest.approx(0.1)
