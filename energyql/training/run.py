@@ -88,8 +88,8 @@ class Trained:
     @property
     def verdicts(self) -> dict[str, str]:
         """Attribute -> what queries may expect of it, such as "ready"; see `HeadReport.verdict`."""
-        code = self.judge is not None and not isinstance(self.judge, torch.nn.Module)  # a function is the verifier too
-        reads = self.report if code else getattr(self.verifier, "vocabulary", ())
+        reader = self.judge if self.verifier is None else self.verifier
+        reads = () if reader is None else getattr(reader, "vocabulary", self.report)
         return {name: each.verdict(name in reads) for name, each in self.report.items()}
 
 

@@ -70,6 +70,7 @@ def test_from_a_labeller(model):
 
 
 def test_from_a_table_for_a_copy(model, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
     from gaze import look  # the module that the fixture wrote
 
     monkeypatch.setattr(teacher, "FURTHER", 300)
