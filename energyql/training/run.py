@@ -88,8 +88,7 @@ class Trained:
     @property
     def verdicts(self) -> dict[str, str]:
         """Attribute -> what queries may expect of it, such as "ready"; see `HeadReport.verdict`."""
-        reader = self.judge if self.verifier is None else self.verifier
-        reads = () if reader is None else getattr(reader, "vocabulary", self.report)
+        reads = () if self.verifier is None else getattr(self.verifier, "vocabulary", self.report)
         return {name: each.verdict(name in reads) for name, each in self.report.items()}
 
 

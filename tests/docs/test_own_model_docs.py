@@ -170,7 +170,6 @@ def test_can_the_heads_be_trusted(learned):
     shutil.copytree(learned, "from-function")
     output = shell("Can the heads be trusted?")
     assert "green, yes/no: balanced accuracy " in output
-    assert "green  needs about " in output
     assert "  weak, so queries refuse it: " in output
     assert re.search(r"of 16 satisfy the query, says the image judge|by the verifier|not judged: ", output)
 

@@ -66,6 +66,9 @@ class TestQuality:
     def test_of_a_function_on_a_table(self, tmp_path):
         trained = train(Stains(), table(), tmp_path, judge=nearly, seed=5, truncation=1.0)
         assert trained.judge is nearly
+        assert trained.verdicts == dict.fromkeys(
+            ("red", "light"), "works where pictures are verified"
+        )  # it defines them
         assert trained.judge_unmeasured == ""
         red, light = trained.judge_report["red"], trained.judge_report["light"]
         z = Prior(Stains(), 5, FittedUnder(), torch.device("cpu")).z(torch.arange(80))
@@ -81,7 +84,8 @@ class TestQuality:
     def test_of_a_module_with_probabilities(self, tmp_path):
         trained = train(Stains(), table(), tmp_path, judge=Guesses(), seed=5, truncation=1.0)
         assert list(trained.judge_report) == ["red", "light"]
-        assert trained.verdicts == {name: each.verdict(True) for name, each in trained.report.items()}
+        assert trained.verdicts == {name: each.verdict(False) for name, each in trained.report.items()}
+        assert all(each.weak for each in trained.report.values())
         assert trained.judge_report["red"].score == 1
         assert 0 < trained.judge_report["red"].calibration_error < 0.3
         assert trained.judge_report["light"].details["std"] == pytest.approx(0.1)
