@@ -38,11 +38,11 @@ from energyql.pipeline.checks import next_round, satisfying_positions
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.plan import Plan, plan_query
+from energyql.pipeline.provenance import OF_RUN
 from energyql.pipeline.render import STREAM_BATCH
 from energyql.pipeline.result import Result
 from energyql.pipeline.run import check_judged, draw, stream_batches
 from energyql.pipeline.session import Session, open_session
-from energyql.pipeline.settings import settings_of
 from energyql.sampling import Status
 
 
@@ -227,8 +227,6 @@ _LONGEST = 10**12
 """Largest number of seconds that an estimate states, about 30,000 years; `timedelta` has a limit."""
 FORMAT = 1
 """Version number of the files of a data set, raised when the same plan gives other bytes."""
-_ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"))
-"""Entries of the provenance (record of how samples are drawn) on which the pictures of a class depend."""
 _ENCODERS = {"png": ("PNG", ()), "webp": ("WEBP", ("quality",)), "jpg": ("JPEG", ("quality",))}
 """Format of pictures -> its name in Pillow, and the settings of a plan that its encoder takes."""
 _SHARED = {"query": "canonical", "model": "model", "seed": "seed", "judge": "judge"}
@@ -266,7 +264,7 @@ class PreparedPlan:
         for one, query in zip(plan.classes, self.queries, strict=True):
             settings, facts = query.settings, query.provenance
             entry = {"name": one.name, "count": one.count, "seed": settings.seed, "batch_size": settings.batch_size}
-            entry |= {name: facts[name] for name in _ONE_RUN if name in facts}
+            entry |= {name: facts[name] for name in OF_RUN if name in facts}
             entry["fingerprints"] = facts["fingerprints"] or {"generator": module_fingerprint(query.model.generator)}
             whole["classes"].append(entry)
         return dict(json.loads(json.dumps(whole)))

@@ -31,7 +31,7 @@ from energyql.pipeline.clips import (
     try_rejection,
 )
 from energyql.pipeline.ledger import Ledger
-from energyql.pipeline.plan import Calibration, Plan, Shares, Source, clipped
+from energyql.pipeline.plan import Calibration, Plan, Shares, Source
 from energyql.pipeline.propose import prior_energies, propose
 from energyql.pipeline.render import render, render_drafts
 from energyql.pipeline.verifier import Round, Verifier
@@ -81,8 +81,8 @@ def calibrate(plan: Plan, ledger: Ledger, report: Report = quiet, end: float = m
                 known = replace(known, prior_source=source, count_from_prior=count)
         if faithful and verifier is not None and not known.clips and (end == math.inf or end > known.count_from_prior):
             clips = clips_of(plan, ledger, report)
-            clip = _affordable(clips, plan.settings.attempts, verifier)
-            source = Source(clipped(plan, clip), verifier.for_draws(clip.probability), clip)
+            clip = _clip_within(plan.settings.attempts, clips, verifier)
+            source = Source(ClippedEnergy(energy, clip.probability), verifier.for_draws(clip.probability), clip)
             known = replace(known, clips=clips, source=source)
     return plan if known is plan.calibration else replace(plan, calibration=known)
 
@@ -105,7 +105,8 @@ def clips_of(plan: Plan, ledger: Ledger, report: Report = quiet) -> Sequence[Cli
     )
 
 
-def _affordable(clips: Sequence[Clip], attempts: int, verifier: Verifier) -> Clip:
+def _clip_within(attempts: int, clips: Sequence[Clip], verifier: Verifier) -> Clip:
+    """The clip of a run; an error if it needs more than `attempts` pictures for one that is kept."""
     clip = choose_clip(clips, attempts / (WAITING if verifier.is_network else WAITING_FOR_CODE))
     if clip.calls is None and attempts > clip.samples:
         return clips[-1]

@@ -156,8 +156,9 @@ def until_satisfied(
     Args:
         query: text or expression, such as `"smile AND NOT hat"`.
         n: number of pictures that are to satisfy the query.
-        budget: most calls of the generator, at least n, see `generate`; by default those of 10 n samples. model,
-            device, progress: see `generate`.
+        budget: most calls of the generator, at least n; by default those of 10 n samples. If heads on latents guide,
+            and no verifier decides, each sample takes one call.
+        model, device, progress: see `generate`.
         options: other arguments of `generate` by name, such as `seed` or `sampler`.
 
     Returns:
@@ -188,7 +189,8 @@ def sample_latents(
     Args:
         query: text or expression, such as `"smile AND NOT hat"`.
         n: number of samples, of any size.
-        first: number of the first sample in the run. model, device, progress: see `generate`.
+        first: number of the first sample in the run.
+        model, device, progress: see `generate`.
         options: other arguments of `generate` by name, such as `seed`. `batch_size` is 4096 by default.
 
     Returns:

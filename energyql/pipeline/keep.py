@@ -39,6 +39,13 @@ _OF_ALL_DRAWS = ("acceptance", "exact", "stages_mean", "log_probability")
 def keep(plan: Plan, verifier: Verifier, w: Tensor, images: Tensor, *, last: bool) -> tuple[Decision, Readings | None]:
     """Let the verifier decide on a batch of pictures, and read those that are kept: all of the `last` attempt.
 
+    Args:
+        plan: the plan.
+        verifier: the verifier, with the threshold of the source.
+        w: latents of the pictures, (batch, ...).
+        images: the pictures in [-1, 1], (batch, channels, height, width).
+        last: whether the samples get no further attempt.
+
     Returns:
         The decision, and what was read off the kept pictures; `None` if none is kept.
     """

@@ -198,13 +198,9 @@ def metered(plan: Plan, ledger: Ledger) -> Plan:
     counted = _with_energies(counted, None if plan.model.bank.reads_pictures else plan.reported)
     if (known := plan.calibration) is None:
         return counted
-    energy: EnergyLike = counted.energy if known.source.clip is None else clipped(counted, known.source.clip)
+    clip, energy = known.source.clip, cast(EnergyLike, counted.energy)
+    energy = energy if clip is None else ClippedEnergy(counted.energy, clip.probability)
     return replace(counted, calibration=replace(known, source=known.source._replace(energy=energy)))
-
-
-def clipped(plan: Plan, clip: Clip) -> ClippedEnergy:
-    """Return the energy of a plan, 0 wherever P(query) by the heads is at least the bound of the clip."""
-    return ClippedEnergy(plan.energy, clip.probability)
 
 
 def _with_energies(plan: Plan, of_heads: Callable[[], QueryEnergy | PictureEnergy] | None) -> Plan:
@@ -239,9 +235,10 @@ def _surrogate(rule: EnergyRule, surrogates: Callable[[], SurrogateHeads]) -> Su
 def plan_query(
     session: Session, query: str | Expr, settings: DrawSettings | None = None, **options: Unpack[DrawOptions]
 ) -> Plan:
-    """Check a query and its settings, and compile the query for this model. No samples are drawn.
+    """Check a query and its settings, and compile the query for a model. No samples are drawn.
 
     Args:
+        session: the model on its device, from `open_session`.
         query: text or expression, such as `"smile AND NOT hat"`.
         settings: settings of the run; `None` for the defaults.
         options: values for single fields of `DrawSettings`, such as `seed=1`, in place of the values in `settings`.

@@ -71,6 +71,8 @@ ENTRIES: Mapping[str, Entry] = {
     "variations": Entry("studio.tasks", "pictures that were varied, by how much, and the seed"),
 }
 """Key -> entry. A result has those that concern it, and settings only where they differ from their default."""
+OF_RUN = tuple(name for name, entry in ENTRIES.items() if entry.of_run)
+"""Keys that must be the same for all samples of a run: on them its pictures depend."""
 
 
 def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def difference_of_runs(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[
     Returns:
         The key, both values, and the difference in words, such as "query: smile, not hat".
     """
-    for name in (name for name, entry in ENTRIES.items() if entry.of_run):
+    for name in OF_RUN:
         default = DEFAULTS.get(name)  # of a setting that is not recorded
         theirs, ours = (json.loads(json.dumps(facts.get(name, default))) for facts in (old, new))
         if theirs == ours:

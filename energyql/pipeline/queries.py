@@ -109,7 +109,10 @@ def split_line(line: str) -> tuple[str, str]:
 
 
 def list_queries(queries: str | Expr | Iterable[object] | Mapping[str, object]) -> list[ListedQuery]:
-    """Return a list of one query, of a dict from title to query, or of queries and pairs (title, query)."""
+    """Return a list of one query, of a dict from title to query, or of queries and pairs (title, query).
+
+    Items that are `ListedQuery` objects pass through unchanged.
+    """
     items = queries.items() if isinstance(queries, Mapping) else several(queries, (str, Expr))
     entries = []
     for number, item in enumerate(items, start=1):

@@ -94,6 +94,9 @@ def run(plan: Plan, end: End, *, first: int = 0, progress: bool | Report = True)
     n = whole_number("n", end.n, most=2**62 if in_batches else MOST_SAMPLES)
     first = whole_number("first", first, least=0, most=2**62)
     if isinstance(end, Count):
+        for name, size in (("batch", end.batch), ("opening", end.opening)):
+            if size is not None:
+                whole_number(name, size)
         return _in_batches(plan, replace(end, n=n), first, progress)
     if end.calls is not None:
         try:

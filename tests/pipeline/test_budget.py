@@ -13,8 +13,8 @@ from energyql import Model, generate, until_satisfied
 from energyql.attributes.pictures import PictureBank
 from energyql.errors import ArgumentError, NotAcceptedError
 from energyql.pipeline.plan import plan_query
+from energyql.pipeline.run import Count, run, stream_batches
 from energyql.pipeline.run import draw as run_draw
-from energyql.pipeline.run import stream_batches
 from energyql.pipeline.session import open_session
 from energyql.sampling.langevin import LangevinSampler
 
@@ -216,3 +216,12 @@ def test_too_few_attempts_are_told_with_the_number_that_is_needed():
     message = r"about [2-9]\.\d pictures would be drawn for one that is kept, and attempts is 1\n"
     with pytest.raises(NotAcceptedError, match=message):
         draw(known_model(slope=0.7), 4, "a AND c", verify="faithful", attempts=1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"batch": 0}, {"batch": -1}, {"batch": 2.5}, {"opening": 0}, {"batch": 2, "opening": "1"}]
+)
+def test_wrong_sizes_of_batches_are_refused_at_the_call(model, wrong):
+    name = [*wrong][-1]
+    with pytest.raises(ArgumentError, match=f"{name} must be a whole number from 1"):
+        run(plan_query(open_session(model, "cpu"), "a"), Count(4, **wrong))

@@ -204,3 +204,9 @@ def test_every_entry_of_provenance_is_in_the_table(tiny):
         source = (Path(energyql.__file__).parent / f"{entry.writer.replace('.', '/')}.py").read_text(encoding="utf-8")
         written = (f'"{name}"', f"{name}=", name.upper())
         assert name in SETTINGS or any(each in source for each in written), name
+
+
+def test_the_reference_lists_the_entries_of_provenance():
+    page = (Path(__file__).parents[2] / "docs/api/calls.md").read_text(encoding="utf-8")
+    for name, entry in ENTRIES.items():
+        assert f"| `{name}` | {entry.meaning} | `{entry.writer}` |" in page
