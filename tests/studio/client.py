@@ -89,6 +89,6 @@ def serving(models, limits=None, host="127.0.0.1", allowed=(), token=""):
         yield Client(socket.getsockname()[1], studio)
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)  # a job, a loaded machine
         socket.close()
         assert not thread.is_alive()
