@@ -59,6 +59,28 @@ def part_of(progress: Callable[[float], None], done: int, count: int) -> Callabl
 
 
 @dataclass(frozen=True)
+class Course:
+    """How a fit runs: from which random numbers, on which device, continued from which file, and who hears of it.
+
+    Attributes:
+        seed: seed of all random numbers of the fit; no global random state is changed.
+        checkpoint: file for the state of the fit, from which a fit with equal data and settings continues; a folder for
+            the fit of several networks.
+        progress: function that is called with the fraction done.
+    """
+
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    checkpoint: Path | None = None
+    progress: Callable[[float], None] = lambda _: None
+
+    def part(self, k: int, count: int) -> Course:
+        """The course of fit k of `count`: the k-th next seed, and the file `k` in the folder."""
+        checkpoint = None if self.checkpoint is None else self.checkpoint / str(k)
+        return Course((self.seed + k) % 2**63, self.device, checkpoint, part_of(self.progress, k, count))
+
+
+@dataclass(frozen=True)
 class StepFile:
     """A file with the result of a step of a training, such as labels, or with the state of an unfinished step.
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from energyql.training import picture_fit
+from energyql.training.labelled import Labelled
 from energyql.training.picture_fit import CALM, PictureSettings, distort, distortion_strength, fit_network
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -29,7 +30,7 @@ def test_they_fade_during_a_fit(monkeypatch):
     pictures = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     settings = PictureSettings(side=8, channels=(4,), least=800, most=800, batch=20)
     labels = {"a": torch.tensor([0.0, 1.0]).repeat(4)}
-    fit_network(pictures, labels, Vocabulary([AttributeSpec("a", "yes/no")]), settings, rows=torch.arange(8))
+    fit_network(Labelled(pictures, labels, Vocabulary([AttributeSpec("a", "yes/no")])), settings)
     assert seen == [distortion_strength(step / 40) for step in range(40)]
     assert seen[0] == 1
     assert seen[-1] < 0.2
