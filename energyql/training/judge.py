@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -324,33 +324,48 @@ def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[
         title = name if isinstance(name, str) else labeller_name(judge).partition("\n")[0]
         report = JudgeReport(title, trained.report, judge_mark(judge))
     replace_given(folder, names, report)
-    if (folder / CONFIG).is_file():
-        _record_code(folder, name, names, judge)
+    if not (folder / CONFIG).is_file():
+        return
+    attributes = list(Described.read(folder).vocabulary)
+    if isinstance(judge, Judge):
+        _networks_take_over(folder, attributes)
+    elif judge is not None and isinstance(name, str):
+        _code_takes_over(folder, name, attributes, {*names, *getattr(judge, "vocabulary", ())})
+    elif name is None and set(attributes) <= set(names) and _code(folder) is not None:
+        record_judge(folder, None)
 
 
-def _record_code(
-    folder: Path, name: ImageLabeller | str | None, names: Sequence[str], judge: ImageLabeller | None
-) -> None:
-    """Record a judge that is code by its name, or remove the name of earlier code that is not needed."""
-    code, attributes = read_json(folder / CONFIG).get("judge"), Described.read(folder).vocabulary
-    by_network: Iterable[str] = getattr(load_judge(folder), "vocabulary", ())
-    if judge is None:  # either nobody wants a judge, or it is not trained yet, or could not learn
-        if code is not None and name is None and set(attributes) <= set(names):
-            record_judge(folder, None)
-    elif isinstance(judge, Judge):
-        others = [each for each in attributes if each not in by_network]
-        if code is not None and not others:
-            record_judge(folder, None)
-        elif code is not None:
-            warn(
-                f"the judge of the model is still the code {code}, and not the new network, because no network judges "
-                f"{', '.join(others)}; train a judge of these too, or remove the name: record_judge(folder, None)"
-            )
-    elif isinstance(name, str):
-        record_judge(folder, name)
-        read, before = (*names, *getattr(judge, "vocabulary", ())), by_network if code in (None, name) else attributes
-        if lost := [each for each in before if each not in read]:
-            warn(f"{name} is now the only judge of the model; nothing checks {', '.join(lost)}, unless it does")
+def _code(folder: Path) -> str | None:
+    """Name of the code that is the judge of a model."""
+    name: str | None = read_json(folder / CONFIG).get("judge")
+    return name
+
+
+def _by_network(folder: Path) -> Vocabulary | tuple[()]:
+    """Attributes that networks of a model folder judge."""
+    judge = load_judge(folder)
+    return () if judge is None else judge.vocabulary
+
+
+def _networks_take_over(folder: Path, attributes: Sequence[str]) -> None:
+    """Remove the name of code that was the judge, if networks judge all attributes now; else warn that it stays."""
+    if (code := _code(folder)) is None:
+        return
+    if others := [each for each in attributes if each not in _by_network(folder)]:
+        warn(
+            f"the judge of the model is still the code {code}, and not the new network, because no network judges "
+            f"{', '.join(others)}; train a judge of these too, or remove the name: record_judge(folder, None)"
+        )
+    else:
+        record_judge(folder, None)
+
+
+def _code_takes_over(folder: Path, name: str, attributes: Sequence[str], read: Container[str]) -> None:
+    """Record the name of code as the only judge, and warn of attributes that had a judge and are not in `read`."""
+    before = _by_network(folder) if _code(folder) in (None, name) else attributes
+    record_judge(folder, name)
+    if lost := [each for each in before if each not in read]:
+        warn(f"{name} is now the only judge of the model; nothing checks {', '.join(lost)}, unless it does")
 
 
 def unmeasured(judge: ImageLabeller, labels: LabelTable | ImageLabeller) -> str | None:

@@ -156,9 +156,7 @@ def fit_network(labelled: Labelled, settings: PictureSettings, course: Course = 
             optimization.write()
         course.progress(optimization.step / steps)
     course.progress(1.0)
-    with torch.no_grad():  # scale and offset become part of the last layer
-        judge.head.bias.mul_(scale).add_(offset)
-        judge.head.weight.mul_(scale[:, None])
+    judge.adjust(scale, offset)
     state = judge.state_dict()
     judge.load_state_dict(dict(zip(state, to_cpu([*state.values()]), strict=True)), assign=True)
     network: Judge = judge.to(memory_format=torch.contiguous_format)
@@ -198,16 +196,17 @@ def leave_out(folds: Sequence[Tensor], first: int = 0) -> list[Split]:
 def fit_readers(
     labelled: Labelled, splits: Sequence[Split], settings: Sequence[PictureSettings], course: Course, count: int
 ) -> tuple[list[Judge], Float[Tensor, "n outputs"]]:
-    """Fit readers of pictures: every judge, verifier and teacher is made here.
+    """Labelled pictures in; readers, and what they read off pictures from which they did not learn, out.
+
+    Every judge, verifier and teacher is fitted here, whatever is then made of its readings.
 
     Args:
-        labelled: pictures, (n, 3, side, side) uint8.
         splits: reader k learns and is tested by split `k % len(splits)`.
         settings: readers of the same split differ in settings, in turn.
         count: number of readers, a multiple of the number of splits.
 
     Returns:
-        The readers; and what they read off the test pictures of all splits, see `read_unseen`.
+        The readers; and their outputs for the test pictures of all splits, one split after the other (`read_unseen`).
     """
     readers = []
     for k in range(count):
@@ -335,8 +334,7 @@ def fit_verifier(
         shifts.append(shift)
     scale, shift = torch.cat(scales), torch.cat(shifts)
     for network in networks:
-        network.head.weight.mul_(scale[:, None])
-        network.head.bias.mul_(scale).add_(shift)
+        network.adjust(scale, shift)
         network.std.copy_(torch.stack([std[name] for name in specs]))
         network.round()
     outputs = read_unseen(networks, pictures, splits)
@@ -348,8 +346,7 @@ def fit_verifier(
     joint = mean_outputs(networks, fresh)
     factor, offset = _same_spread(joint, parts, specs)
     for network in networks:
-        network.head.weight.mul_(factor[:, None])
-        network.head.bias.mul_(factor).add_(offset)
+        network.adjust(factor, offset)
         network.round()
         network.report = {name: reports[name] for name in specs}
     outputs = torch.cat([outputs, joint * factor + offset])
