@@ -74,21 +74,19 @@ def fit_bank(
     taught = Taught(latents[:0], {}, {})
     if further:
         taught = teach(task, table, labels, order[:fitted], specs, count=further)
-    latents, labels = latents[order], {name: numbers[order] for name, numbers in labels.items()}
-    held_out, seen = (
-        {name: numbers[rows] for name, numbers in labels.items()} for rows in (slice(fitted, None), slice(fitted))
-    )
+    labelled = Labelled(latents, labels, specs).take(order)
+    seen, unseen = labelled.take(slice(fitted)), labelled.take(slice(fitted, None))
     stopping = min(HELD_OUT_SHARE, len(middle) / 2 / fitted)
     stop = fitted - int(fitted * (1 - stopping))
     with task.target.work.step("heads") as folder:
-        bank, fits = _fit(task, Labelled(latents[:fitted], seen, specs), taught, folder, stop, settings)
+        bank, fits = _fit(task, seen, taught, folder, stop, settings)
     with torch.no_grad():
-        predictions = bank.predict(latents[fitted:])
-    reports = report_quality(predictions, held_out, specs, seen)
+        predictions = bank.predict(unseen.inputs)
+    reports = report_quality(predictions, unseen.labels, specs, seen.labels)
     if table.drawn is not None:
         old = None if task.target.bank is None else heads_of(task.target.bank, "a round of labels")
-        reports = with_gains(reports, old, bank, latents[fitted:], held_out, table.drawn)
-    second = fit_second(task, latents, labels, bank, settings, taught)
+        reports = with_gains(reports, old, bank, unseen.inputs, unseen.labels, table.drawn)
+    second = fit_second(task, labelled, settings, taught)
     for name, report in reports.items():
         details = {**report.details, **dataclasses.asdict(fits[name])}
         details |= {"teacher": taught.report[name]} if name in taught.report else {}
@@ -135,38 +133,27 @@ def _fit(
     return AttributeBank(specs, {name: heads[name] for name in specs}, **vars(fitted)), fits
 
 
-def fit_second(
-    task: Task,
-    latents: Tensor,
-    labels: Mapping[str, Tensor],
-    bank: AttributeBank,
-    settings: HeadSettings,
-    taught: Taught,
-) -> dict[str, Head]:
+def fit_second(task: Task, labelled: Labelled, settings: HeadSettings, taught: Taught) -> dict[str, Head]:
     """Fit a second head to each attribute: where it disagrees with the first, predictions are doubtful.
 
     Two heads that learn from almost the same samples make the same errors. So second heads learn from only the last
     half of the samples, which includes the report's, unseen by the first heads; and from every second picture of the
     teacher. They take half the steps. Attributes with too few labels in that half have no second head.
-
-    Args:
-        latents: (n, latent_dim), all labelled latents.
-        labels: attribute -> (n,): 0/1, class index or number; NaN where missing.
-        bank: the first heads.
     """
-    own, more = slice(len(latents) // 2, None), slice(1, None, 2)
-    held_out = len(latents[own]) - int(len(latents[own]) * (1 - SECOND_HELD_OUT_SHARE))
-    latents, further = torch.cat([taught.latents[more], latents[own]]), taught.latents[more]
+    own, more = labelled.take(slice(len(labelled) // 2, None)), slice(1, None, 2)
+    held_out = len(own) - int(len(own) * (1 - SECOND_HELD_OUT_SHARE))
+    further = taught.latents[more]
+    latents = torch.cat([further, own.inputs])
     unknown = further.new_full((len(further),), torch.nan)
     labels = {
-        name: torch.cat([taught.labels[name][more] if name in taught.labels else unknown, numbers[own]])
-        for name, numbers in labels.items()
+        name: torch.cat([taught.labels[name][more] if name in taught.labels else unknown, numbers])
+        for name, numbers in own.labels.items()
     }
-    specs = with_labels(bank.vocabulary, labels, len(latents) - held_out)
+    specs = with_labels(own.vocabulary, labels, len(latents) - held_out)
     with task.target.work.step("second heads") as checkpoint:
         if not specs:
             return {}
         settings = dataclasses.replace(settings, steps=max(1, settings.steps // 2))
-        labelled, course = Labelled(latents, labels, specs), task.course("checking", checkpoint, task.prior.seed + 1)
-        second, _ = train_heads(labelled, settings, course, held_out=held_out, fitted=task.prior.fitted)
+        own, course = Labelled(latents, labels, specs), task.course("checking", checkpoint, task.prior.seed + 1)
+        second, _ = train_heads(own, settings, course, held_out=held_out, fitted=task.prior.fitted)
     return second.heads
