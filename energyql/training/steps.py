@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Course:
     seed: int = 0
     device: torch.device | str = "cpu"
     checkpoint: Path | None = None
-    progress: Callable[[float], None] = lambda _: None
+    progress: Callable[[float], None] = field(default=lambda _: None, repr=False)
 
     def part(self, k: int, count: int) -> Course:
         """The course of fit k of `count`: the k-th next seed, and the file `k` in the folder."""
