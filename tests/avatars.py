@@ -8,7 +8,7 @@ from pathlib import Path
 from toys import CONFIG, random_generator, random_heads
 
 from energyql.attributes.heads import AttributeBank
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.generators.families import save_model
 from energyql.models import read_vocabulary
 
@@ -18,5 +18,5 @@ def random_avatars(folder: Path, side: int = 16) -> Path:
     vocabulary, config = read_vocabulary("avatars"), dataclasses.replace(CONFIG, resolution=side)
     fingerprint = save_model(folder, "tiny", random_generator(config))
     AttributeBank(vocabulary, random_heads(vocabulary, config.w_dim), generator=fingerprint).save(folder)
-    Judge(vocabulary, side=16, channels=(4, 6)).eval().save(folder)
+    Judge(vocabulary, Convolutions(16, (4, 6))).eval().save(folder)
     return folder

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from energyql.attributes.heads import AttributeBank, Head
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.predictions import output_count
 from energyql.generators.families import save_model
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -68,7 +68,7 @@ def lively_judge(generator: StyleGAN2, *, seed: int = 1) -> Judge:
     """A random network whose outputs have mean 0 and a spread of about 2 over the pictures; a number, 0.5 and 0.2."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        judge = Judge(VOCABULARY, side=16, channels=(4, 6)).eval().requires_grad_(False)
+        judge = Judge(VOCABULARY, Convolutions(16, (4, 6))).eval().requires_grad_(False)
         outputs = judge.features(generator.synthesize(generator.encode(torch.randn(256, generator.z_dim))))
         outputs = outputs @ judge.head.weight.T
         scales, middles = [], []
@@ -92,7 +92,7 @@ def tiny_model(
         heads = random_heads(VOCABULARY, CONFIG.w_dim if space == "w" else CONFIG.z_dim)
         AttributeBank(VOCABULARY, heads, space=space, truncation=truncation, generator=fingerprint).save(folder)
         if judge:
-            Judge(VOCABULARY, side=16, channels=(4, 6)).eval().save(folder)
+            Judge(VOCABULARY, Convolutions(16, (4, 6))).eval().save(folder)
     return folder
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from energyql.attributes.backbones import Backbone, open_backbone
 from energyql.attributes.held_out import HeldOut, held_out_path
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.predictions import Prediction, of_columns, output_count, split_outputs
@@ -88,30 +90,43 @@ def _run(layers: list[_Layer], x: Float[Tensor, "batch 3 side side"]) -> Float[T
     return x.flatten(1)
 
 
-class Judge(nn.Module):
-    """A convolutional network from pictures to predictions of every attribute.
+_BODY = "body."
+"""Start of the names of a body's weights in a judge, which files leave out."""
+
+
+class Body(nn.Module, ABC):
+    """The part of a judge below its last, linear layer: from pictures to features.
+
+    Attributes:
+        side: side, in pixels, of the pictures that it reads; larger ones are reduced.
+        size: number of features.
+        width: number of channels; features are (width, positions) in one row.
+    """
+
+    side: int
+    size: int
+    width: int
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch size"]:
+        """Features of pictures in [-1, 1]."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """JSON values from which `body_of` makes such a body, without its weights."""
+
+
+class Convolutions(Body):
+    """A small convolutional network, trained with its judge.
 
     Args:
-        vocabulary: the attributes.
         side: width and height, in pixels, that pictures are resized to.
         channels: number of channels of each level, at least one level. A level has two 3x3 convolutions, and halves
             width and height.
-        report: quality on held-out pictures, by attribute; attributes that were not measured are missing.
     """
 
-    std: Tensor
-
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        *,
-        side: int = 64,
-        channels: Sequence[int] = (24, 48, 96, 128),
-        report: Mapping[str, HeadReport] | None = None,
-    ) -> None:
+    def __init__(self, side: int = 64, channels: Sequence[int] = (24, 48, 96, 128)) -> None:
         super().__init__()
-        self.vocabulary = vocabulary
-        self.report = {name: each for name, each in (report or {}).items() if name in vocabulary}
         self.side = side
         self.channels = tuple(channels)
         self.levels = nn.ModuleList(
@@ -125,16 +140,14 @@ class Judge(nn.Module):
             )
             for before, width in itertools.pairwise((3, *self.channels))
         )  # fmt: skip
-        last = math.ceil(side / 2 ** len(self.channels))
-        outputs = sum(output_count(spec) for spec in vocabulary.values())
-        self.head = nn.Linear(self.channels[-1] * last**2, outputs)
-        self.register_buffer("std", torch.full((len(vocabulary),), 0.05))
+        self.width = self.channels[-1]
+        self.size = self.width * math.ceil(side / 2 ** len(self.channels)) ** 2
 
     def __repr__(self) -> str:
-        return f"<Judge of pictures of {self.side} pixels: {', '.join(self.vocabulary)}>"
+        return f"pictures of {self.side} pixels"
 
-    def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
-        """Input of the network's last, linear layer for pictures in [-1, 1], (batch, features)."""
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch size"]:
+        """Features of pictures in [-1, 1], the same for a picture in any batch of at least two."""
         x = thumbnails(images, self.side)
         if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
             for level in self.levels:
@@ -146,6 +159,121 @@ class Judge(nn.Module):
         count = max(1, min(piece_count(len(x), AT_ONCE), len(x) // 2))  # no piece of several has only one
         pieces = [(layers, piece.contiguous(memory_format=torch.channels_last)) for piece in x.tensor_split(count)]
         return torch.cat(in_pool(_run, pieces))[: len(images)]
+
+    def describe(self) -> dict[str, Any]:
+        """Its sizes."""
+        return {"side": self.side, "channels": list(self.channels)}
+
+
+class Features(Body):
+    """Standardised features of pictures: middle layers of a backbone (`Backbone.read`), and small pictures.
+
+    The weights of the backbone are not part of it: it is loaded when the first picture is read.
+
+    Args:
+        backbone: its name, see `open_backbone`.
+        mark: SHA-256 of the backbone's weights.
+        layers: names of the layers that are read.
+        side: side, in pixels, of the pictures that the backbone reads.
+        small: side of the small pictures whose pixels are features too; 0 for none.
+        size: number of features.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, backbone: str, mark: str, layers: Sequence[str], side: int, small: int, size: int) -> None:
+        super().__init__()
+        self.backbone, self.mark, self.layers = backbone, mark, tuple(layers)
+        self.side, self.small, self.size = side, small, size
+        self.width = size
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def __repr__(self) -> str:
+        return f"features of {self.backbone}"
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch size"]:
+        """Standardised features of pictures in [-1, 1]."""
+        return (self.raw(images) - self.mean) * self.scale
+
+    def raw(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch size"]:
+        """The features before they are standardised."""
+        backbone = open_backbone(self.backbone, images.device)
+        if backbone.mark != self.mark:
+            raise ModelError(
+                f"the weights of the backbone {self.backbone} are not those with which the model was trained",
+                hint="install the version that trained it, or train the model again",
+            )
+        return torch.cat(raw_features(backbone, images, self.layers, self.small), 1)
+
+    def describe(self) -> dict[str, Any]:
+        """Its backbone and sizes."""
+        return {
+            "backbone": self.backbone, "mark": self.mark, "layers": list(self.layers), "side": self.side,
+            "small": self.small, "size": self.size,
+        }  # fmt: skip
+
+
+def raw_features(
+    backbone: Backbone, images: Float[Tensor, "batch channels height width"], layers: Sequence[str], small: int
+) -> list[Float[Tensor, "batch features"]]:
+    """Features of each of some layers of a backbone, then, unless `small` is 0, the pixels of small pictures."""
+    parts = backbone.read(images, layers) if layers else []
+    return [*parts, thumbnails(images.float(), small).flatten(1)] if small else parts
+
+
+def body_of(described: Mapping[str, Any]) -> Body:
+    """Make a body, without its weights, from what `Body.describe` returned.
+
+    A `KeyError`, `TypeError` or `ValueError` says that a value is missing or wrong.
+    """
+    if "backbone" not in described:
+        side, channels = described["side"], described["channels"]
+        if not channels or not all(type(size) is int and 0 < size <= 1 << 16 for size in (side, *channels)):
+            raise ValueError(f"side {side!r} and channels {channels!r} are no sizes of a network")
+        return Convolutions(side, channels)
+    name, mark, layers = described["backbone"], described["mark"], described["layers"]
+    side, small, size = (described[key] for key in ("side", "small", "size"))
+    if not all(isinstance(text, str) for text in (name, mark, *layers)):
+        raise ValueError("backbone, mark and layers are no texts")
+    if not all(type(each) is int and least <= each <= 1 << 20 for each, least in ((side, 1), (small, 0), (size, 1))):
+        raise ValueError(f"side {side!r}, small {small!r} and size {size!r} are no sizes of features")
+    return Features(name, mark, layers, side, small, size)
+
+
+class Judge(nn.Module):
+    """A network from pictures to predictions of every attribute: a body, and a linear layer.
+
+    Args:
+        vocabulary: the attributes.
+        body: from pictures to the features that the linear layer reads.
+        report: quality on held-out pictures, by attribute; attributes that were not measured are missing.
+    """
+
+    std: Tensor
+
+    def __init__(
+        self, vocabulary: Vocabulary, body: Body | None = None, *, report: Mapping[str, HeadReport] | None = None
+    ) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.report = {name: each for name, each in (report or {}).items() if name in vocabulary}
+        self.body = Convolutions() if body is None else body
+        self.head = nn.Linear(self.body.size, sum(output_count(spec) for spec in vocabulary.values()))
+        self.register_buffer("std", torch.full((len(vocabulary),), 0.05))
+
+    def __repr__(self) -> str:
+        return f"<Judge of {self.body!r}: {', '.join(self.vocabulary)}>"
+
+    @property
+    def side(self) -> int:
+        """Side, in pixels, of the pictures that it reads; larger ones are reduced."""
+        return self.body.side
+
+    def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
+        """Input of the network's last, linear layer for pictures in [-1, 1], (batch, features)."""
+        return cast(Tensor, self.body(images))
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
         """Predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
@@ -170,7 +298,7 @@ class Judge(nn.Module):
         specs = list(self.vocabulary.values())
         vocabulary = Vocabulary([specs[i] for i in indices], model=self.vocabulary.model)
         with torch.device("meta"):  # so that no random numbers are drawn
-            judge = Judge(vocabulary, side=self.side, channels=self.channels, report=self.report)
+            judge = Judge(vocabulary, body_of(self.body.describe()), report=self.report)
         outputs = torch.arange(len(self.head.bias)).split([output_count(spec) for spec in specs])
         rows = torch.cat([outputs[i] for i in indices])
         state = {key: value.detach().clone() for key, value in self.state_dict().items()}
@@ -196,9 +324,10 @@ class Judge(nn.Module):
         Weights are in half precision, except tensors with numbers that are too large for it. If the writing fails, no
         file is half written.
         """
-        tensors = {key: in_half(value) for key, value in self.state_dict().items() if value.is_floating_point()}
+        state = {key.removeprefix(_BODY): value for key, value in self.state_dict().items()}
+        tensors = {key: in_half(value) for key, value in state.items() if value.is_floating_point()}
         write_tensors(folder / f"{name}.safetensors", tensors)
-        described = {"side": self.side, "channels": list(self.channels), "vocabulary": self.vocabulary.to_dict()}
+        described = {**self.body.describe(), "vocabulary": self.vocabulary.to_dict()}
         write_json(folder / f"{name}.json", described | describe_reports(folder, name, self.report))
 
     @classmethod
@@ -212,12 +341,10 @@ class Judge(nn.Module):
         reports = described_reports(folder, name, description)
         with naming_damage(described):
             vocabulary = Vocabulary.from_dict(description["vocabulary"])
-            side, channels = description["side"], description["channels"]
-            if not channels or not all(type(size) is int and 0 < size <= 1 << 16 for size in (side, *channels)):
-                raise ValueError(f"side {side!r} and channels {channels!r} are no sizes of a network")
             with torch.device("meta"):  # so that wrong sizes take no memory
-                judge = cls(vocabulary, side=side, channels=channels, report=reports)
-        tensors = {name: value.float() for name, value in read_tensors(path).items()}
+                judge = cls(vocabulary, body_of(description), report=reports)
+        own = {"std", "head.weight", "head.bias"}
+        tensors = {key if key in own else _BODY + key: value.float() for key, value in read_tensors(path).items()}
         counts = {key: value for key, value in judge.state_dict().items() if not value.is_floating_point()}
         # `zeros_like` of a tensor on "meta" would import sympy, a fifth of a second and 30 MiB.
         counters = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in counts.items()}

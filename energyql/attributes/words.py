@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from inspect import isclass, isfunction
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,8 +28,9 @@ from energyql.attributes.labels import ImageLabeller, call_labeller
 from energyql.attributes.pictures import PictureBank, as_prediction
 from energyql.attributes.predictions import Prediction, YesNo
 from energyql.attributes.quality import HeadReport, naming_damage, report_entries
+from energyql.attributes.towers import as_pixels, refuse_named_code, stated, stated_scale
 from energyql.errors import ArgumentError, DataError, ModelError, first_line
-from energyql.files import MOST_JSON, as_path, fingerprint, json_digest, read_bytes, read_json, refuse_code, write_json
+from energyql.files import as_path, fingerprint, json_digest, read_json, write_json
 from energyql.language.lexical import shorten
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
@@ -42,9 +43,6 @@ MOST_ZERO_SHOT = math.log(0.99 / 0.01)
 """Bound of the log-odds of a text without labels: no P is above 0.99 or below 0.01."""
 CALIBRATIONS = "words.json"
 """File in a model folder with the calibrations of texts; see `Calibration`."""
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation, for red, green and blue, of the pictures in [0, 1] that CLIP learned from; for models
-that do not state their own."""
 
 
 class WordReader(Protocol):
@@ -52,23 +50,6 @@ class WordReader(Protocol):
 
     def read(self, pictures: Float[Tensor, "n channels height width"], texts: Sequence[str]) -> Tensor:
         """Return logits (n, texts) for pictures in [-1, 1]: the better a text fits a picture, the larger the logit."""
-
-
-def as_pixels(
-    images: Float[Tensor, "n channels height width"], size: int | Sequence[int], mean: Any, std: Any
-) -> Float[Tensor, "n 3 _ _"]:
-    """Input of a network for pictures in [-1, 1] with 1 or 3 channels: resized, with three channels, and standardised.
-
-    `mean` and `std` are those of red, green and blue, in [0, 1]; `None` or empty stands for `MEAN` and `STD`.
-    """
-    shape = (size, size) if isinstance(size, int) else tuple(size)
-    pictures = ((images.float().clamp(-1, 1) + 1) / 2).expand(-1, 3, -1, -1)
-    if pictures.shape[-2:] != shape:
-        pictures = F.interpolate(pictures, size=shape, mode="bicubic", antialias=True).clamp(0, 1)
-    center, scale = (
-        torch.tensor(numbers, device=images.device).view(3, 1, 1) for numbers in (mean or MEAN, std or STD)
-    )
-    return (pictures - center) / scale
 
 
 class DualEncoder:
@@ -185,24 +166,18 @@ def _too_long(text: str, most: int) -> ArgumentError:
 
 def _read_folder(folder: Path) -> Any:
     """Load a reader of words from a folder of open_clip or transformers, in which no code is run."""
-    refuse_code(folder)
-    for name in ("config.json", "tokenizer_config.json"):
-        # Not `read_json`, which refuses numbers of 31 digits, as tokenizers have.
-        if (folder / name).is_file() and b'"auto_map"' in read_bytes(folder / name, MOST_JSON):
-            raise ModelError(f"{folder / name} names code, which is not run", hint="choose a reader of a known class")
+    refuse_named_code(folder)
     try:
         if (config := folder / "open_clip_config.json").is_file():
             for place in ("model_cfg.vision_cfg.image_size", "preprocess_cfg.mean", "preprocess_cfg.std"):
-                _stated(config, place)
+                stated(config, place)
             library = import_optional("open_clip", "this reader needs open_clip", 'pip install "open_clip_torch>=3"')
             place = f"local-dir:{folder}"
             return OpenClip(library.create_model(place, precision="fp32"), library.get_tokenizer(place))
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} has neither config.json nor open_clip_config.json")
-        _stated(folder / "config.json", "vision_config.image_size")
-        images = next((path for name in _IMAGES if (path := folder / name).is_file()), None)
-        outer = "image_processor." if images and "image_processor" in read_json(images) else ""
-        mean, std = (images and _stated(images, f"{outer}{name}") for name in ("image_mean", "image_std"))
+        stated(folder / "config.json", "vision_config.image_size")
+        mean, std = stated_scale(folder)
         library = import_optional("transformers", "this reader needs transformers", 'pip install "transformers>=5"')
         options = {"local_files_only": True, "trust_remote_code": False}
         with without_bars(library):
@@ -220,44 +195,6 @@ def _read_folder(folder: Path) -> Any:
             f"cannot read the reader {folder}: {type(error).__name__}: {first_line(error):.200}", hint=hint
         ) from error
     return Transformers(network, tokenizer, mean, std)
-
-
-_IMAGES = ("preprocessor_config.json", "processor_config.json")
-
-
-def _is_size(value: Any) -> bool:
-    sides = value if isinstance(value, list) and len(value) == 2 else [value]
-    return all(type(side) is int and side > 0 for side in sides)
-
-
-def _are_three(value: Any, right: Callable[[float], bool]) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(type(x) in (int, float) and right(x) for x in value)
-
-
-_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "size": (_is_size, "a whole number above 0, or a list of two"),
-    "mean": (partial(_are_three, right=lambda number: 0 <= number <= 1), "three numbers in [0, 1]"),
-    "std": (partial(_are_three, right=lambda number: 0 < number < math.inf), "three numbers above 0"),
-}
-"""Last word of the name of a setting -> whether a value of JSON is right for it, and text for users: what is right."""
-
-
-def _stated(path: Path, place: str) -> Any:
-    """The setting `place`, such as "vision_config.image_size", of a JSON file, checked; `None` if it is not stated."""
-    value: Any = read_json(path)
-    *outer, last = place.split(".")
-    for name in outer:
-        value = {} if value.get(name) is None else value[name]
-        if not isinstance(value, dict):
-            raise ModelError(f"{path}: {name} must be an object, not {shorten(repr(value))}", hint=_CORRECT)
-    value = value.get(last)
-    is_right, expected = _RULES[last.rpartition("_")[2]]
-    if value is not None and not is_right(value):
-        raise ModelError(f"{path}: {place} must be {expected}, not {shorten(repr(value))}", hint=_CORRECT)
-    return value
-
-
-_CORRECT = "copy the reader again, or correct the file"
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -196,7 +196,7 @@ def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) ->
     parts = [
         __version__, torch.__version__, w.device.type, str(w.dtype), str(batch_size),
         type(generator).__name__, repr(getattr(generator, "config", "")), module_fingerprint(generator),
-        *(f"{judge.side} {module_fingerprint(judge)}" for judge in judges),
+        *(f"{judge.body.describe()} {module_fingerprint(judge)}" for judge in judges),
     ]  # fmt: skip
     digest = hashlib.sha256("\n".join(parts).encode())
     digest.update(w.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

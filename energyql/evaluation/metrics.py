@@ -45,8 +45,8 @@ class Features:
 def judge_features(judge: ImageLabeller | None) -> Features | None:
     """Method `features` of a judge as `Features`, for a `Judge` averaged over positions; `None` without it."""
     if isinstance(judge, Judge):
-        channels = judge.channels[-1]
-        return Features("judge", lambda images: judge.features(images).unflatten(1, (channels, -1)).mean(2))
+        width = judge.body.width
+        return Features("judge", lambda images: judge.features(images).unflatten(1, (width, -1)).mean(2))
     method = getattr(judge, "features", None)
     return Features("judge", method) if callable(method) else None
 

@@ -536,7 +536,7 @@ def _have_same_weights(one: object, other: object) -> bool:
     if not isinstance(one, torch.nn.Module) or not isinstance(other, torch.nn.Module):
         return False
     if isinstance(one, Judge) and isinstance(other, Judge):  # their last layers may be of other attributes
-        one, other = one.levels, other.levels
+        one, other = one.body, other.body
     if not set(one.parameters()).isdisjoint(other.parameters()):
         return True
     mine, theirs = one.state_dict(), other.state_dict()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.judge import Judge, thumbnails
+from energyql.attributes.judge import Convolutions, Judge, thumbnails
 from energyql.attributes.predictions import Predictions, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.errors import DataError
@@ -127,7 +127,7 @@ def fit_network(labelled: Labelled, settings: PictureSettings, course: Course = 
     pictures, targets = _reduced(labelled.inputs, settings.side), labelled.targets
     with torch.random.fork_rng(devices=[]):  # layers are made with global random numbers
         torch.manual_seed(seed)
-        judge = Judge(vocabulary, side=pictures.shape[-1], channels=settings.channels)
+        judge = Judge(vocabulary, Convolutions(pictures.shape[-1], settings.channels))
     judge = judge.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     counts = list(map(output_count, specs))
     base, weights = [], []

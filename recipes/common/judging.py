@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.predictions import PREDICTIONS, output_count
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float
@@ -66,7 +66,7 @@ def train_judge(domain: Domain, draw: Draw, *, steps: int, batch: int = 64, seed
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    judge = Judge(domain.vocabulary, side=domain.judge_side, channels=domain.judge_channels)
+    judge = Judge(domain.vocabulary, Convolutions(domain.judge_side, domain.judge_channels))
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = torch.compile(lambda x: judge.head(judge.features(x)))
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-3)

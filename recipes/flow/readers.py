@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderDC
 from torch import Tensor
 
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.training.picture_fit import distort, distortion_strength
 from energyql.training.steps import digest, learning_rate
 from recipes.avatars.vocabulary import VOCABULARY
@@ -97,7 +97,7 @@ def train_reader(reader: Reader, network: AutoencoderDC, bank: Bank, folder: Pat
     draw = both(render, decoder(network, bank, NOISE), DECODED)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(reader.seed)
-        judge = Judge(VOCABULARY, side=SIDE, channels=reader.channels)
+        judge = Judge(VOCABULARY, Convolutions(SIDE, reader.channels))
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=1e-3)
     steps, last = scaled(STEPS, scale), None

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from damage import leave_out, spoil
 from toys import VOCABULARY
 
-from energyql.attributes.judge import JointJudge, Judge, thumbnails
+from energyql.attributes.judge import Convolutions, JointJudge, Judge, thumbnails
 from energyql.errors import ModelError
 from energyql.files import write_json, write_tensors
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -15,7 +15,7 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 def judge(**settings):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        subject = Judge(VOCABULARY, **({"side": 16, "channels": (4, 6)} | settings))
+        subject = Judge(VOCABULARY, Convolutions(**({"side": 16, "channels": (4, 6)} | settings)))
         subject(torch.rand(8, 3, 32, 32))  # gives the batch norms statistics of their own
     subject.std.uniform_(0.01, 0.2, generator=torch.Generator().manual_seed(0))
     return subject.eval().requires_grad_(False)
@@ -58,7 +58,7 @@ def test_any_side_and_depth(side, channels, tmp_path):
 @pytest.mark.parametrize("training", [False, True])
 def test_features_without_a_graph_are_those_with_one(training):
     subject, random = judge().train(training), torch.Generator().manual_seed(0)
-    for level in subject.levels:
+    for level in subject.body.levels:
         for norm in (level[1], level[4]):
             norm.weight.uniform_(0.5, 2, generator=random)
             norm.bias.uniform_(-1, 1, generator=random)
@@ -139,5 +139,5 @@ def test_extra_tensors(tmp_path):
 
 def test_in_a_cell_it_is_a_line():
     assert repr(judge()) == f"<Judge of pictures of 16 pixels: {', '.join(VOCABULARY)}>"
-    other = Judge(Vocabulary([AttributeSpec("hat", "yes/no")]), side=16, channels=(4,))
+    other = Judge(Vocabulary([AttributeSpec("hat", "yes/no")]), Convolutions(16, (4,)))
     assert repr(JointJudge([judge(), other])) == f"<{judge()!r} and <Judge of pictures of 16 pixels: hat>>"

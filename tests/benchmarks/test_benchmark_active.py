@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from benchmarks import active, hidden_truth
 from energyql.attributes.bank import FittedUnder
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.predictions import Categorical, YesNo
 from energyql.labelling.sample import choose_unsure
 from energyql.training import teacher
@@ -87,7 +87,7 @@ def test_every_rule_chooses_pictures_of_the_pool(rule, monkeypatch):
 def test_the_teacher_chooses_by_the_pictures():
     specs = Vocabulary([AttributeSpec("hat", "yes/no")])
     torch.manual_seed(0)
-    networks = [Judge(specs, side=8, channels=(4,)).eval() for _ in range(2)]
+    networks = [Judge(specs, Convolutions(8, (4,))).eval() for _ in range(2)]
     generator = Stains()
     prior = Prior(generator, 0, FittedUnder(), torch.device("cpu"))
     heads = {"hat": YesNo(torch.arange(30.0)), "hair": YesNo(torch.arange(30.0) - 0.5)}

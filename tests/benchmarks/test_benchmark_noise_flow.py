@@ -9,7 +9,7 @@ import torch
 from commanding import command
 from evaluation.lively import silent
 
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.errors import ArgumentError
 from energyql.generators.load import load_generator
@@ -144,7 +144,7 @@ def folder(tmp_path_factory):
         make.save(make.pipeline(network, flow, diffusers.FlowMatchEulerDiscreteScheduler()), place / make.TEACHER)
         pictures = training.decode(network, torch.randn(64, *networks.LATENT)).detach()
         for name in ("guide", "judge"):
-            reader = Judge(VOCABULARY, side=networks.SIDE, channels=(4, 6)).eval().requires_grad_(False)
+            reader = Judge(VOCABULARY, Convolutions(networks.SIDE, (4, 6))).eval().requires_grad_(False)
             outputs = reader.features(pictures) @ reader.head.weight.T
             reader.head.weight.mul_(2 / outputs.std(0)[:, None])
             reader.head.bias.copy_(-2 * outputs.mean(0) / outputs.std(0))  # so that both values are common

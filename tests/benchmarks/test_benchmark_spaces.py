@@ -9,7 +9,7 @@ from toys import VOCABULARY, lively_judge, random_generator, random_heads
 
 from benchmarks import spaces
 from energyql.attributes.heads import AttributeBank
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.pictures import PictureBank
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.generators.families import save_model
@@ -114,7 +114,7 @@ def test_guides_learn_the_choices_of_latents_and_are_kept(tmp_path, monkeypatch)
         if space == "w":
             AttributeBank(known, random_heads(known, generator.config.w_dim)).save(place)
         else:
-            PictureBank(Judge(known, side=16, channels=(4,))).save(place)
+            PictureBank(Judge(known, Convolutions(16, (4,)))).save(place)
 
     monkeypatch.setattr(spaces, "train_attributes", train)
     for _ in range(2):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.errors import UnknownAttribute
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -30,7 +30,7 @@ def readers(tmp_path_factory):
     for name, channels, offset in (("guide", 16, 0.5), ("judge", 12, 0.4)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(channels)
-            judge = Judge(KNOWN, side=8, channels=(channels,)).eval()
+            judge = Judge(KNOWN, Convolutions(8, (channels,))).eval()
         pictures = torch.stack([torch.full((3, 8, 8), -0.2).index_fill(0, torch.tensor([i]), 1.0) for i in range(3)])
         grid = torch.rand(400, 3, 1, 1, generator=torch.Generator().manual_seed(1)).mul(2).sub(1).expand(-1, -1, 8, 8)
         with torch.no_grad():

@@ -18,8 +18,8 @@ def test_features_of_a_judge_are_averaged_over_positions(tiny: Path) -> None:
     assert features is not None
     assert features.name == "judge"
     result = features.read(images)
-    assert result.shape == (3, judge.channels[-1])
-    torch.testing.assert_close(result, judge.features(images).reshape(3, judge.channels[-1], -1).mean(2))
+    assert result.shape == (3, judge.body.width)
+    torch.testing.assert_close(result, judge.features(images).reshape(3, judge.body.width, -1).mean(2))
 
 
 def test_a_judge_that_is_a_function_has_no_features() -> None:

@@ -11,7 +11,7 @@ from toys import VOCABULARY, pixels, random_heads, tiny_model
 from energyql import Model, load_model, sample_pictures
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
-from energyql.attributes.judge import Judge, thumbnails
+from energyql.attributes.judge import Convolutions, Judge, thumbnails
 from energyql.attributes.predictions import YesNo
 from energyql.errors import ArgumentError, DataError, UnknownAttribute
 from energyql.files import write_json
@@ -148,7 +148,7 @@ class TestUnsure:
         networks = []
         for seed in range(2):
             torch.manual_seed(seed)
-            networks.append(Judge(specs, side=8, channels=(4,)).eval().half().float())
+            networks.append(Judge(specs, Convolutions(8, (4,))).eval().half().float())
         plain = sample_pictures(model, tmp_path / "plain", 6, unsure=True, pool=60, only=["smile"])
         store_teacher(model, networks)
         assert [list(network.vocabulary) for network in load_teacher(model)] == [["smile"]] * 2

@@ -8,7 +8,7 @@ from toys import VOCABULARY, random_generator
 
 import energyql
 from energyql import ArgumentError, Model
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.pictures import PictureBank
 from energyql.energy.rule import SEMANTICS
 from energyql.generators.fastgan import FastGAN, FastGANConfig
@@ -102,7 +102,7 @@ def test_a_run(tiny):
 def read_model():
     """A model whose attributes a network reads off pictures; networks that draw are compiled above."""
     torch.manual_seed(0)
-    guide = Judge(VOCABULARY, side=4, channels=(4,)).eval().requires_grad_(False)
+    guide = Judge(VOCABULARY, Convolutions(4, (4,))).eval().requires_grad_(False)
     return Model("read", Plain(), PictureBank(guide))
 
 

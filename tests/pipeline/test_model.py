@@ -11,7 +11,7 @@ from toys import CONFIG, VOCABULARY, random_generator, random_heads, tiny_model
 from training.brief import bright, train
 
 from energyql.attributes.heads import AttributeBank, load_second, replace_second, save_second, second_bank
-from energyql.attributes.judge import Judge, replace_networks
+from energyql.attributes.judge import Convolutions, Judge, replace_networks
 from energyql.attributes.predictions import decide
 from energyql.attributes.quality import FIRST, judge_names
 from energyql.errors import ModelError
@@ -190,7 +190,7 @@ def test_moving_a_model(tiny):
 
 
 def test_a_judge_of_some_attributes(copy):
-    Judge(Vocabulary([VOCABULARY["smile"]]), side=16, channels=(4,)).eval().save(copy)
+    Judge(Vocabulary([VOCABULARY["smile"]]), Convolutions(16, (4,))).eval().save(copy)
     model = load_model(copy)
     assert model.judged_names == ("smile",)
     assert list(model.judge_images(torch.zeros(2, 3, 16, 16))) == ["smile"]
@@ -200,7 +200,7 @@ def test_a_judge_of_some_attributes(copy):
     "spec", [AttributeSpec("laugh", "yes/no"), AttributeSpec("smile", "categorical", values=("no", "yes"))]
 )
 def test_a_judge_of_other_attributes(copy, spec):
-    Judge(Vocabulary([spec]), side=16, channels=(4,)).save(copy)
+    Judge(Vocabulary([spec]), Convolutions(16, (4,))).save(copy)
     with pytest.raises(ModelError, match=f"the judge reads '{spec.name}', which the heads do not"):
         load_model(copy)
 
@@ -228,7 +228,7 @@ def test_two_judges(copy, tmp_path):
 
 
 def test_two_judges_of_one_attribute(copy):
-    Judge(Vocabulary([VOCABULARY["smile"]]), side=16, channels=(4,)).save(copy, "judge-2")
+    Judge(Vocabulary([VOCABULARY["smile"]]), Convolutions(16, (4,))).save(copy, "judge-2")
     with pytest.raises(ModelError, match=r"judge-2\.json: judge\.json reads 'smile' as well"):
         load_model(copy)
 
@@ -249,7 +249,7 @@ class TestAnotherProcessTrains:
         bank = AttributeBank.load(model)
         heads = random_heads(VOCABULARY, CONFIG.w_dim, seed=1)
         AttributeBank(VOCABULARY, heads, truncation=bank.truncation, generator=bank.generator).save(model)
-        Judge(VOCABULARY, side=16, channels=(4, 8)).save(model)
+        Judge(VOCABULARY, Convolutions(16, (4, 8))).save(model)
         return model
 
     def save(self, folder, trained, until):

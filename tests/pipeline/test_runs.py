@@ -11,7 +11,7 @@ import torch
 from toys import VOCABULARY, NeverSampler, pixels, tiny_model
 
 from energyql import ODESolver, Result, Session, generate, load_model, until_satisfied
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.mapping import FrozenMapping
 from energyql.pipeline import session as pipeline
@@ -83,7 +83,7 @@ class TestUntilSatisfied:
             self.ask(dataclasses.replace(plain, judge=judge), 6)
 
     def test_a_judge_with_a_vocabulary_is_asked_before_the_first_sample(self, plain):
-        judge = Judge(Vocabulary([VOCABULARY["age"]]), side=16, channels=(4,)).eval()
+        judge = Judge(Vocabulary([VOCABULARY["age"]]), Convolutions(16, (4,))).eval()
         with pytest.raises(ModelError, match="does not read 'glasses'"):
             self.ask(dataclasses.replace(plain, judge=judge), 6, sampler=NeverSampler())
 

@@ -8,7 +8,7 @@ import torch
 from energyql import Gallery, Model, Result, explain, generate, sample_latents, stream, until_satisfied
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.held_out import HeldOut
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.predictions import YesNo
 from energyql.energy.clipped import clipped_density
 from energyql.errors import ArgumentError, ModelError, TautologyWarning
@@ -319,7 +319,7 @@ def test_labels_choose_the_threshold_of_the_models_own_networks_alone(model):
     labelled = replace(model, held_out=(read(model, 1.0).held_out,))
     own, other = (
         plan_query(open_session(replace(labelled, verifier=verifier), "cpu"), "bright", verify="sure").verifier
-        for verifier in (Judge(VOCABULARY, side=16, channels=(4, 6)).eval(), look)
+        for verifier in (Judge(VOCABULARY, Convolutions(16, (4, 6))).eval(), look)
     )
     assert LEAST_RECALL <= own.for_draws().threshold.recall < 1
     assert (other.for_draws().threshold.recall, other.for_draws().threshold.probability) == (None, 0.9)

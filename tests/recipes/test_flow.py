@@ -118,7 +118,7 @@ def test_diffusers_loads_the_folder_and_draws_what_we_measure(made):
 def test_the_guide_and_the_judge_are_two_networks(made):
     guide, judge = (Judge.load(made, reader.name) for reader in (GUIDE, JUDGE))
     assert list(guide.vocabulary) == list(judge.vocabulary) == list(VOCABULARY)
-    assert guide.channels != judge.channels
+    assert guide.body.channels != judge.body.channels
     assert GUIDE.seed != JUDGE.seed
     pictures = torch.zeros(2, 3, SIDE, SIDE)
     assert not torch.equal(guide(pictures)["hat"].logit, judge(pictures)["hat"].logit)

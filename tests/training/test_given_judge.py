@@ -11,7 +11,7 @@ from labelled import write_csv
 from toys import VOCABULARY, tiny_model
 
 from energyql.attributes.bank import FittedUnder
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
 from energyql.attributes.quality import GIVEN, judge_names, read_given, read_judge_reports
 from energyql.errors import ArgumentError, DataError, LabelWarning, ModelError
@@ -182,7 +182,7 @@ class TestFolder:
         assert read_given(tmp_path) is None
 
     def test_a_judge_of_another_folder_is_measured_anew(self, tmp_path):
-        judge = Judge(Vocabulary([AttributeSpec("red", "yes/no")]), side=8, channels=(4,)).eval()
+        judge = Judge(Vocabulary([AttributeSpec("red", "yes/no")]), Convolutions(8, (4,))).eval()
         trained = train(Stains(), table(), tmp_path, judge=judge, seed=5, truncation=1.0)
         assert trained.judge_report["red"].held_out == 80
         assert load_model(tmp_path, generator=Stains()).judge_report == trained.judge_report
@@ -257,7 +257,7 @@ class TestCodeByName:
         return tiny_model(tmp_path / "m")
 
     def network(self, *names):
-        return Judge(Vocabulary(VOCABULARY[name] for name in names), side=8, channels=(4,)).eval()
+        return Judge(Vocabulary(VOCABULARY[name] for name in names), Convolutions(8, (4,))).eval()
 
     def store(self, folder, judge, names, network=None):
         verifier = None if network is None else self.network(*network.vocabulary)

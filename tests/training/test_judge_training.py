@@ -12,7 +12,7 @@ from labelled import CHECKPOINTS, write_csv
 from toys import tiny_model
 
 from energyql.attributes.bank import FittedUnder
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.labels import encode_column
 from energyql.attributes.quality import VERIFIER, judge_names
 from energyql.errors import DataError, ModelError, VocabularyError
@@ -97,7 +97,7 @@ class TestFit:
         assert high > 2 * LARGEST and report["price"].score > 0.75
         judge.save(tmp_path)
         read = Judge.load(tmp_path)
-        assert read.levels[0][0].weight.equal(judge.levels[0][0].weight)
+        assert read.body.levels[0][0].weight.equal(judge.body.levels[0][0].weight)
         assert read.head.bias.equal(judge.head.bias) and read.head.bias.isfinite().all()
         halves = torch.arange(200).split(100)
         settings = dataclasses.replace(QUICK, least=1_500, most=1_500)
@@ -215,7 +215,7 @@ class TestWithTheHeads:
         assert draw("smile AND bright > 1", 2, model=model).provenance["judge"] == "image judge"
 
     def test_a_judge_that_is_given(self, tmp_path):
-        judge = Judge(Vocabulary([AttributeSpec("bright", "continuous")]), side=8, channels=(4,)).eval()
+        judge = Judge(Vocabulary([AttributeSpec("bright", "continuous")]), Convolutions(8, (4,))).eval()
         trained = train(ADA, bright, tmp_path / "m", judge=judge)
         assert list(trained.judge.vocabulary) == ["bright"]
         model = load_model(tmp_path / "m")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Convolutions, Judge
 from energyql.training import picture_fit
 from energyql.training.labelled import Labelled
 from energyql.training.picture_fit import (
@@ -51,7 +51,7 @@ def test_each_reader_leaves_out_its_test_pictures(monkeypatch, tmp_path):
 
     def fitted(labelled, settings, course):
         calls.append((labelled.inputs.flatten().tolist(), settings, course))
-        made.append(Judge(specs, side=8, channels=(4,)))
+        made.append(Judge(specs, Convolutions(8, (4,))))
         return made[-1]
 
     monkeypatch.setattr(picture_fit, "fit_network", fitted)
