@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from energyql.errors import ArgumentError, EnergyQLError, ModelError, misfit
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, either, misfit
 from energyql.vocabulary import closest
 
 GENERATORS = "energyql.generators"
@@ -140,10 +140,11 @@ def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
     if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
         raise ModelError(f"{place}: the name of its {kind} is no name of code")
     if not allowed:
-        option = "" if kind == "reader" else f"pass --{kind} {name}, "  # which has no option of its own
+        # the option --reader is for a reader of words
+        option = "" if kind == "reader" else f"pass --{kind} {name}, or "
         wrong = f"{place} holds no {kind}, only the name of one: {name}"
-        all_of_it = "or allow what the folder names with --allow-plugins, in Python allow_plugins=True"
-        hint = f"if you trust it, {option}in Python {kind}={name!r}; {all_of_it}"
+        python = f"pass {kind}={name!r}, or allow what the folder names: allow_plugins=True"
+        hint = f"if you trust it, {either(python, f'{option}allow what the folder names: --allow-plugins')}"
         raise ModelError(f"{wrong}. It is code, which is not run without permission", hint=hint)
     return name
 

@@ -59,7 +59,7 @@ def reporting_failures() -> Iterator[None]:
             # Standard output cannot be written. At its end Python writes what is left of it, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):  # else the reader has ended, such as `head`
-            err.print(f"[bold red]{type(failure).__name__}[/]: {escape(str(failure))}")
+            err.print(f"[bold red]{type(failure).__name__}[/]: {escape(failure.for_command_line())}")
         sys.exit(failure.exit_code)
 
 
@@ -120,4 +120,5 @@ def show_warning(message: Warning | str, category: type[Warning], *place: Any, *
     Warnings about queries and labels are printed as "note".
     """
     kind = "note" if issubclass(category, QueryWarning | LabelWarning) else category.__name__
-    err.print(f"[yellow]{kind}[/]: {escape(abridge(str(message), 2000))}")
+    text = message.for_command_line() if isinstance(message, QueryWarning) else str(message)
+    err.print(f"[yellow]{kind}[/]: {escape(abridge(text, 2000))}")

@@ -39,7 +39,7 @@ from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, draw_
 from energyql.editing.pictures import Embed, Picture, as_images, as_pictures, flat_features, open_picture
 from energyql.editing.settings import InversionSettings
 from energyql.editing.terms import AnyTerm, distance_term, keep_predictions, repeated_term, shell_term
-from energyql.errors import ArgumentError, DataError, ModelError, OutOfDomainError
+from energyql.errors import ArgumentError, DataError, ModelError, OutOfDomainError, either
 from energyql.files import (
     as_path,
     cache_folder,
@@ -639,7 +639,8 @@ def invert_pictures(
         message = (
             f"the generator of model {session.model.name!r} cannot draw {listed}: the nearest picture that was found"
         )
-        hint = "crop the picture like those of the generator, or go on all the same (anyway=True, --anyway)"
+        option = either("anyway=True", "--anyway")
+        hint = f"crop the picture like those of the generator, or go on all the same: {option}"
         raise OutOfDomainError(f"{message} differs too much, by more than {MOST_DISTANCE:g}", hint=hint)
     facts = {
         "pictures": names, "pixel_error": error.tolist(), "distance": distance.tolist(), "drawable": drawable.tolist(),

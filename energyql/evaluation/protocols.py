@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
+from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, either
 from energyql.evaluation.judged import JudgedSamples
 from energyql.evaluation.methods import PAPER
 from energyql.files import read_json
@@ -82,7 +82,8 @@ class RandomConditions:
             query = join([self.condition(self.vocabulary[name]) for name in names])
             if least <= self.prevalence(query) <= most:
                 return query
-        hint = "the model has few attributes, or they hardly vary, or the prior is too small: raise --prior"
+        option = either("prior", "--prior")
+        hint = f"the model has few attributes, or they hardly vary, or the prior is too small: raise {option}"
         raise EnergyQLError(f"no query of {count} attributes has a prevalence from {least:g} to {most:g}", hint=hint)
 
 

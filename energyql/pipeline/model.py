@@ -38,7 +38,7 @@ from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_
 from energyql.attributes.pictures import load_bank, load_heads
 from energyql.attributes.quality import READER, REPORT, VERIFIER, HeadReport, judge_name, judge_names, read_given
 from energyql.attributes.words import NoBank, Words, open_words, reads_words
-from energyql.errors import ArgumentError, ModelError, misfit
+from energyql.errors import ArgumentError, ModelError, either, misfit
 from energyql.files import (
     as_path,
     fingerprint,
@@ -452,7 +452,7 @@ def _load(
     if none:
         check_finished(folder)
         if truncation is not None and words is None:
-            hint = "use energyql train, or read words off pictures: --reader"
+            hint = f"use energyql train, or read words off pictures: {either('reader=', '--reader')}"
             raise ModelError(f"model {name!r} has no attributes yet", hint=hint)
     code = cast("ImageLabeller | str | None", reader)
     bank = (

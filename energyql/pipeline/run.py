@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.energy.picture_energy import PictureEnergy
-from energyql.errors import ArgumentError, NotAcceptedError
+from energyql.errors import ArgumentError, NotAcceptedError, either
 from energyql.generators.base import check_single_condition
 from energyql.pipeline.calibrate import calibrate, quiet
 from energyql.pipeline.checks import cannot_count, next_round, satisfying_positions, unjudged
@@ -108,7 +108,8 @@ def run(plan: Plan, end: End, *, first: int = 0, progress: bool | Report = True)
         return _within(plan, n, first, end.calls, progress, satisfying_positions)
     if not plan.draws_more:
         message = "a budget is for samples that take several calls of the generator; here each takes one, its picture"
-        hint = "leave it out; or draw until the judge accepts n pictures: until_satisfied, or add --only-satisfied"
+        option = either("until_satisfied", "--only-satisfied")
+        hint = f"leave it out; or draw until the judge accepts n pictures: {option}"
         raise ArgumentError(message, hint=hint)
     return _within(plan, n, first, end.calls, progress, lambda result, most: np.arange(len(result)))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from energyql.errors import ArgumentError, DataError
+from energyql.errors import ArgumentError, DataError, either
 from energyql.files import (
     PICTURE_SUFFIXES,
     as_path,
@@ -156,7 +156,7 @@ class FolderRun:
         held = len(self)
         if first not in (begin, begin + held):
             samples = f"samples {begin} to {begin + held - 1} of this run"
-            hint = f"begin with {begin + held} (first, --first), or name another folder"
+            hint = f"begin with {either('first=', '--first ')}{begin + held}, or name another folder"
             raise DataError(f"{folder} holds {samples}, which {first} does not continue", hint=hint)
         self._first, self._n = begin, max(first - begin + count, held if n is None else 0)
         check_free(folder, self._n, held)

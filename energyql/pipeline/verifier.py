@@ -28,7 +28,7 @@ from energyql.attributes.quality import VERIFIER
 from energyql.attributes.words import TextReader
 from energyql.energy.clipped import clipped_density
 from energyql.energy.rule import EnergyRule, compile_energy_rule
-from energyql.errors import ModelError
+from energyql.errors import ModelError, either
 from energyql.generators.base import class_count, condition_vector, draw_batches, encode_under
 from energyql.kinds import KINDS, Cell
 from energyql.language import Expr, Weight, predicates
@@ -60,7 +60,7 @@ MOST_DEVIATIONS = 3.0
 """Largest correction by a `Balance`, in standard deviations of the corrections in its fit."""
 MOST_LOG_ODDS = 9.2
 """Largest absolute log-odds that a `Balance` corrects: probabilities from 0.0001 to 0.9999."""
-WITHOUT = 'draw with verify="off", or --verify off'
+WITHOUT = "draw with " + either('verify="off"', "--verify off")
 """Hint for runs whose pictures cannot be verified."""
 
 Round = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]

@@ -92,8 +92,9 @@ def test_queries_refuse_it(folder):
         assert refused.value.query[slice(*refused.value.span)] == "dark_bg"
         assert refused.value.hint == (
             f"it was fitted to 320 labels and measured on 80 others. What helps: {WEAK_HELP}; or allow it by name: "
-            "allow_weak=['dark_bg'], or --allow-weak dark_bg"
+            "allow_weak=['dark_bg']"
         )
+        assert refused.value.for_command_line().endswith("allow it by name: --allow-weak dark_bg")
     assert len(draw(folder, 1, "dominant = green")) == 1
 
 
@@ -101,7 +102,7 @@ def test_where_a_reader_decides_nothing_is_refused(folder, look):
     judged = dataclasses.replace(load_model(folder), judge=look)
     with pytest.raises(WeakHeadError) as refused:
         draw(judged)
-    assert refused.value.hint.startswith('let a reader of the pictures decide: verify="sure", or --verify sure; it')
+    assert refused.value.hint.startswith('let a reader of the pictures decide: verify="sure"; it')
     for call in (partial(draw, judged, verify="off"), partial(energyql.edit, 0, QUERY, model=judged, device="cpu")):
         with pytest.raises(WeakHeadError) as refused:  # an edit has no such setting
             call()

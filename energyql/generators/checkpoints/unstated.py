@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.errors import CheckpointWarning, EnergyQLError, caller_level
+from energyql.errors import CheckpointWarning, EnergyQLError, caller_level, either
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.mapping import StyleGAN
 from energyql.numerics.shapes import Float
@@ -144,7 +144,7 @@ def _check_multiplier(network: StyleGAN, has_mean: bool) -> None:
 
 def _how_to_give(argument: str, option: str) -> str:
     """Hint for an error message: how to give a setting in Python and on the command line."""
-    return f"Use energyql convert {option} and the new folder; in Python, give {argument} to load_generator"
+    return either(f"Give {argument} to load_generator", f"Use energyql convert {option} and the new folder")
 
 
 def _some_w(network: StyleGAN, count: int) -> Tensor:
