@@ -175,9 +175,7 @@ class TestWhatItDoesNotHold:
             for name, tensor in rosinality["g_ema"].items()
         }
         torch.save(rosinality | {"g_ema": weights}, tmp_path / "x.pt")
-        with pytest.raises(
-            ModelError, match=rf"its weights have the size .*\n.*about {multiplier:g}\. Give lr_"
-        ):
+        with pytest.raises(ModelError, match=rf"its weights have the size .*\n.*about {multiplier:g}\. Give lr_"):
             load_generator(tmp_path / "x.pt")
         check_pictures(tmp_path / "x.pt", "rosinality", lr_multiplier=multiplier)
 
