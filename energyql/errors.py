@@ -62,6 +62,11 @@ def either(python: str, command: str) -> str:
     return f"\ufdd0{python}\ufdd1{command}\ufdd2"
 
 
+def for_command_line(text: str) -> str:
+    """`text` with the second form of each part that `either` returned."""
+    return _EITHER.sub(r"\2", text)
+
+
 class _Text(str):
     """A message or hint of an error as Python shows it; `command` is the text for the command line."""
 
@@ -70,12 +75,12 @@ class _Text(str):
     def __new__(cls, text: str, most: int = _MOST_MESSAGE) -> _Text:
         """Read the parts of a text that `either` returned; of more than `most` characters, the middle is left out."""
         told = super().__new__(cls, abridge(_EITHER.sub(r"\1", text), most))
-        told.command = abridge(getattr(text, "command", _EITHER.sub(r"\2", text)), most)
+        told.command = abridge(getattr(text, "command", for_command_line(text)), most)
         return told
 
 
 class _Located(Exception):
-    """Base class of errors and warnings with a place in a query; `EnergyQLError` describes the arguments."""
+    """Base class of errors and of warnings, with a hint and a place in a query; `EnergyQLError` has the arguments."""
 
     def __init__(
         self, message: str, *, query: str | None = None, spans: Iterable[tuple[int, int]] = (), hint: str | None = None
@@ -254,7 +259,7 @@ class IncompleteError(EnergyQLError):
     exit_code = 13
 
 
-class LabelWarning(UserWarning):
+class LabelWarning(_Located, UserWarning):
     """Labels for a training are few or perhaps wrong, such as those of another column, or in another order."""
 
 
@@ -270,7 +275,7 @@ class ConstantPartWarning(QueryWarning):
     """A part of a query is true of every sample, or of none, although the whole query is not."""
 
 
-class CheckpointWarning(UserWarning):
+class CheckpointWarning(_Located, UserWarning):
     """A checkpoint does not state a property of its pictures; the message says what is assumed."""
 
 

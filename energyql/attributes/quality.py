@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from energyql.errors import EARLIER, ModelError, VocabularyError
+from energyql.errors import EARLIER, ModelError, VocabularyError, either
 from energyql.files import DAMAGED_MODEL, fingerprint, read_json, write_json
 from energyql.kinds import KINDS, Kind
 
@@ -29,9 +29,10 @@ LEAST_RECALL = 0.1
 """Least recall that a head must have for every class, if its report has no AUC."""
 LEAST_R2 = 0.1
 """Least lower end of the 95 % interval of R2 of a head; below it, the prediction hardly helps to know a value."""
+_PICTURE = either('space="picture"', "--space picture")
 WEAK_HELP = (
-    "more labels (energyql sample --unsure draws the pictures), a teacher (labels in a table with the numbers of "
-    "pictures), --space picture (a network that reads pictures in place of heads)"
+    f"more labels ({either('sample_pictures(unsure=True)', 'energyql sample --unsure')} draws the pictures), a teacher "
+    f"(labels in a table with the numbers of pictures), {_PICTURE} (a network that reads pictures in place of heads)"
 )
 """Text for users: what to do if the head of an attribute is too weak."""
 READY, VERIFIED, UNMEASURED = "ready", "works where pictures are verified", "not measured"

@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli.options import MORE, err
-from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, QueryWarning, abridge
+from energyql.errors import ArgumentError, CheckpointWarning, EnergyQLError, LabelWarning, QueryWarning, abridge
 from energyql.plugins import blame
 from energyql.vocabulary import closest
 
@@ -120,5 +120,6 @@ def show_warning(message: Warning | str, category: type[Warning], *place: Any, *
     Warnings about queries and labels are printed as "note".
     """
     kind = "note" if issubclass(category, QueryWarning | LabelWarning) else category.__name__
-    text = message.for_command_line() if isinstance(message, QueryWarning) else str(message)
+    own = (QueryWarning, LabelWarning, CheckpointWarning)
+    text = message.for_command_line() if isinstance(message, own) else str(message)
     err.print(f"[yellow]{kind}[/]: {escape(abridge(text, 2000))}")

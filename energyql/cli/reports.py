@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from energyql.cli import options
 from energyql.cli.options import out
+from energyql.errors import for_command_line
 from energyql.kinds import KINDS
 from energyql.language import Attribute
 
@@ -138,7 +139,7 @@ def print_reports(reports: Mapping[str, HeadReport], verified: Collection[str] =
     if any(each.weak for each in reports.values()):
         from energyql.attributes.quality import WEAK_HELP
 
-        out.print(f"What helps weak heads: {WEAK_HELP}")
+        out.print(f"What helps weak heads: {for_command_line(WEAK_HELP)}")
     for name, each in reports.items():
         if "round" in each.details:
             from energyql.training.report import describe_gain

@@ -26,7 +26,7 @@ from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
 from energyql.editing.pictures import Embed, Picture, as_pictures
 from energyql.editing.settings import Preset, choose_preset
 from energyql.editing.step import EditSettings, Leaks, estimate_dependence, prior_values, run_step
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, either
 from energyql.files import as_path, check_destination, saving, write_json, write_picture
 from energyql.generators.base import RANDOM_NOISE
 from energyql.language import Expr, as_query, bind
@@ -366,7 +366,8 @@ def _noise_of(facts: Mapping[str, Any], seed: Any, noise: Noise | None) -> tuple
     kind, seed = noise or facts.get("noise", DEFAULT_NOISE), facts.get("seed", seed)
     joined = isinstance(seed, list)
     if isinstance(kind, list) or (kind == RANDOM_NOISE and joined):
-        raise ArgumentError("the result was joined from runs of different noise", hint='give noise="const"')
+        hint = "give " + either('noise="const"', "--noise const")
+        raise ArgumentError("the result was joined from runs of different noise", hint=hint)
     return kind, 0 if joined else seed
 
 

@@ -288,7 +288,8 @@ class Setup:
         lacks = {one.name: lack for one in self.needed if (lack := one.lack(vocabulary))}
         if names & lacks.keys():
             able = [name for name, one in self.protocols.items() if not lacks.keys() & one.attributes]
-            hint = f"it can run --protocols {','.join(able)}; for the others" if able else "it can run none of them;"
+            own = either(f"protocols={able}", f"--protocols {','.join(able)}")
+            hint = f"it can run {own}; for the others" if able else "it can run none of them;"
             hint += f" train heads of these names with `energyql train`, on labels such as these: {self.labels}"
             listed = "; ".join(lack for name, lack in lacks.items() if name in names)
             raise ModelError(f"{vocabulary.of_model} lacks what set-up {self.name!r} needs: {listed}", hint=hint)

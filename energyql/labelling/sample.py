@@ -111,7 +111,8 @@ def sample_pictures(
         if by == "reader":
             teacher, names = [], tuple(name for name in names if reader is not None and name in reader.vocabulary)
             if not names:
-                hint = "give prompts of attributes that the model has: --by reader --reader R --prompts P"
+                given = either("reader=...", "--by reader --reader R --prompts P")
+                hint = f"give prompts of attributes that the model has: {given}"
                 raise ArgumentError("there is no reader of words for the attributes of the model", hint=hint)
         elif by == "heads" or not any(name in judge.vocabulary for judge in teacher for name in names):
             teacher = []

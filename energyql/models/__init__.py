@@ -73,7 +73,8 @@ def model_folder(model: str | Path) -> Path:
     elif folder.suffix or len(folder.parts) > 1:
         hint = what_is_there(folder)
         if is_hub_id(str(model)):
-            hint += f"; fetch a model of a hub: Model.from_pretrained({str(model)!r}), or energyql download {model}"
+            fetching = either(f"Model.from_pretrained({str(model)!r})", f"energyql download {model}")
+            hint += f"; fetch a model of a hub: {fetching}"
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}\nor give the path of a model folder")
 
 

@@ -108,6 +108,8 @@ WORDS = "words"
 """Key of the reader of texts in `Model.fingerprints`, and in the provenance if the query has texts in quotes."""
 NO_JUDGE = "none"
 """Text that a user gives as the name of the judge, for a model without a judge."""
+NEITHER = either("judge=None", "--judge none")
+"""How a user asks for a model without a judge."""
 Values = dict[str, npt.NDArray[Any]]
 """Attribute -> values of n pictures, (n,): bool, names of classes, or numbers."""
 
@@ -194,7 +196,7 @@ class Model:
             others.append((self.verifier, what, "train both: energyql train-judge"))
         if self.words is not None:
             readers = self.words.reader, getattr(self.words.reader, "network", None)
-            others += [(reader, "is the reader of words", "give it another, or none: judge=None") for reader in readers]
+            others += [(reader, "is the reader of words", f"give it another, or none: {NEITHER}") for reader in readers]
         for reader, what, hint in others:
             if is_same(reader, judge):
                 raise ModelError(f"the judge of model {self.name!r} {what}, so it could never object", hint=hint)
@@ -510,7 +512,7 @@ def never_objects(name: str) -> ModelError:
     """Error for a model whose judge is the network that guides the sampler."""
     return ModelError(
         f"the judge of model {name!r} is the reader that guides the sampler, so it could never object",
-        hint="train another network (energyql train-judge) with another seed, or have none: judge=None",
+        hint="train another network (energyql train-judge) with another seed, or have none: " + NEITHER,
     )
 
 

@@ -27,7 +27,7 @@ from energyql.energy.picture_energy import (
 )
 from energyql.energy.query_energy import Encode, QueryEnergy, Surrogate
 from energyql.energy.rule import SEMANTICS, EnergyRule, compile_energy_rule
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, either
 from energyql.generators.base import (
     PromptedGenerator,
     check_noise,
@@ -313,7 +313,8 @@ def _plan_mixture(session: Session, query: str | Expr, settings: DrawSettings, p
     first = plans[0]
     if first.settings.verify == "faithful" or settings.realism or not SEMANTICS[settings.semantics].has_floor:
         problem = "the shares of several prompts are estimated without realism, jem and faithful pictures"
-        raise ArgumentError(problem, hint="draw with verify=sure or off and another semantics, or give one prompt")
+        ways = either('verify="sure" or "off"', "--verify sure or off")
+        raise ArgumentError(problem, hint=f"draw with {ways} and another semantics, or give one prompt")
     provenance = first.provenance | {"condition": tuple(prompts)}
     return replace(first, provenance=provenance, mixture=Mixture(tuple(prompts), plans))
 

@@ -289,7 +289,8 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
         raise DataError(f"{folder} holds a run of another {what}", hint=hint)
     if ("wanted" in old) != ("wanted" in provenance):
         kind = "with" if "wanted" in old else "without"
-        raise DataError(f"{folder} holds a run {kind} a budget, or of --only-satisfied", hint=hint)
+        all_of_them = either("until_satisfied", "--only-satisfied")
+        raise DataError(f"{folder} holds a run {kind} a budget, or of {all_of_them}", hint=hint)
 
 
 def _verdicts_only(result: Result) -> Result:

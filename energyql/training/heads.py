@@ -16,7 +16,7 @@ from torch import Tensor
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import SLOPE, AttributeBank, Head
 from energyql.attributes.predictions import PREDICTIONS, output_count
-from energyql.errors import DataError
+from energyql.errors import DataError, either
 from energyql.kinds import KINDS
 from energyql.numerics.pool import one_thread, to_cpu, to_device
 from energyql.numerics.pullback import normalized
@@ -123,7 +123,8 @@ def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> F
 
 
 MORE = (
-    "label some hundreds of pictures at least: energyql sample draws them, and with --unsure those that teach most; "
+    "label some hundreds of pictures at least: energyql sample draws them, and "
+    f"{either('sample_pictures(unsure=True)', 'energyql sample --unsure')} those that teach most; "
     "from a table with their numbers a teacher learns to label thousands more"
 )
 """Hint where there are too few labels to fit heads."""

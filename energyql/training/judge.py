@@ -34,7 +34,7 @@ from energyql.attributes.labels import (
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import PREDICTIONS, Prediction, of_columns
 from energyql.attributes.quality import FIRST, READER, VERIFIER, HeadReport, JudgeReport, replace_given
-from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.errors import ArgumentError, DataError, ModelError, either
 from energyql.files import read_json
 from energyql.generators.base import RANDOM, Generator
 from energyql.generators.families import CONFIG
@@ -343,9 +343,10 @@ def _record_code(
         if code is not None and not others:
             record_judge(folder, None)
         elif code is not None:
+            removed = either("remove the name: record_judge(folder, None)", "remove its name from config.json")
             warn(
                 f"the judge of the model is still the code {code}, and not the new network, because no network judges "
-                f"{', '.join(others)}; train a judge of these too, or remove the name: record_judge(folder, None)"
+                f"{', '.join(others)}; train a judge of these too, or {removed}"
             )
     elif isinstance(name, str):
         record_judge(folder, name)
@@ -461,7 +462,8 @@ def fit_reader(task: Task, learnable: Callable[[Mapping[str, Column]], Vocabular
             checkpoint=checkpoint, progress=task.progress(READER),
         )  # fmt: skip
     if reader is None:
-        raise DataError(f"a network could learn none of {', '.join(reports)}", hint=f"{MORE}, for heads (--space w)")
+        heads = either('space="w"', "--space w")
+        raise DataError(f"a network could learn none of {', '.join(reports)}", hint=f"{MORE}, for heads ({heads})")
     reader.report = {name: reports[name] for name in reader.vocabulary}
     return PictureBank(reader, truncation=fitted.truncation, condition=fitted.condition, generator=fitted.generator)
 

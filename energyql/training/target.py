@@ -18,7 +18,7 @@ from energyql.attributes.judge import replace_networks
 from energyql.attributes.labels import Column, ImageLabeller
 from energyql.attributes.pictures import heads_of, load_bank
 from energyql.attributes.quality import FIRST, VERIFIER, replace_given
-from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError, either
 from energyql.files import (
     changing,
     finish_saving,
@@ -146,8 +146,8 @@ class Target:
         """Raise a `VocabularyError` if `replace` is false and the model already has an attribute in `names`."""
         own = {} if self.bank is None else self.bank.vocabulary
         if not replace and (taken := [name for name in names if name in own]):
-            names = ", ".join(map(repr, taken))
-            raise VocabularyError(f"the model already has {names}", hint="rename it, or replace the old one: --replace")
+            names, option = ", ".join(map(repr, taken)), either("replace=True", "--replace")
+            raise VocabularyError(f"the model already has {names}", hint=f"rename it, or replace the old one: {option}")
 
     def check_latents(self, fitted: FittedUnder) -> None:
         """Raise a `ModelError` unless latent space, truncation and condition of new heads are those of the old ones."""
@@ -308,7 +308,7 @@ def _folder(model: object, out: str | Path | None) -> Path:
         wrong = f"the packaged model {model!r} is not changed; name a folder for a copy"
     else:
         return model_folder(model)
-    raise ArgumentError(wrong, hint="give out=, or --out")
+    raise ArgumentError(wrong, hint=f"give {either('out=', '--out')}")
 
 
 def call_text(function: str, model: object, out: str | Path | None) -> str:
