@@ -54,7 +54,10 @@ def check_heads(
     if not weak:
         return
     verified = either('verify="sure"', "--verify sure")
-    sure = "" if unjudged(expr, reads) else f"let a reader of the pictures decide: {verified}; "
+    look = either("load_model(..., judge=look)", "--judge module:function")
+    sure = f"let a reader of the pictures decide: {verified}; "
+    if unjudged(expr, reads):
+        sure = "" if reads is None else f"if a function defines it, give it: {look}; "
     allowing = either(f"allow_weak={weak}", f"--allow-weak {','.join(weak)}")
     report, others = reports[weak[0]], f" (and {', '.join(map(repr, weak[1:]))})" if len(weak) > 1 else ""
     raise WeakHeadError(

@@ -350,7 +350,7 @@ def verifier_of(
     """
     if reader is None:
         given = either("load_model(..., judge=look)", "--judge module:function")
-        hint = f"train one from labels of pictures, or give the model the function that reads its attributes: {given}"
+        hint = f"train one from labels of pictures, or give the function that defines its attributes: {given}"
         raise ModelError(f"pictures cannot be verified: model {model.name!r} has no verifier and no judge", hint=hint)
     reason = unjudged(expr, names, rule.attributes, _title(reader))
     if reason is None and not rule.attributes:

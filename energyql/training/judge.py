@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -190,6 +191,11 @@ def _prior(
             f"{target.folder} were fitted at truncation {low:g} to {high:g} under condition {condition}"
         )
     return target.prior(drawn.seed, replace(fitted, truncation=(psi, psi), condition=drawn.condition), device)
+
+
+def default_judge(labels: object, name: str | None = None) -> Any:
+    """A function that labels, or its `name`, because it defines the attributes; for other labels, `TRAIN`."""
+    return (name or labels) if inspect.isfunction(labels) else TRAIN
 
 
 def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:

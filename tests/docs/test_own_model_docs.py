@@ -105,7 +105,7 @@ def learned(tmp_path_factory):
         patch.syspath_prepend(str(folder))
         short.networks(patch, PictureSettings(side=8, channels=(4,), least=1_600, most=1_600))
         labeller("my_labels", blocks("Labels from a function", "python")[0])
-        do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --out from-function")
+        do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --judge train --out from-function")
     sys.modules.pop("my_labels")
     return folder / "from-function"
 

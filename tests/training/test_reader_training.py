@@ -143,7 +143,20 @@ def test_the_command(tmp_path, monkeypatch):
         assert outcome.exit_code == 0, outcome.output
         return outcome.output
 
-    output = run("train", "m", "--labeller", "gaze_guide:look", "-n", 300, "--space", "picture", "--device", "cpu")
+    output = run(
+        "train",
+        "m",
+        "--labeller",
+        "gaze_guide:look",
+        "--judge",
+        "train",
+        "-n",
+        300,
+        "--space",
+        "picture",
+        "--device",
+        "cpu",
+    )
     assert "smile, yes/no: balanced accuracy" in output
     assert json.loads((tmp_path / "m" / "vocabulary.json").read_text())["space"] == "picture"
     assert "smile, yes/no: balanced accuracy" in run("report", "m")
