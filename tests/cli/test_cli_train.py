@@ -217,13 +217,28 @@ def test_wrong_kinds(tmp_path, table, kind):
         run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--kind", kind)
 
 
+def test_a_function_that_labels_decides_and_judges(tmp_path, monkeypatch):
+    (tmp_path / "looks.py").write_text("def look(images):\n    return {'bright': images.mean((1, 2, 3)) > 0}\n")
+    monkeypatch.chdir(tmp_path)
+    run("train", ADA, "--labeller", "looks:look", "-n", 60, "--steps", 3, "-q", "--out", "m")
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["judge"] == "looks:look"
+    assert not (tmp_path / "m" / "verifier.json").exists()
+    model = load_model("m", judge="looks:look")
+    assert model.judge is model.verifier and model.judge.__name__ == "look"
+    with pytest.raises(ModelError) as caught:
+        load_model("m")
+    assert "pass judge='looks:look', or" in caught.value.hint
+    assert "pass --judge looks:look, or" in caught.value.for_command_line()
+    assert run("report", "m").startswith("bright  works where pictures are verified\n\nTo draw")
+
+
 def test_labels_of_a_conditional_generator(tmp_path, monkeypatch):
     (tmp_path / "looks.py").write_text("def look(images):\n    return {'bright': images.mean((1, 2, 3))}\n")
     monkeypatch.chdir(tmp_path)
     conditional = CHECKPOINTS / "ada_conditional.pkl"
     arguments = ("train", conditional, "--labeller", "looks:look", "-n", 40, "--steps", 3, "-q", "--out")
     for text, condition in (("1", 1), ("random", "random"), ("0.5,0.5,0,0", (0.5, 0.5, 0.0, 0.0))):
-        run(*arguments, tmp_path / text, "--condition", text, *([] if text == "random" else ["--judge", "none"]))
+        run(*arguments, tmp_path / text, "--condition", text, "--judge", "train" if text == "random" else "none")
         assert load_model(tmp_path / text).bank.condition == condition
     with pytest.raises(ArgumentError, match="conditional on 4 classes: give a condition"):
         run(*arguments, tmp_path / "none")
