@@ -123,9 +123,9 @@ def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> F
 
 
 MORE = (
-    "label some hundreds of pictures at least: energyql sample draws them, and "
-    f"{either('sample_pictures(unsure=True)', 'energyql sample --unsure')} those that teach most; "
-    "from a table with their numbers a teacher learns to label thousands more"
+    f"label some hundreds of pictures at least: {either('sample_pictures', 'energyql sample')} draws them, and with "
+    f"{either('unsure=True', '--unsure')} those that teach most; from a table with their numbers a teacher learns to "
+    "label thousands more"
 )
 """Hint where there are too few labels to fit heads."""
 CHECKS = 30

@@ -218,18 +218,18 @@ def test_wrong_kinds(tmp_path, table, kind):
 
 
 def test_a_function_that_labels_decides_and_judges(tmp_path, monkeypatch):
-    (tmp_path / "looks.py").write_text("def look(images):\n    return {'bright': images.mean((1, 2, 3)) > 0}\n")
+    (tmp_path / "defining.py").write_text("def look(images):\n    return {'bright': images.mean((1, 2, 3))}\n")
     monkeypatch.chdir(tmp_path)
-    run("train", ADA, "--labeller", "looks:look", "-n", 60, "--steps", 3, "-q", "--out", "m")
-    assert json.loads((tmp_path / "m" / "config.json").read_text())["judge"] == "looks:look"
+    run("train", ADA, "--labeller", "defining:look", "-n", 60, "--steps", 3, "-q", "--out", "m")
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["judge"] == "defining:look"
     assert not (tmp_path / "m" / "verifier.json").exists()
-    model = load_model("m", judge="looks:look")
+    model = load_model("m", judge="defining:look")
     assert model.judge is model.verifier and model.judge.__name__ == "look"
     with pytest.raises(ModelError) as caught:
         load_model("m")
-    assert "pass judge='looks:look', or" in caught.value.hint
-    assert "pass --judge looks:look, or" in caught.value.for_command_line()
-    assert run("report", "m").startswith("bright  works where pictures are verified\n\nTo draw")
+    assert "pass judge='defining:look', or" in caught.value.hint
+    assert "pass --judge defining:look, or" in caught.value.for_command_line()
+    assert re.match(r"bright  (?:ready|works where pictures are verified)\n\nTo draw", run("report", "m"))
 
 
 def test_labels_of_a_conditional_generator(tmp_path, monkeypatch):

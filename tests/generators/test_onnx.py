@@ -130,7 +130,7 @@ def test_the_range_of_values_is_measured(tmp_path: Path) -> None:
     config = load_onnx(gan(tmp_path / "abs.onnx", [("Abs", "image", "other")], output="other")).config
     assert (config.low, config.high) == (0, 1)
     large: Any = [("Add", "image one", "up"), ("Div", "up half", "wide"), ("Sub", "wide half", "other")]
-    with pytest.raises(ModelError, match=r"from -0\.\d+ to 3\.\d+ in 8 pictures, which is no usual range.*\n.*--range"):
+    with pytest.raises(ModelError, match=r"from -0\.\d+ to 3\.\d+ in 8 pictures, which is no usual range.*\n.*values="):
         load_onnx(gan(tmp_path / "wide.onnx", large, output="other"))
     images = load_onnx(tmp_path / "wide.onnx", values=(0, 1)).synthesize(torch.randn(20, 4))
     assert images.max() == 1  # what is outside is clipped

@@ -172,7 +172,7 @@ def test_until_satisfied_has_the_same_budget(model):
 
 
 def test_a_budget_is_refused_where_each_picture_takes_one_call():
-    with pytest.raises(ArgumentError, match=r"each takes one, its picture\nleave it out; or .*--only-satisfied"):
+    with pytest.raises(ArgumentError, match=r"each takes one, its picture\nleave it out; or .*until_satisfied"):
         draw(known_model(), 3, budget=10)
 
 

@@ -104,7 +104,7 @@ def test_from_a_table_of_picture_numbers(tmp_path):
 
 
 def test_what_cannot_be_learnt(tmp_path):
-    with pytest.raises(DataError, match="could learn none of odd\nlabel some hundreds .* teacher .*--space w"):
+    with pytest.raises(DataError, match="could learn none of odd\nlabel some hundreds .* teacher .*space=.w"):
         train(tmp_path / "m", only=["odd"], judge=None)
     with pytest.raises(VocabularyError, match="there are no labels for 'hat'"):
         train(tmp_path / "m", only=["hat"], count=20)
