@@ -132,7 +132,10 @@ class TestOnePrompt:
             draw("tall", condition="pink", model=several)
 
     def test_attributes_of_another_prompt(self):
-        with pytest.raises(ArgumentError, match="were learned from pictures of another prompt\ngive all prompts"):
+        with pytest.raises(
+            ArgumentError,
+            match="were learned from pictures of another prompt\nmake the generator with a list of all prompts",
+        ):
             draw("tall", condition="dim", model=model(fitted="0123"))
         assert draw("tall", condition="dark", model=model(fitted="0123")).satisfied.all()
 
