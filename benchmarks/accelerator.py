@@ -28,8 +28,10 @@ from energyql.training.directions import find_directions
 from energyql.training.goals import STEPS
 from energyql.training.heads import HeadSettings, train_heads
 from energyql.training.judge import train_judge
+from energyql.training.labelled import Labelled
 from energyql.training.picture_fit import PictureSettings, fit_network
 from energyql.training.run import train_attributes
+from energyql.training.steps import Course
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 COMMON, RARE = "smile AND NOT glasses", "bald AND beard AND glasses"
@@ -105,20 +107,18 @@ def _labels(count: int) -> dict[str, Tensor]:
 
 
 def _fit_heads(model: Model, n: int) -> Any:
-    there = {name: numbers.to(DEVICE) for name, numbers in _labels(600).items()}
     settings = HeadSettings(steps=n, patience=n)  # all steps are done
     with TemporaryDirectory() as folder:
-        latents = torch.randn(600, model.generator.z_dim).to(DEVICE)
-        train_heads(latents, there, ATTRIBUTES, settings, checkpoint=Path(folder) / "fit")
+        labelled = Labelled(torch.randn(600, model.generator.z_dim), _labels(600), ATTRIBUTES)
+        train_heads(labelled, settings, Course(device=DEVICE, checkpoint=Path(folder) / "fit"))
 
 
 def _fit_judge(model: Model, n: int) -> Any:
     pictures = torch.randint(0, 256, (128, 3, 48, 48), dtype=torch.uint8)
     settings = PictureSettings(least=64 * n, most=64 * n)
-    rows = torch.arange(128)
     with TemporaryDirectory() as folder:
-        options: dict[str, Any] = {"rows": rows, "device": DEVICE, "checkpoint": Path(folder) / "fit"}
-        fit_network(pictures, _labels(128), ATTRIBUTES, settings, **options)
+        course = Course(device=DEVICE, checkpoint=Path(folder) / "fit")
+        fit_network(Labelled(pictures, _labels(128), ATTRIBUTES), settings, course)
 
 
 def _steer(model: Model, n: int) -> Any:

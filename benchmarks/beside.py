@@ -35,6 +35,7 @@ from energyql.pipeline.session import Session, open_session
 from energyql.progress import reporting
 from energyql.sampling import prior_latents
 from energyql.training.heads import HeadSettings, train_heads
+from energyql.training.labelled import Labelled
 
 COMMON, RARE = "smile AND NOT (glasses OR beard)", "bald AND beard AND glasses"
 STEPS = 20
@@ -75,7 +76,7 @@ def _training(pipeline: Session) -> Callable[[], Any]:
     vocabulary, latents = pipeline.model.vocabulary, prior_latents(0, 0, 2000, pipeline.model.generator.z_dim)
     labels = {name: (latents[:, i] > 0).float() for i, name in enumerate(vocabulary)}
     settings = HeadSettings(steps=STEPS, patience=None)
-    return lambda: train_heads(latents, labels, vocabulary, settings)
+    return lambda: train_heads(Labelled(latents, labels, vocabulary), settings)
 
 
 def _stylegan2(n: int, pipeline: Session) -> Callable[[], Any]:

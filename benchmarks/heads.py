@@ -23,6 +23,8 @@ from energyql.files import write_json
 from energyql.progress import reporting
 from energyql.training.bank_fit import HELD_OUT_SHARE
 from energyql.training.heads import HeadSettings, attribute_loss, train_heads
+from energyql.training.labelled import Labelled
+from energyql.training.steps import Course
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from recipes.common.judging import balanced_accuracy
 
@@ -137,8 +139,8 @@ def run(count: int, test: int, dim: int, settings: HeadSettings, epochs: int) ->
     with reporting(True) as report:
         started = time.perf_counter()
         bank, _ = train_heads(
-            x, {name: values[:fitted] for name, values in labels.items()}, vocabulary, settings,
-            held_out=HELD_OUT_SHARE, seed=SEED, progress=lambda done: report("ours", done),
+            Labelled(x, {name: values[:fitted] for name, values in labels.items()}, vocabulary), settings,
+            Course(SEED, progress=lambda done: report("ours", done)), held_out=HELD_OUT_SHARE,
         )  # fmt: skip
         seconds = {"ours": time.perf_counter() - started, "separate": 0.0}
         rows: dict[str, dict[str, dict[str, float]]] = {}

@@ -28,8 +28,10 @@ from energyql.sampling import SAMPLERS, DescentSampler
 from energyql.training.directions import draw_directions, find_directions
 from energyql.training.heads import HeadSettings, train_heads
 from energyql.training.judge import train_judge
+from energyql.training.labelled import Labelled
 from energyql.training.picture_fit import PictureSettings, fit_network
 from energyql.training.run import train_attributes
+from energyql.training.steps import Course
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
@@ -314,18 +316,16 @@ class TestTraining:
         monkeypatch.setattr("energyql.training.picture_fit.WRITES", 2)
         vocabulary = Vocabulary([AttributeSpec("a", "yes/no"), AttributeSpec("n", "continuous", low=0, high=1)])
         labels = {"a": torch.arange(80) % 2.0, "n": torch.arange(80) / 80}
-        there = {name: column.to(DEVICE) for name, column in labels.items()}
-        latents = torch.randn(80, 4).to(DEVICE)
+        latents = torch.randn(80, 4)
         pictures = torch.randint(0, 256, (80, 3, 8, 8), dtype=torch.uint8)
 
         def heads(steps, file):
             settings = HeadSettings(steps=steps, hidden=4, batch=16, patience=None)
-            train_heads(latents, there, vocabulary, settings, checkpoint=file)
+            train_heads(Labelled(latents, labels, vocabulary), settings, Course(device=DEVICE, checkpoint=file))
 
         def judge(steps, file):
             settings = PictureSettings(side=8, channels=(4,), batch=4, least=4 * steps, most=4 * steps)
-            options = {"rows": torch.arange(80), "device": DEVICE, "checkpoint": file}
-            fit_network(pictures, labels, vocabulary, settings, **options)
+            fit_network(Labelled(pictures, labels, vocabulary), settings, Course(device=DEVICE, checkpoint=file))
 
         for fit in (heads, judge):
             counts = []

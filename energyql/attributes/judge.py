@@ -178,6 +178,12 @@ class Judge(nn.Module):
         judge.load_state_dict(state, assign=True)
         return judge.train(self.training).requires_grad_(False)
 
+    @torch.no_grad()
+    def adjust(self, factor: Float[Tensor, " outputs"], shift: Float[Tensor, " outputs"]) -> None:
+        """Make each output `factor` times as large plus `shift`, in place, by the last layer."""
+        self.head.weight.mul_(factor[:, None])
+        self.head.bias.mul_(factor).add_(shift)
+
     def round(self) -> None:
         """Round all weights, in place, to the precision in which `save` writes them; see `in_half`."""
         for value in self.state_dict().values():

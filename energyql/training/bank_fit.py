@@ -17,13 +17,14 @@ from energyql.attributes.pictures import heads_of
 from energyql.errors import DataError
 from energyql.numerics.shapes import Float
 from energyql.training.heads import MORE, HeadFit, HeadSettings, check_labels, train_heads
+from energyql.training.labelled import Labelled
 from energyql.training.labels import LabelTable, warn_of_few_labels
 from energyql.training.report import report_quality, with_gains
 from energyql.training.target import Task
 from energyql.training.teacher import DRAWS, Taught, teach
 from energyql.vocabulary import Vocabulary
 
-TEST_SHARE = 0.1
+REPORT_SHARE = 0.1
 """Share of the labelled samples held out for the report, unless the table of labels says which are."""
 HELD_OUT_SHARE, SECOND_HELD_OUT_SHARE = 0.12, 0.2
 """Shares of the samples that are held out to stop and calibrate first heads and second heads."""
@@ -31,8 +32,8 @@ TAUGHT_DECAY = 1 / 3
 """Factor of the weight decay of heads that learn from a teacher: with more labels, less decay is needed."""
 TAUGHT_STOPPING = 1 / 8
 """Share of the teacher's pictures that is held out to stop and calibrate heads: labels by hand alone are too few."""
-SMALL_TEST_SHARE, ENOUGH_TESTS = 0.2, 200
-"""Share for the report of few samples, at most `ENOUGH_TESTS`: with `TEST_SHARE`, intervals would be wide."""
+SMALL_REPORT_SHARE, ENOUGH_TESTS = 0.2, 200
+"""Share for the report of few samples, at most `ENOUGH_TESTS`: with `REPORT_SHARE`, intervals would be wide."""
 
 
 def fit_bank(
@@ -69,25 +70,23 @@ def fit_bank(
     first, last = table.learned, count - test
     middle = first + torch.randperm(last - first, generator=torch.Generator().manual_seed(seed))
     order = torch.cat([torch.arange(first), middle, torch.arange(last, count)])
-    fitted = count - (test or int(max(TEST_SHARE * count, min(SMALL_TEST_SHARE * count, ENOUGH_TESTS))))
+    fitted = count - (test or int(max(REPORT_SHARE * count, min(SMALL_REPORT_SHARE * count, ENOUGH_TESTS))))
     taught = Taught(latents[:0], {}, {})
     if further:
         taught = teach(task, table, labels, order[:fitted], specs, count=further)
-    latents, labels = latents[order], {name: numbers[order] for name, numbers in labels.items()}
-    held_out, seen = (
-        {name: numbers[rows] for name, numbers in labels.items()} for rows in (slice(fitted, None), slice(fitted))
-    )
+    labelled = Labelled(latents, labels, specs).take(order)
+    seen, unseen = labelled.take(slice(fitted)), labelled.take(slice(fitted, None))
     stopping = min(HELD_OUT_SHARE, len(middle) / 2 / fitted)
     stop = fitted - int(fitted * (1 - stopping))
     with task.target.work.step("heads") as folder:
-        bank, fits = _fit(task, latents[:fitted], seen, specs, taught, folder, stop=stop, settings=settings)
+        bank, fits = _fit(task, seen, taught, folder, stop, settings)
     with torch.no_grad():
-        predictions = bank.predict(latents[fitted:])
-    reports = report_quality(predictions, held_out, specs, seen)
+        predictions = bank.predict(unseen.inputs)
+    reports = report_quality(predictions, unseen.labels, specs, seen.labels)
     if table.drawn is not None:
         old = None if task.target.bank is None else heads_of(task.target.bank, "a round of labels")
-        reports = with_gains(reports, old, bank, latents[fitted:], held_out, table.drawn)
-    second = fit_second(task, latents, labels, bank, settings, taught)
+        reports = with_gains(reports, old, bank, unseen.inputs, unseen.labels, table.drawn)
+    second = fit_second(task, labelled, settings, taught)
     for name, report in reports.items():
         details = {**report.details, **dataclasses.asdict(fits[name])}
         details |= {"teacher": taught.report[name]} if name in taught.report else {}
@@ -105,42 +104,18 @@ def with_labels(specs: Vocabulary, labels: Mapping[str, Tensor], split: int) -> 
     return Vocabulary(usable)
 
 
-def fit_heads(
-    task: Task, latents: Tensor, labels: Mapping[str, Tensor], specs: Vocabulary, settings: HeadSettings, *,
-    held_out: float | int, stage: str, checkpoint: Path | None = None, seed: int = 0,
-) -> tuple[AttributeBank, dict[str, HeadFit]]:  # fmt: skip
-    """Run `train_heads` on the device of a training, and return the heads on the CPU.
-
-    The seed is that of the samples plus `seed`; `stage` is the name of the fit in reports of progress.
-    """
-    device = task.prior.device
-    bank, fits = train_heads(
-        latents.to(device), {name: labels[name].to(device) for name in specs}, specs, settings, held_out=held_out,
-        seed=(task.prior.seed % 2**63 + seed) % 2**63, fitted=task.prior.fitted, checkpoint=checkpoint,
-        progress=task.progress(stage),
-    )  # fmt: skip
-    return bank.to("cpu"), fits
-
-
 def _fit(
-    task: Task,
-    latents: Float[Tensor, "rows latent_dim"],
-    labels: Mapping[str, Tensor],
-    specs: Vocabulary,
-    taught: Taught,
-    folder: Path,
-    *,
-    stop: int,
-    settings: HeadSettings,
+    task: Task, labelled: Labelled, taught: Taught, folder: Path, stop: int, settings: HeadSettings
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:
     """Fit the first heads, to labels by teacher and by hand where `taught` has the attribute, else by hand alone."""
+    specs, fitted = labelled.vocabulary, task.prior.fitted
     heads: dict[str, Head] = {}
     fits: dict[str, HeadFit] = {}
     for stage, with_teacher in (("further", True), ("training", False)):
         group = Vocabulary(spec for name, spec in specs.items() if (name in taught.labels) == with_teacher)
         if not group:
             continue
-        x, y, held_out, own = latents, {name: labels[name] for name in group}, stop, settings
+        x, y, held_out, own = labelled.inputs, {name: labelled.labels[name] for name in group}, stop, settings
         if with_teacher:
             pictures = len(taught.latents) // DRAWS
             first = (torch.arange(pictures) < round((1 - TAUGHT_STOPPING) * pictures)).repeat(DRAWS)
@@ -151,45 +126,34 @@ def _fit(
             }
             held_out += int((~first).sum())
             own = dataclasses.replace(settings, weight_decay=settings.weight_decay * TAUGHT_DECAY)
-        part, part_fits = fit_heads(task, x, y, group, own, held_out=held_out, stage=stage, checkpoint=folder / stage)
+        course = task.course(stage, folder / stage, task.prior.seed)
+        part, part_fits = train_heads(Labelled(x, y, group), own, course, held_out=held_out, fitted=fitted)
         heads |= part.heads
         fits |= part_fits
-    return AttributeBank(specs, {name: heads[name] for name in specs}, **vars(task.prior.fitted)), fits
+    return AttributeBank(specs, {name: heads[name] for name in specs}, **vars(fitted)), fits
 
 
-def fit_second(
-    task: Task,
-    latents: Tensor,
-    labels: Mapping[str, Tensor],
-    bank: AttributeBank,
-    settings: HeadSettings,
-    taught: Taught,
-) -> dict[str, Head]:
+def fit_second(task: Task, labelled: Labelled, settings: HeadSettings, taught: Taught) -> dict[str, Head]:
     """Fit a second head to each attribute: where it disagrees with the first, predictions are doubtful.
 
     Two heads that learn from almost the same samples make the same errors. So second heads learn from only the last
     half of the samples, which includes the report's, unseen by the first heads; and from every second picture of the
     teacher. They take half the steps. Attributes with too few labels in that half have no second head.
-
-    Args:
-        latents: (n, latent_dim), all labelled latents.
-        labels: attribute -> (n,): 0/1, class index or number; NaN where missing.
-        bank: the first heads.
     """
-    own, more = slice(len(latents) // 2, None), slice(1, None, 2)
-    held_out = len(latents[own]) - int(len(latents[own]) * (1 - SECOND_HELD_OUT_SHARE))
-    latents, further = torch.cat([taught.latents[more], latents[own]]), taught.latents[more]
+    own, more = labelled.take(slice(len(labelled) // 2, None)), slice(1, None, 2)
+    held_out = len(own) - int(len(own) * (1 - SECOND_HELD_OUT_SHARE))
+    further = taught.latents[more]
+    latents = torch.cat([further, own.inputs])
     unknown = further.new_full((len(further),), torch.nan)
     labels = {
-        name: torch.cat([taught.labels[name][more] if name in taught.labels else unknown, numbers[own]])
-        for name, numbers in labels.items()
+        name: torch.cat([taught.labels[name][more] if name in taught.labels else unknown, numbers])
+        for name, numbers in own.labels.items()
     }
-    specs = with_labels(bank.vocabulary, labels, len(latents) - held_out)
+    specs = with_labels(own.vocabulary, labels, len(latents) - held_out)
     with task.target.work.step("second heads") as checkpoint:
         if not specs:
             return {}
         settings = dataclasses.replace(settings, steps=max(1, settings.steps // 2))
-        second, _ = fit_heads(
-            task, latents, labels, specs, settings, held_out=held_out, stage="checking", checkpoint=checkpoint, seed=1
-        )
+        own, course = Labelled(latents, labels, specs), task.course("checking", checkpoint, task.prior.seed + 1)
+        second, _ = train_heads(own, settings, course, held_out=held_out, fitted=task.prior.fitted)
     return second.heads

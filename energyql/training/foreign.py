@@ -234,7 +234,7 @@ COLUMNS = (
     "width", "height", "smile", "pitch", "roll", "yaw", "gender", "age", "beard", "glasses", "bald", HAIR,
     *(f"light{i}" for i in range(9)),
 )  # fmt: skip
-TEST_SHARE = 10
+TEST_ONE_IN = 10
 """One sample in this many, the last ones of a file, is for the report on the heads only."""
 MAX_OPERATIONS = 10_000_000
 """A pickle with more operations is refused. (StyleFlow's table has 210,000 cells of several operations each.)"""
@@ -316,7 +316,7 @@ def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTabl
             name: cells for name, cells in table.items() if len({cell for cell in cells if not is_missing(cell)}) > 1
         }
     specs = Vocabulary(_spec(name, cells) for name, cells in table.items())
-    test = len(rows) // TEST_SHARE
+    test = len(rows) // TEST_ONE_IN
     return LabelTable(table, latents=latents, test=test, vocabulary=specs, source=str(folder / LABELS))
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -21,7 +20,8 @@ from energyql.kinds import KINDS
 from energyql.numerics.pool import one_thread, to_cpu, to_device
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float, Int
-from energyql.training.steps import Optimization, StepFile, digest
+from energyql.training.labelled import Labelled
+from energyql.training.steps import Course, Optimization, StepFile, digest
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
@@ -159,35 +159,29 @@ class HeadSettings:
 
 @one_thread()  # its operations are small
 def train_heads(
-    latents: Tensor,
-    labels: Mapping[str, Tensor],
-    vocabulary: Vocabulary,
+    labelled: Labelled,
     settings: HeadSettings,
+    course: Course = Course(),  # noqa: B008 (frozen)
     *,
     held_out: float | int = 0.15,
-    seed: int = 0,
     fitted: FittedUnder = FittedUnder(),  # noqa: B008 (frozen)
-    checkpoint: Path | None = None,
-    progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:
-    """Fit one small network, a head, for each attribute; all heads are fitted together.
+    """Fit one small network, a head, for each attribute; all heads are fitted together, and end on the CPU.
 
     Unless the settings balance classes, the loss is the negative log-likelihood of the data as they are, so that
     probabilities of rare classes are calibrated too.
 
     Args:
-        latents: (n, latent_dim): w if `fitted.space` is "w", features if it is "features", else z.
-        labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
+        labelled: latents: w if `fitted.space` is "w", features if it is "features", else z.
         held_out: number (int) or share (float) of the last latents, for early stopping and calibration.
-        seed: seed of all random numbers; no global random state is read or changed.
         fitted: conditions of the training, which the bank records.
-        checkpoint: file for the state of the fit, from which a call with the same data and settings continues.
 
     Raises:
         DataError: latents are not finite or labels do not fit, see `check_labels`.
     """
-    specs, steps = list(vocabulary.values()), settings.steps
-    latents = normalized(latents.float()) if fitted.space == "direction" else latents.float()
+    vocabulary, labels, seed, steps = labelled.vocabulary, labelled.labels, course.seed, settings.steps
+    specs, latents = list(vocabulary.values()), labelled.inputs.to(torch.device(course.device)).float()
+    latents = normalized(latents) if fitted.space == "direction" else latents
     if latents.ndim != 2 or not latents.isfinite().all():
         raise DataError(f"latents must be finite numbers (n, latent_dim), not of shape {tuple(latents.shape)}")
     split = len(latents) - held_out if isinstance(held_out, int) else int(len(latents) * (1 - held_out))
@@ -195,14 +189,14 @@ def train_heads(
         if spec.name not in labels:
             raise DataError(f"no labels for attribute {spec.name!r}")
         check_labels(labels[spec.name].float(), spec, len(latents), split)
-    targets = torch.stack([labels[spec.name].float() for spec in specs], 1)
+    targets = labelled.targets.to(latents.device)
     mean, std = latents[:split].mean(0), latents[:split].std(0)
     std = torch.where(std > 1e-6, std, 1.0)
     random = torch.Generator().manual_seed(seed)
     fit = _Fit((latents - mean) / std, targets, specs, split, settings, random)
     identity = digest((held_out, seed, settings, vocabulary.to_dict(), latents.device.type), latents, targets)
     optimization = Optimization(
-        fit.network, random, StepFile(checkpoint, identity), steps=steps, lr=settings.lr,
+        fit.network, random, StepFile(course.checkpoint, identity), steps=steps, lr=settings.lr,
         weight_decay=settings.weight_decay,
     )  # fmt: skip
     optimization.resume()
@@ -214,13 +208,13 @@ def train_heads(
             if settings.patience is not None:
                 fit.evaluate(done)
             optimization.write()
-        progress(done / steps)
+        course.progress(done / steps)
     if optimization.step < steps:
-        progress(1.0)
+        course.progress(1.0)
     if settings.patience is None:
         fit.evaluate(steps)
     heads, fits = fit.calibrated(mean, std)
-    return AttributeBank(vocabulary, heads, **vars(fitted)), fits
+    return AttributeBank(vocabulary, heads, **vars(fitted)).to("cpu"), fits
 
 
 def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -44,8 +44,9 @@ from energyql.numerics.shapes import Float
 from energyql.pipeline.model import judge_mark, record_judge
 from energyql.progress import Report, reporting
 from energyql.training.heads import MORE
+from energyql.training.labelled import Labelled
 from energyql.training.labels import LabelTable, read_label_table, warn
-from energyql.training.picture_fit import PictureSettings, fit_judge, fit_verifier, judge_settings
+from energyql.training.picture_fit import PictureSettings, Split, fit_judge, fit_verifier, judge_settings, leave_out
 from energyql.training.proposals import propose
 from energyql.training.report import report_quality
 from energyql.training.samples import LABEL_SEED, PICTURES, Prior, label_prior
@@ -69,7 +70,7 @@ NETWORKS = 4
 """Number of networks of a verifier that learns from a table of labels."""
 BY_FUNCTION = 2
 """Number of networks of a verifier if a function labels pictures: more labels then help more than more networks."""
-FOLDS = 2
+VERIFIER_FOLDS = 2
 """Number of folds of the labelled pictures for a verifier; each of its networks learns from all folds but one."""
 FEW = 1_000
 """With fewer labelled pictures, there is a fold for each network, so that each learns from more of the labels."""
@@ -163,7 +164,11 @@ def train_judge(
             raise DataError(wrong, hint=f"the model has {', '.join(bank.vocabulary)}")
         prior = _prior(target, bank, labels, seed, device)
         with reporting(progress) as report:
-            trained = own_judge(given, Task(target, prior, labels, report), bank, count, only, settings)
+            task = Task(target, prior, labels, report)
+            if given is None:
+                trained = fit_both(task, bank, count, only, settings)
+            else:
+                trained = take_judge(given, task, bank, count, only)
         names = trained.verifier_report if given is None else only or bank.vocabulary
         with target.changing() as changed:
             store_judge(changed.folder, judge, names, trained)
@@ -211,30 +216,14 @@ def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:
     return import_labeller(judge) if isinstance(judge, str) else judge
 
 
-def own_judge(
-    given: ImageLabeller | None,
-    task: Task,
-    bank: Bank,
-    count: int,
-    only: Sequence[str] | None = None,
-    settings: PictureSettings | None = None,
-    *,
-    further: int | None = None,
+def take_judge(
+    given: ImageLabeller, task: Task, bank: Bank, count: int, only: Sequence[str] | None = None
 ) -> TrainedJudge:
-    """Measure a judge that a user gave, or fit a judge and a verifier.
-
-    Args:
-        given: the judge to measure; `None` to fit both.
-        count: number of pictures to label, if the labels are a function.
-        further: number of pictures without labels that the verifier reads after its fit, see `further_pictures`; at
-            least `FRESH` are read, and only these if the attributes are read off pictures.
+    """Measure a judge that a user gave, on at most `count` pictures.
 
     Raises:
-        DataError: the labels are not about pictures, or about no attribute of the model; or a given judge returns
-            something that is no value of an attribute.
+        DataError: the judge returns something that is no value of an attribute.
     """
-    if given is None:
-        return _fit_both(task, bank, count, only, settings or PictureSettings(), further)
     specs = Vocabulary(spec for name, spec in bank.vocabulary.items() if only is None or name in only)
     reports = measure_judge(given, task, specs, count)
     if isinstance(given, Judge):
@@ -244,17 +233,31 @@ def own_judge(
     return TrainedJudge(given, reports, unmeasured(given, task.labels) or "", decides)
 
 
-def _fit_both(
-    task: Task, bank: Bank, count: int, only: Sequence[str] | None, settings: PictureSettings, further: int | None
+def fit_both(
+    task: Task,
+    bank: Bank,
+    count: int,
+    only: Sequence[str] | None = None,
+    settings: PictureSettings | None = None,
+    further: int | None = None,
 ) -> TrainedJudge:
-    """Fit a judge to a half of the labelled pictures, and the networks of a verifier to all of them."""
+    """Fit a judge to a half of the labelled pictures, and the networks of a verifier to all of them.
+
+    Args:
+        count: number of pictures to label, if the labels are a function.
+        further: number of pictures without labels that the verifier reads after its fit, see `further_pictures`; at
+            least `FRESH` are read, and only these if the attributes are read off pictures.
+
+    Raises:
+        DataError: the labels are not about pictures, or about no attribute of the model.
+    """
+    settings = settings or PictureSettings()
     learnable = partial(_learnable, bank.vocabulary, only)
     # A sampler draws under one truncation and one class, so its draws are no pictures of a prior with several.
     propose_some = task.table is None and bank.as_heads is not None and task.prior.is_single
     proposed = int(PROPOSED * count) if propose_some else 0
-    pictures, labels, specs, prior, index = labelled_pictures(
-        "judge", task, learnable, count - proposed, settings.side, apart=1
-    )
+    labelled, prior, index = labelled_pictures("judge", task, learnable, count - proposed, settings.side, apart=1)
+    pictures, labels, specs = labelled.inputs, labelled.labels, labelled.vocabulary
     chosen = 0 if task.table is None else task.table.learned
     proposals = propose(task, bank, specs, labels, proposed) if proposed else None
     if proposals is not None and len(proposals.latents):
@@ -272,24 +275,20 @@ def _fit_both(
         warn(f"too few labels of {', '.join(few)} for two networks that read pictures, so nothing checks it")
     if not enough:
         return TrainedJudge(None, {})
-    specs = Vocabulary(specs[name] for name in enough)
+    labelled = Labelled(pictures, labels, Vocabulary(specs[name] for name in enough))
     own, networks = judge_settings(settings)
     with task.target.work.step("judge") as checkpoint:
         judge, report = fit_judge(
-            pictures, labels, specs, own, halves=(parts[0], tests[1]), seed=seed, device=prior.device,
-            checkpoint=checkpoint, progress=task.progress("judge"),
-        )  # fmt: skip
+            labelled, own, task.course("judge", checkpoint, seed), split=Split(parts[0], tests[1])
+        )
     count = NETWORKS if task.table is not None else BY_FUNCTION
-    size = count if len(pictures) < FEW else FOLDS
-    folds = [order[k::size] for k in range(size)]
+    size = count if len(pictures) < FEW else VERIFIER_FOLDS
+    splits = leave_out([order[k::size] for k in range(size)], chosen)
     unlabelled = FRESH if bank.reads_pictures else max(further_pictures(task, further), FRESH)
     fresh, others = draw_further(task, unlabelled, settings.side)
     with task.target.work.step(VERIFIER) as checkpoint:
-        verifier = fit_verifier(
-            pictures, labels, specs, networks, count=count, folds=folds, tests=[fold[fold >= chosen] for fold in folds],
-            fresh=fresh, seed=(seed + VERIFIER_SEED) % 2**63, device=prior.device, checkpoint=checkpoint,
-            progress=task.progress(VERIFIER),
-        )  # fmt: skip
+        course = task.course(VERIFIER, checkpoint, seed + VERIFIER_SEED)
+        verifier = fit_verifier(labelled, splits, networks, course, count=count, fresh=fresh)
     held_out = None
     if verifier.networks:
         rows = verifier.rows[:MOST_HELD_OUT]
@@ -331,34 +330,49 @@ def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[
         title = name if isinstance(name, str) else labeller_name(judge).partition("\n")[0]
         report = JudgeReport(title, trained.report, judge_mark(judge))
     replace_given(folder, names, report)
-    if (folder / CONFIG).is_file():
-        _record_code(folder, name, names, judge)
+    if not (folder / CONFIG).is_file():
+        return
+    attributes = list(Described.read(folder).vocabulary)
+    if isinstance(judge, Judge):
+        _networks_take_over(folder, attributes)
+    elif judge is not None and isinstance(name, str):
+        _code_takes_over(folder, name, attributes, {*names, *getattr(judge, "vocabulary", ())})
+    elif name is None and set(attributes) <= set(names) and _code(folder) is not None:
+        record_judge(folder, None)
 
 
-def _record_code(
-    folder: Path, name: ImageLabeller | str | None, names: Sequence[str], judge: ImageLabeller | None
-) -> None:
-    """Record a judge that is code by its name, or remove the name of earlier code that is not needed."""
-    code, attributes = read_json(folder / CONFIG).get("judge"), Described.read(folder).vocabulary
-    by_network: Iterable[str] = getattr(load_judge(folder), "vocabulary", ())
-    if judge is None:  # either nobody wants a judge, or it is not trained yet, or could not learn
-        if code is not None and name is None and set(attributes) <= set(names):
-            record_judge(folder, None)
-    elif isinstance(judge, Judge):
-        others = [each for each in attributes if each not in by_network]
-        if code is not None and not others:
-            record_judge(folder, None)
-        elif code is not None:
-            removed = either("remove the name: record_judge(folder, None)", "remove its name from config.json")
-            warn(
-                f"the judge of the model is still the code {code}, and not the new network, because no network judges "
-                f"{', '.join(others)}; train a judge of these too, or {removed}"
-            )
-    elif isinstance(name, str):
-        record_judge(folder, name)
-        read, before = (*names, *getattr(judge, "vocabulary", ())), by_network if code in (None, name) else attributes
-        if lost := [each for each in before if each not in read]:
-            warn(f"{name} is now the only judge of the model; nothing checks {', '.join(lost)}, unless it does")
+def _code(folder: Path) -> str | None:
+    """Name of the code that is the judge of a model."""
+    name: str | None = read_json(folder / CONFIG).get("judge")
+    return name
+
+
+def _by_network(folder: Path) -> Vocabulary | tuple[()]:
+    """Attributes that networks of a model folder judge."""
+    judge = load_judge(folder)
+    return () if judge is None else judge.vocabulary
+
+
+def _networks_take_over(folder: Path, attributes: Sequence[str]) -> None:
+    """Remove the name of code that was the judge, if networks judge all attributes now; else warn that it stays."""
+    if (code := _code(folder)) is None:
+        return
+    if others := [each for each in attributes if each not in _by_network(folder)]:
+        removed = either("remove the name: record_judge(folder, None)", "remove its name from config.json")
+        warn(
+            f"the judge of the model is still the code {code}, and not the new network, because no network judges "
+            f"{', '.join(others)}; train a judge of these too, or {removed}"
+        )
+    else:
+        record_judge(folder, None)
+
+
+def _code_takes_over(folder: Path, name: str, attributes: Sequence[str], read: Container[str]) -> None:
+    """Record the name of code as the only judge, and warn of attributes that had a judge and are not in `read`."""
+    before = _by_network(folder) if _code(folder) in (None, name) else attributes
+    record_judge(folder, name)
+    if lost := [each for each in before if each not in read]:
+        warn(f"{name} is now the only judge of the model; nothing checks {', '.join(lost)}, unless it does")
 
 
 def unmeasured(judge: ImageLabeller, labels: LabelTable | ImageLabeller) -> str | None:
@@ -461,12 +475,9 @@ def fit_reader(task: Task, learnable: Callable[[Mapping[str, Column]], Vocabular
         raise ModelError(wrong)
     settings, fitted = PictureSettings(), task.prior.fitted
     # Another seed than those of judges and heads, so that they share neither pictures nor random numbers.
-    pictures, labels, specs, prior, _ = labelled_pictures(READER, task, learnable, count, settings.side, apart=2)
+    labelled, prior, _ = labelled_pictures(READER, task, learnable, count, settings.side, apart=2)
     with task.target.work.step(READER) as checkpoint:
-        reader, reports = fit_judge(
-            pictures, labels, specs, settings, seed=(prior.seed + 2) % 2**63, device=prior.device,
-            checkpoint=checkpoint, progress=task.progress(READER),
-        )  # fmt: skip
+        reader, reports = fit_judge(labelled, settings, task.course(READER, checkpoint, prior.seed + 2))
     if reader is None:
         heads = either('space="w"', "--space w")
         raise DataError(f"a network could learn none of {', '.join(reports)}", hint=f"{MORE}, for heads ({heads})")
@@ -476,7 +487,7 @@ def fit_reader(task: Task, learnable: Callable[[Mapping[str, Column]], Vocabular
 
 def labelled_pictures(
     name: str, task: Task, learnable: Callable[[Mapping[str, Column]], Vocabulary], count: int, side: int, *, apart: int
-) -> tuple[Tensor, dict[str, Tensor], Vocabulary, Prior, Tensor]:
+) -> tuple[Labelled, Prior, Tensor]:
     """Labelled pictures: those of a table of labels, or new ones that a function labels.
 
     Args:
@@ -487,8 +498,7 @@ def labelled_pictures(
         apart: number that is added to the seed of new pictures.
 
     Returns:
-        The pictures, (n, 3, size, size) uint8; attribute -> (n,) labels as numbers; the attributes; and the prior
-            samples of the pictures, with their indices, (n,).
+        The pictures, (n, 3, size, size) uint8, with their labels; and their prior samples, with their indices, (n,).
 
     Raises:
         DataError: it is not known which pictures the labels are about.
@@ -497,11 +507,11 @@ def labelled_pictures(
     if table is not None:
         index, specs = table.pictures, learnable(table.columns)  # raises before any picture is drawn
         pictures, _ = task.draw(PICTURES, prior, index, side)
-        return pictures, _encode(table.columns, specs), specs, prior, index
+        return Labelled(pictures, _encode(table.columns, specs), specs), prior, index
     prior, index = prior.apart(apart), torch.arange(count)
     pictures, columns = task.draw(f"{PICTURES} for the {name}", prior, index, side, task.labeller)
     specs = learnable(columns)
-    return pictures, _encode(columns, specs), specs, prior, index
+    return Labelled(pictures, _encode(columns, specs), specs), prior, index
 
 
 def _learnable(vocabulary: Vocabulary, only: Sequence[str] | None, columns: Iterable[str]) -> Vocabulary:

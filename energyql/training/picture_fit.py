@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +19,9 @@ from energyql.kinds import KINDS
 from energyql.numerics.pool import to_cpu, to_device
 from energyql.numerics.shapes import Float, Int
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, check_spread, residuals
+from energyql.training.labelled import Labelled
 from energyql.training.report import report_quality
-from energyql.training.steps import Optimization, StepFile, digest, minimise, part_of
+from energyql.training.steps import Course, Optimization, StepFile, digest, minimise
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 WRITES = 24
@@ -30,8 +30,8 @@ AT_ONCE = 256
 """Number of pictures that a network reads in one call."""
 CALM = 0.15
 """Strength of random distortions at the end of a fit: it must be precise on undistorted pictures too."""
-TEST_SHARE = 0.2
-"""Share of the labelled pictures on which a network is only measured (networks of a verifier: see `fit_verifier`)."""
+JUDGE_TEST_SHARE = 0.2
+"""Share of the labelled pictures on which a judge is only measured, unless a `Split` says which."""
 LEAST_SIDE = 16
 """Smallest side, in pixels, to which a network of a verifier reduces pictures."""
 DEEP_PASSES, LEAST_PICTURES = 10, 3_000
@@ -109,42 +109,29 @@ def distortion_strength(done: float) -> float:
     return 1 - (1 - CALM) * min(1.0, max(0.0, 2 * done - 1))
 
 
-def fit_network(
-    pictures: Tensor,
-    labels: Mapping[str, Tensor],
-    vocabulary: Vocabulary,
-    settings: PictureSettings,
-    *,
-    rows: Int[Tensor, " rows"],
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    checkpoint: Path | None = None,
-    progress: Callable[[float], None] = lambda _: None,
-) -> Judge:
+def fit_network(labelled: Labelled, settings: PictureSettings, course: Course = Course()) -> Judge:  # noqa: B008
     """Fit a network that reads attributes off pictures. All classes count equally, however rare.
 
     Args:
-        pictures: (n, 3, side, side) uint8; reduced to `settings.side`.
-        labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
-        rows: indices of the pictures to learn from.
-        checkpoint: file for the state of the fit, from which a call with the same data and settings continues.
+        labelled: the pictures to learn from, which are reduced to `settings.side`.
 
     Returns:
         The network in evaluation mode, on the CPU, rounded as it is saved (`Judge.round`).
 
     Raises:
-        DataError: an attribute has no label of a picture to learn from, or labels that are too large.
+        DataError: an attribute has no label, or labels that are too large.
     """
-    specs, device = list(vocabulary.values()), torch.device(device)
+    vocabulary, seed, device = labelled.vocabulary, course.seed, torch.device(course.device)
+    specs = list(vocabulary.values())
     random = torch.Generator().manual_seed(seed)
-    pictures = _reduced(pictures, settings.side)
+    pictures, targets = _reduced(labelled.inputs, settings.side), labelled.targets
     with torch.random.fork_rng(devices=[]):  # layers are made with global random numbers
         torch.manual_seed(seed)
         judge = Judge(vocabulary, side=pictures.shape[-1], channels=settings.channels)
     judge = judge.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    targets, counts = torch.stack([labels[spec.name].float() for spec in specs], 1), list(map(output_count, specs))
+    counts = list(map(output_count, specs))
     base, weights = [], []
-    for numbers, spec in zip(targets[rows].unbind(1), specs, strict=True):
+    for numbers, spec in zip(targets.unbind(1), specs, strict=True):
         if numbers.isnan().all():
             raise DataError(f"{spec.name!r}: none of the pictures to learn from has a label")
         if KINDS[spec.kind].numeric:
@@ -152,25 +139,24 @@ def fit_network(
         base.append(base_outputs(numbers, spec, balanced=True))
         weights.append(None if KINDS[spec.kind].numeric else balancing_weights(numbers, spec).to(device))
     scale, offset = (torch.cat(parts).to(device) for parts in zip(*base, strict=True))
-    steps = max(WRITES, min(max(settings.passes * len(rows), settings.least), settings.most) // settings.batch)
-    file = StepFile(checkpoint, digest((settings, seed, vocabulary.to_dict(), device.type), pictures, targets, rows))
-    pictures, targets, rows = (to_device(part, device) for part in (pictures, targets, rows))
+    steps = max(WRITES, min(max(settings.passes * len(labelled), settings.least), settings.most) // settings.batch)
+    identity = digest((settings, seed, vocabulary.to_dict(), device.type), pictures, targets)
+    file = StepFile(course.checkpoint, identity)
+    pictures, targets = to_device(pictures, device), to_device(targets, device)
     optimization = Optimization(judge, random, file, steps=steps, lr=settings.lr, weight_decay=settings.weight_decay)
     optimization.resume()
     judge.train()
     while (step := optimization.step) < steps:
-        index = rows[to_device(torch.randint(len(rows), (settings.batch,), generator=random), device)]
+        index = to_device(torch.randint(len(labelled), (settings.batch,), generator=random), device)
         images = distort(pictures[index].float() / 127.5 - 1, random, distortion_strength(step / steps))
         outputs = judge.head(judge.features(images)) * scale + offset
         columns = zip(outputs.split(counts, 1), targets[index].unbind(1), specs, weights, strict=True)
         optimization.descend(torch.stack([attribute_loss(*column) for column in columns]).sum())
         if optimization.step % (steps // WRITES) == 0 or optimization.step == steps:
             optimization.write()
-        progress(optimization.step / steps)
-    progress(1.0)
-    with torch.no_grad():  # scale and offset become part of the last layer
-        judge.head.bias.mul_(scale).add_(offset)
-        judge.head.weight.mul_(scale[:, None])
+        course.progress(optimization.step / steps)
+    course.progress(1.0)
+    judge.adjust(scale, offset)
     state = judge.state_dict()
     judge.load_state_dict(dict(zip(state, to_cpu([*state.values()]), strict=True)), assign=True)
     network: Judge = judge.to(memory_format=torch.contiguous_format)
@@ -195,30 +181,69 @@ def read_outputs(network: Judge, pictures: Tensor) -> Float[Tensor, "n outputs"]
     return torch.cat([network.head(features) for features in parts])
 
 
-def fit_judge(
-    pictures: Tensor,
-    labels: Mapping[str, Tensor],
+class Split(NamedTuple):
+    """Rows of labelled pictures from which a reader learns, and others on which it is measured."""
+
+    learn: Int[Tensor, " rows"]
+    test: Int[Tensor, " rows"]
+
+
+def leave_out(folds: Sequence[Tensor], first: int = 0) -> list[Split]:
+    """Cross-fitting: for each fold, learn from all others, and test on the rows of it that are not before `first`."""
+    return [Split(torch.cat([*folds[:k], *folds[k + 1 :]]), fold[fold >= first]) for k, fold in enumerate(folds)]
+
+
+def fit_readers(
+    labelled: Labelled, splits: Sequence[Split], settings: Sequence[PictureSettings], course: Course, count: int
+) -> tuple[list[Judge], Float[Tensor, "n outputs"]]:
+    """Labelled pictures in; readers, and what they read off pictures from which they did not learn, out.
+
+    Every judge, verifier and teacher is fitted here, whatever is then made of its readings.
+
+    Args:
+        splits: reader k learns and is tested by split `k % len(splits)`.
+        settings: readers of the same split differ in settings, in turn.
+        count: number of readers, a multiple of the number of splits.
+
+    Returns:
+        The readers; and their outputs for the test pictures of all splits, one split after the other (`read_unseen`).
+    """
+    readers = []
+    for k in range(count):
+        own = settings[(k + k // len(splits)) % len(settings)]
+        readers.append(fit_network(labelled.take(splits[k % len(splits)].learn), own, course.part(k, count)))
+    return readers, read_unseen(readers, labelled.inputs, splits)
+
+
+def read_unseen(readers: Sequence[Judge], pictures: Tensor, splits: Sequence[Split]) -> Float[Tensor, "n outputs"]:
+    """Outputs for the test pictures of each split: the mean of the readers that did not learn from them."""
+    return torch.cat([mean_outputs(readers[k :: len(splits)], pictures[split.test]) for k, split in enumerate(splits)])
+
+
+def measure(
+    outputs: Float[Tensor, "n outputs"],
+    unseen: Mapping[str, Tensor],
     vocabulary: Vocabulary,
+    learnt: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, HeadReport]]:
+    """Compare outputs with labels `unseen` by the readers: attribute -> standard deviation of errors, and report."""
+    std = residuals(outputs, unseen, vocabulary)
+    return std, report_quality(split_outputs(outputs, vocabulary.values(), std), unseen, vocabulary, learnt)
+
+
+def fit_judge(
+    labelled: Labelled,
     settings: PictureSettings | None = None,
+    course: Course = Course(),  # noqa: B008 (frozen)
     *,
-    halves: tuple[Tensor, Tensor] | None = None,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    checkpoint: Path | None = None,
-    progress: Callable[[float], None] = lambda _: None,
+    split: Split | None = None,
 ) -> tuple[Judge | None, dict[str, HeadReport]]:
     """Train and measure a judge, a network that reads attributes off pictures to check samples.
 
     All classes count equally in the fit, because queries ask for rare classes too.
 
     Args:
-        pictures: (n, 3, side, side) uint8.
-        labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
-        vocabulary: the attributes; `labels` must have all of them.
-        halves: indices of the pictures to learn from, and of those for the report, by default a random fifth.
-        seed: seed of all random numbers, also of the choice of that fifth.
-        checkpoint: file for the state of the fit, from which a call with the same data and settings continues.
-        progress: function that is called with the fraction done.
+        split: the pictures to learn from, and those for the report, by default a fifth by the seed of `course`.
 
     Returns:
         The judge, and attribute -> report for all attributes. The judge has only those that it reads well enough in the
@@ -228,21 +253,14 @@ def fit_judge(
     Raises:
         DataError: an attribute has no label of a picture to learn from, or labels that are too large.
     """
-    if halves is None:
-        order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
-        tested = max(1, round(TEST_SHARE * len(order)))
-        test, rows = order.split([tested, len(order) - tested])
-    else:
-        rows, test = halves
-    judge = fit_network(
-        pictures, labels, vocabulary, settings or PictureSettings(), rows=rows, seed=seed, device=device,
-        checkpoint=checkpoint, progress=progress,
-    )  # fmt: skip
-    outputs = read_outputs(judge, pictures[test])
-    unseen, learnt = ({name: labels[name][part].float() for name in vocabulary} for part in (test, rows))
-    std = residuals(outputs, unseen, vocabulary)
+    if split is None:
+        order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(course.seed))
+        tested = max(1, round(JUDGE_TEST_SHARE * len(order)))
+        split = Split(order[tested:], order[:tested])
+    (judge,), outputs = fit_readers(labelled, [split], [settings or PictureSettings()], course, 1)
+    unseen, learnt = labelled.labels_at(split.test), labelled.labels_at(split.learn)
+    std, judge.report = measure(outputs, unseen, labelled.vocabulary, learnt)
     judge.std.copy_(torch.stack(list(std.values())))
-    judge.report = report_quality(split_outputs(outputs, vocabulary.values(), std), unseen, vocabulary, learnt)
     chosen = [name for name, report in judge.report.items() if report.judges]
     return judge.only(chosen) if chosen else None, judge.report
 
@@ -266,46 +284,14 @@ class FittedVerifier:
     readings: Predictions
 
 
-def fit_folds(
-    pictures: Tensor, labels: Mapping[str, Tensor], vocabulary: Vocabulary, settings: Sequence[PictureSettings],
-    folds: Sequence[Tensor], *, count: int, seed: int, device: torch.device | str, checkpoint: Path,
-    progress: Callable[[float], None],
-) -> list[Judge]:  # fmt: skip
-    """Cross-fitting: network k leaves out fold `k % len(folds)`; those of the same fold differ in settings, in turn."""
-    networks = []
-    for k in range(count):
-        others = [fold for number, fold in enumerate(folds) if number != k % len(folds)]
-        network = fit_network(
-            pictures, labels, vocabulary, settings[(k + k // len(folds)) % len(settings)], rows=torch.cat(others),
-            seed=(seed + k) % 2**63, device=device, checkpoint=checkpoint / str(k),
-            progress=part_of(progress, k, count),
-        )  # fmt: skip
-        networks.append(network)
-    return networks
-
-
-def read_unseen(networks: Sequence[Judge], pictures: Tensor, tests: Sequence[Tensor]) -> Float[Tensor, "n outputs"]:
-    """Mean outputs for labelled pictures, each read by the networks that did not learn from it (see `fit_folds`).
-
-    `tests` has, for each fold, the indices of the pictures to read.
-    """
-    return torch.cat([mean_outputs(networks[k :: len(tests)], pictures[test]) for k, test in enumerate(tests)])
-
-
 def fit_verifier(
-    pictures: Tensor,
-    labels: Mapping[str, Tensor],
-    vocabulary: Vocabulary,
+    labelled: Labelled,
+    splits: Sequence[Split],
     settings: Sequence[PictureSettings],
+    course: Course,
     *,
     count: int,
-    folds: Sequence[Tensor],
-    tests: Sequence[Tensor],
     fresh: Tensor,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    checkpoint: Path,
-    progress: Callable[[float], None] = lambda _: None,
 ) -> FittedVerifier:
     """Train the networks of a verifier, which decides which pictures are kept, by cross-fitting, and calibrate them.
 
@@ -320,35 +306,25 @@ def fit_verifier(
     The verifier reads all attributes that it predicts better than chance: a poor prediction is better than none.
 
     Args:
-        pictures: (n, 3, side, side) uint8.
-        labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
+        splits: at least two, by `leave_out`; only random pictures calibrate and measure the networks.
         settings: networks that leave out the same fold have different settings, in turn.
-        count: number of networks, a multiple of the number of folds.
-        folds: indices of the pictures of each fold, at least two folds.
-        tests: indices of the random pictures of each fold, by which the networks are calibrated and measured.
+        count: number of networks, a multiple of the number of splits.
         fresh: further random pictures without labels, (m, 3, side, side) uint8.
-        checkpoint: folder for the states of the fits, from which a call with the same data and settings continues.
 
     Raises:
         DataError: an attribute has no label of a picture to learn from, or labels that are too large.
     """
-    networks = fit_folds(
-        pictures, labels, vocabulary, settings, folds,
-        count=count, seed=seed, device=device, checkpoint=checkpoint, progress=progress,
-    )  # fmt: skip
-    rows, every = torch.cat(list(tests)), torch.cat(list(folds))
+    vocabulary, pictures = labelled.vocabulary, labelled.inputs
+    networks, outputs = fit_readers(labelled, splits, settings, course, count)
+    rows, every = torch.cat([split.test for split in splits]), torch.cat([split.learn for split in splits]).unique()
     # A label counts once, although it serves to learn and to measure.
-    unseen, learnt = (
-        {name: labels[name][part].float() for name in vocabulary} for part in (rows, every[~torch.isin(every, rows)])
-    )
-    outputs = read_unseen(networks, pictures, tests)
-    std = residuals(outputs, unseen, vocabulary)
-    reports = report_quality(split_outputs(outputs, vocabulary.values(), std), unseen, vocabulary, learnt)
+    unseen, learnt = labelled.labels_at(rows), labelled.labels_at(every[~torch.isin(every, rows)])
+    std, reports = measure(outputs, unseen, vocabulary, learnt)
     chosen = [name for name, report in reports.items() if report.above_chance]
     if not chosen:
         return FittedVerifier([], reports, rows, {})
     networks, specs = [network.only(chosen) for network in networks], Vocabulary(vocabulary[name] for name in chosen)
-    outputs = read_unseen(networks, pictures, tests)
+    outputs = read_unseen(networks, pictures, splits)
     counts = list(map(output_count, specs.values()))
     scales, shifts = [], []
     for part, (name, spec) in zip(outputs.split(counts, 1), specs.items(), strict=True):
@@ -358,21 +334,19 @@ def fit_verifier(
         shifts.append(shift)
     scale, shift = torch.cat(scales), torch.cat(shifts)
     for network in networks:
-        network.head.weight.mul_(scale[:, None])
-        network.head.bias.mul_(scale).add_(shift)
+        network.adjust(scale, shift)
         network.std.copy_(torch.stack([std[name] for name in specs]))
         network.round()
-    outputs = read_unseen(networks, pictures, tests)
+    outputs = read_unseen(networks, pictures, splits)
     calibrated = report_quality(split_outputs(outputs, specs.values(), std), unseen, specs, learnt)
     for name, report in calibrated.items():
         details = {**reports[name].details, "reliability": report.details["reliability"]}
         reports[name] = dataclasses.replace(reports[name], calibration_error=report.calibration_error, details=details)
-    parts = [mean_outputs(networks[k :: len(folds)], fresh) for k in range(len(folds))]
+    parts = [mean_outputs(networks[k :: len(splits)], fresh) for k in range(len(splits))]
     joint = mean_outputs(networks, fresh)
     factor, offset = _same_spread(joint, parts, specs)
     for network in networks:
-        network.head.weight.mul_(factor[:, None])
-        network.head.bias.mul_(factor).add_(offset)
+        network.adjust(factor, offset)
         network.round()
         network.report = {name: reports[name] for name in specs}
     outputs = torch.cat([outputs, joint * factor + offset])

@@ -28,19 +28,21 @@ from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import choose_device, judge_mark
 from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
-from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank, fit_heads, with_labels
-from energyql.training.heads import HeadSettings, attribute_loss
+from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank, with_labels
+from energyql.training.heads import HeadSettings, attribute_loss, train_heads
 from energyql.training.judge import (
     AUTO,
     MOST_PICTURES,
     TRAIN,
     TrainedJudge,
     default_judge,
+    fit_both,
     fit_reader,
     given_judge,
-    own_judge,
     store_judge,
+    take_judge,
 )
+from energyql.training.labelled import Labelled
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, extend, label_prior
 from energyql.training.steps import StepFile, digest
@@ -239,7 +241,7 @@ def train_attributes(
                     }
                 new = list(bank.vocabulary)
                 if given is not None:
-                    trained = own_judge(given, task, bank, most)
+                    trained = take_judge(given, task, bank, most)
                 with target.changing() as changed:
                     changed.save(bank, real_path(target.folder).name, replace=replace, second=second)
                     store_judge(changed.folder, judge, new, trained)
@@ -247,7 +249,7 @@ def train_attributes(
                     finished.write_json({"names": new, "weights": _weights(load_bank(changed.folder), new)})
             merged = load_bank(target.folder)
             if later:
-                trained = own_judge(None, task, merged, most, new, further=count)
+                trained = fit_both(task, merged, most, new, further=count)
                 with target.changing() as changed:
                     store_judge(changed.folder, judge, new, trained)
         return Trained(
@@ -324,8 +326,8 @@ def _held_out_losses(
     if not specs:
         return {}
     latents = _latents(task.prior, None, count)
-    stage = "enough labels?"
-    bank, _ = fit_heads(task, latents[MEASURED:], fitted, specs, settings, held_out=HELD_OUT_SHARE, stage=stage)
+    labelled, course = Labelled(latents[MEASURED:], fitted, specs), task.course("enough labels?", None, task.prior.seed)
+    bank, _ = train_heads(labelled, settings, course, held_out=HELD_OUT_SHARE, fitted=task.prior.fitted)
     with torch.no_grad():
         predictions = bank.predict(latents[:MEASURED])
     return {

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,28 @@ def digest(settings: object, *tensors: Tensor) -> str:
 def part_of(progress: Callable[[float], None], done: int, count: int) -> Callable[[float], None]:
     """Progress function for one of `count` parts of a job, of which `done` are finished."""
     return lambda fraction: progress((done + fraction) / count)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a fit runs: from which random numbers, on which device, continued from which file, and who hears of it.
+
+    Attributes:
+        seed: seed of all random numbers of the fit; no global random state is changed.
+        checkpoint: file for the state of the fit, from which a fit with equal data and settings continues; a folder for
+            the fit of several networks.
+        progress: function that is called with the fraction done.
+    """
+
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    checkpoint: Path | None = None
+    progress: Callable[[float], None] = field(default=lambda _: None, repr=False)
+
+    def part(self, k: int, count: int) -> Course:
+        """The course of fit k of `count`: the k-th next seed, and the file `k` in the folder."""
+        checkpoint = None if self.checkpoint is None else self.checkpoint / str(k)
+        return Course((self.seed + k) % 2**63, self.device, checkpoint, part_of(self.progress, k, count))
 
 
 @dataclass(frozen=True)

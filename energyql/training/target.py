@@ -53,6 +53,7 @@ from energyql.progress import Report
 from energyql.training.labels import Drawn, LabelTable
 from energyql.training.report import draw_report
 from energyql.training.samples import Prior, draw_thumbnails
+from energyql.training.steps import Course
 
 TEACHER = "teacher"
 """Prefix of the files with the networks of a teacher, such as "teacher-0.json"."""
@@ -250,6 +251,10 @@ class Task:
     def progress(self, stage: str) -> Callable[[float], None]:
         """Make a function of the fraction done of `stage`, which calls `report`."""
         return partial(self.report, stage)
+
+    def course(self, stage: str, checkpoint: Path | None, seed: int) -> Course:
+        """How a fit of this training runs; `stage` is its name in reports of progress."""
+        return Course(seed % 2**63, self.prior.device, checkpoint, self.progress(stage))
 
 
 @contextmanager

@@ -18,17 +18,17 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
-from energyql.training.heads import residuals
+from energyql.training.labelled import Labelled
 from energyql.training.labels import POOL_SIZE, POOL_START, LabelTable
 from energyql.training.picture_fit import (
     PictureSettings,
     calibration,
-    fit_folds,
+    fit_readers,
+    leave_out,
     mean_outputs,
+    measure,
     read_outputs,
-    read_unseen,
 )
-from energyql.training.report import report_quality
 from energyql.training.samples import PICTURES, Prior, kept_thumbnails
 from energyql.training.target import TEACHER, Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -39,7 +39,7 @@ more by hand is faster than drawing so many."""
 FURTHER_SEED, FURTHER_SEED_BY_FUNCTION = 2, 18
 """Offset of the seed of further pictures, for labels in a table or by a function (whose pictures have offsets 0 to
 2)."""
-FOLDS = 3
+TEACHER_FOLDS = 3
 """Number of folds of the labelled pictures, and of networks: each learns from all folds but one."""
 DRAWS = 4
 """Number of labels that are drawn at random for each picture: with P(yes) 0.75, about three yes and one no."""
@@ -114,18 +114,15 @@ def teach(
     prior, settings, seed = task.prior, PictureSettings(), task.prior.seed
     pictures, _ = task.draw(PICTURES, prior, table.pictures, settings.side)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed % 2**63))]
-    folds = rows.chunk(FOLDS)
-    parts = [torch.cat([*folds[:k], *folds[k + 1 :]]) for k in range(len(folds))]
+    splits = leave_out(rows.chunk(TEACHER_FOLDS))
     specs = Vocabulary(
-        spec for name, spec in vocabulary.items() if all((~labels[name][part].isnan()).any() for part in parts)
+        spec for name, spec in vocabulary.items() if all((~labels[name][split.learn].isnan()).any() for split in splits)
     )
     if not specs:
         return Taught(prior.read(torch.arange(0), prior.fitted.space), {}, {})
     with task.target.work.step(TEACHER) as folder:
-        networks = fit_folds(
-            pictures, labels, specs, [settings], folds, count=len(folds), seed=seed + 2, device=prior.device,
-            checkpoint=folder, progress=task.progress(TEACHER),
-        )  # fmt: skip
+        labelled, course = Labelled(pictures, labels, specs), task.course(TEACHER, folder, seed + 2)
+        networks, unseen = fit_readers(labelled, splits, [settings], course, len(splits))
     further, more = draw_further(task, count, settings.side)
     latents = more.read(torch.arange(count), prior.fitted.space)
     if table.learned:
@@ -139,9 +136,7 @@ def teach(
     # Only random pictures: those that were chosen are harder, and of other classes.
     at_random = rows >= table.learned
     by_hand = {name: torch.where(at_random, labels[name][rows].float(), torch.nan) for name in specs}
-    unseen = read_unseen(networks, pictures, folds)
-    predictions = split_outputs(unseen, specs.values(), residuals(unseen, by_hand, specs))
-    reports = report_quality(predictions, by_hand, specs, {name: torch.empty(0) for name in specs})
+    _, reports = measure(unseen, by_hand, specs, {name: torch.empty(0) for name in specs})
     taught: dict[str, Tensor] = {}
     quality: dict[str, dict[str, Any]] = {name: {"pictures": 0} for name in vocabulary}
     for (name, spec), own, new in zip(specs.items(), unseen.split(counts, 1), outputs.split(counts, 2), strict=True):

@@ -9,7 +9,9 @@ import torch
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.training.heads import train_heads
+from energyql.training.labelled import Labelled
 from energyql.training.report import report_quality
+from energyql.training.steps import Course
 from recipes.common.domain import Domain
 from recipes.common.factors import Factors
 from recipes.common.labelling import LATENT_SEED, label_tensors, prior_and_beyond
@@ -36,12 +38,10 @@ def fit_heads(domain: Domain, fingerprint: str, *, scale: float = 1.0) -> Attrib
         {name: label[rows] for name, label in labels.items()} for rows in (slice(-test), slice(-test, None))
     )
     bank, _ = train_heads(
-        z[:-test],
-        seen,
-        domain.vocabulary,
+        Labelled(z[:-test], seen, domain.vocabulary),
         dataclasses.replace(domain.heads, steps=steps),
+        Course(LATENT_SEED),
         held_out=calibration,
-        seed=LATENT_SEED,
         fitted=FittedUnder("direction", generator=fingerprint),
     )
     with torch.no_grad():

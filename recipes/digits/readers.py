@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.judge import Judge
-from energyql.attributes.predictions import split_outputs
 from energyql.numerics.shapes import Float
-from energyql.training.heads import residuals
-from energyql.training.picture_fit import PictureSettings, fit_network, read_outputs
-from energyql.training.report import report_quality
+from energyql.training.labelled import Labelled
+from energyql.training.picture_fit import PictureSettings, fit_network, measure, read_outputs
+from energyql.training.steps import Course
 from recipes.digits.data import JUDGE, LABELLER, SIDE, TEST, VOCABULARY, real_digits, slant, thickness, vary
 
 SETTINGS = PictureSettings(side=SIDE, channels=(32, 64), least=120_000, most=120_000)
@@ -42,16 +41,12 @@ def train_reader(part: str, folder: Path, scale: float, progress: Callable[[floa
     labels = _labels(pictures, digits.repeat(1 + COPIES))
     seen = max(SETTINGS.batch, int(scale * SETTINGS.most))
     settings = PictureSettings(SETTINGS.side, SETTINGS.channels, least=seen, most=seen)
-    rows = torch.arange(len(pictures))
-    judge = fit_network(
-        _bytes(pictures), labels, VOCABULARY, settings, rows=rows, seed=SEEDS[part],
-        checkpoint=folder / f"{part}.state.safetensors", progress=progress,
-    ).requires_grad_(False)  # fmt: skip
+    course = Course(SEEDS[part], checkpoint=folder / f"{part}.state.safetensors", progress=progress)
+    judge = fit_network(Labelled(_bytes(pictures), labels, VOCABULARY), settings, course).requires_grad_(False)
     unseen, true = real_digits(TEST)
     outputs, answers = read_outputs(judge, _bytes(unseen)), _labels(unseen, true)
-    std = residuals(outputs, answers, VOCABULARY)
+    std, judge.report = measure(outputs, answers, VOCABULARY, labels)
     judge.std.copy_(torch.stack(list(std.values())))
-    judge.report = report_quality(split_outputs(outputs, VOCABULARY.values(), std), answers, VOCABULARY, labels)
     judge.save(folder, part)
     return judge
 

@@ -13,7 +13,8 @@ from energyql.training.heads import (
     balancing_weights,
     train_heads,
 )
-from energyql.training.steps import StepFile, digest
+from energyql.training.labelled import Labelled
+from energyql.training.steps import Course, StepFile, digest
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SPECS = Vocabulary(
@@ -54,7 +55,7 @@ def fit(path=None, *, stop_at=None, seed=1, **changes):
     quick = {"hidden": 8, "steps": 90, "batch": 64, "lr": 2e-2, "weight_decay": 1e-2, "patience": 99}
     settings = HeadSettings(**quick | changes)
     try:
-        return train_heads(*data(), SPECS, settings, seed=seed, checkpoint=path, progress=progress), seen
+        return train_heads(Labelled(*data(), SPECS), settings, Course(seed, checkpoint=path, progress=progress)), seen
     except Stop:
         return None, seen
 
@@ -118,7 +119,9 @@ class TestEarlyStopping:
         vocabulary = Vocabulary([SPECS["luck"]])
         seen = []
         settings = HeadSettings(steps=3000, batch=64, lr=1e-2, weight_decay=1e-2, patience=3)
-        _, reports = train_heads(x, {"luck": labels["luck"]}, vocabulary, settings, progress=seen.append)
+        _, reports = train_heads(
+            Labelled(x, {"luck": labels["luck"]}, vocabulary), settings, Course(progress=seen.append)
+        )
         assert len(seen) < 3000
         assert seen[-1] == 1.0
         assert 0 < reports["luck"].steps <= 3000 - 3 * 3000 // CHECKS
@@ -168,7 +171,7 @@ def test_units_do_not_matter():
         spec = AttributeSpec("age", "continuous", low=0, high=unit, tolerance=0.05 * unit)
         age = {"age": unit * labels["age"]}
         settings = HeadSettings(8, 200, 64, lr=1e-2, weight_decay=1e-2, patience=None)
-        bank, _ = train_heads(x, age, Vocabulary([spec]), settings)
+        bank, _ = train_heads(Labelled(x, age, Vocabulary([spec])), settings)
         errors.append(bank.heads["age"].std.item() / unit)
     assert errors[0] < 0.03
     assert errors[0] == pytest.approx(errors[1], rel=0.05)

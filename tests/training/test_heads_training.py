@@ -10,6 +10,8 @@ from energyql.attributes.bank import FittedUnder
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
 from energyql.training.heads import HeadSettings, attribute_loss, train_heads
+from energyql.training.labelled import Labelled
+from energyql.training.steps import Course
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from recipes.common.judging import balanced_accuracy
 
@@ -38,11 +40,11 @@ def trained():
     latents, labels = planted()
     labels["hair"][::3] = torch.nan
     labels["age"][1::4] = torch.nan
-    return train_heads(latents, labels, VOCABULARY, HeadSettings(24, 700, 256, 2e-2, 1e-2, None), seed=3)
+    return train_heads(Labelled(latents, labels, VOCABULARY), HeadSettings(24, 700, 256, 2e-2, 1e-2, None), Course(3))
 
 
-def few(settings=BRIEF, **options):
-    return train_heads(*planted(60), VOCABULARY, settings, **options)
+def few(settings=BRIEF, seed=0, **options):
+    return train_heads(Labelled(*planted(60), VOCABULARY), settings, Course(seed), **options)
 
 
 def raw(bank, latents, name):
@@ -88,7 +90,9 @@ def test_an_overconfident_head_is_cooled():
     random = torch.Generator().manual_seed(0)
     latents, labels = torch.randn(400, 20, generator=random), torch.randint(2, (400,), generator=random).float()
     vocabulary = Vocabulary([AttributeSpec("luck", "yes/no")])
-    _, reports = train_heads(latents, {"luck": labels}, vocabulary, replace(BRIEF, hidden=64, steps=300, batch=64))
+    _, reports = train_heads(
+        Labelled(latents, {"luck": labels}, vocabulary), replace(BRIEF, hidden=64, steps=300, batch=64)
+    )
     assert reports["luck"].temperature > 3
 
 
@@ -109,8 +113,8 @@ def test_the_same_seed_gives_the_same_bank_and_global_random_numbers_are_left_al
 def test_heads_on_the_direction_are_blind_to_length():
     latents, labels = planted(60)
     lengths = torch.linspace(0.5, 2, 60)[:, None]
-    bank, _ = train_heads(latents, labels, VOCABULARY, BRIEF, fitted=FittedUnder("direction"))
-    same, _ = train_heads(latents * lengths, labels, VOCABULARY, BRIEF, fitted=FittedUnder("direction"))
+    bank, _ = train_heads(Labelled(latents, labels, VOCABULARY), BRIEF, fitted=FittedUnder("direction"))
+    same, _ = train_heads(Labelled(latents * lengths, labels, VOCABULARY), BRIEF, fitted=FittedUnder("direction"))
     for name in VOCABULARY:
         torch.testing.assert_close(raw(bank, latents, name), raw(same, latents * lengths, name), rtol=1e-3, atol=1e-4)
 
@@ -122,21 +126,21 @@ def test_other_dtypes(dtype):
         labels["smile"] = labels["smile"].bool()
     else:
         latents = latents.to(dtype)
-    bank, _ = train_heads(latents, labels, VOCABULARY, BRIEF)
+    bank, _ = train_heads(Labelled(latents, labels, VOCABULARY), BRIEF)
     assert bank.heads["smile"].hidden_weight.dtype == torch.float32
 
 
 def test_a_dimension_that_never_varies_does_no_harm():
     latents, labels = planted(200)
     latents[:, 2] = 7.0
-    bank, _ = train_heads(latents, labels, VOCABULARY, replace(BRIEF, steps=20, batch=32))
+    bank, _ = train_heads(Labelled(latents, labels, VOCABULARY), replace(BRIEF, steps=20, batch=32))
     near = bank.predict(latents + torch.tensor([0, 0, 1e-4, 0, 0, 0]))["smile"].logit
     assert (near - bank.predict(latents)["smile"].logit).abs().max() < 0.01
 
 
 def test_a_perfect_fit_leaves_a_standard_deviation():
     vocabulary = Vocabulary([AttributeSpec("age", "continuous")])
-    bank, _ = train_heads(torch.zeros(20, 2), {"age": torch.zeros(20)}, vocabulary, BRIEF)
+    bank, _ = train_heads(Labelled(torch.zeros(20, 2), {"age": torch.zeros(20)}, vocabulary), BRIEF)
     assert bank.heads["age"].std > 0
 
 
@@ -163,19 +167,19 @@ def spoiled(name, change):
 )
 def test_wrong_labels(name, change, message):
     with pytest.raises(DataError, match=message):
-        train_heads(*spoiled(name, change), VOCABULARY, BRIEF)
+        train_heads(Labelled(*spoiled(name, change), VOCABULARY), BRIEF)
 
 
 def test_missing_attributes_and_wrong_latents():
     latents, labels = planted(60)
     with pytest.raises(DataError, match="no labels for attribute 'hair'"):
-        train_heads(latents, {"smile": labels["smile"]}, VOCABULARY, BRIEF)
+        train_heads(Labelled(latents, {"smile": labels["smile"]}, VOCABULARY), BRIEF)
     with pytest.raises(DataError, match="finite"):
-        train_heads(latents.masked_fill(latents > 1, torch.nan), labels, VOCABULARY, BRIEF)
+        train_heads(Labelled(latents.masked_fill(latents > 1, torch.nan), labels, VOCABULARY), BRIEF)
     with pytest.raises(DataError, match=r"of shape \(60, 1, 6\)"):
-        train_heads(latents[:, None], labels, VOCABULARY, BRIEF)
+        train_heads(Labelled(latents[:, None], labels, VOCABULARY), BRIEF)
     with pytest.raises(DataError, match="held out"):
-        train_heads(latents, labels, VOCABULARY, BRIEF, held_out=0.0)
+        train_heads(Labelled(latents, labels, VOCABULARY), BRIEF, held_out=0.0)
 
 
 def test_loss_is_a_likelihood_and_skips_what_is_missing():

@@ -24,10 +24,12 @@ from energyql.pipeline.generate import generate
 from energyql.pipeline.model import Model, is_same, load_model
 from energyql.training import judge as judging
 from energyql.training.judge import train_judge
+from energyql.training.labelled import Labelled
 from energyql.training.labels import LabelTable
-from energyql.training.picture_fit import PictureSettings, fit_judge, fit_verifier
+from energyql.training.picture_fit import PictureSettings, fit_judge, fit_verifier, leave_out
 from energyql.training.run import train_attributes
 from energyql.training.samples import PICTURE, Prior, Thumbnails, read_thumbnails
+from energyql.training.steps import Course
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 QUICK = PictureSettings(side=8, channels=(8, 16), least=3_000, most=3_000, lr=1e-2)
@@ -50,7 +52,7 @@ def labelled(count=300, seed=3):
 
 class TestFit:
     def test_it_reads_what_can_be_learnt(self):
-        judge, report = fit_judge(*labelled(), VOCABULARY, QUICK, seed=1)
+        judge, report = fit_judge(Labelled(*labelled(), VOCABULARY), QUICK, Course(1))
         assert list(judge.vocabulary) == ["red"]
         assert report["red"].judges
         assert not report["odd"].judges
@@ -76,7 +78,7 @@ class TestFit:
                 AttributeSpec("third", "categorical", values=("dark", "middle", "light")),
             ]
         )
-        judge, report = fit_judge(pictures, {"grey": 40 * mean, "third": third}, specs, QUICK)
+        judge, report = fit_judge(Labelled(pictures, {"grey": 40 * mean, "third": third}, specs), QUICK)
         assert list(judge.vocabulary) == ["grey", "third"]
         assert report["third"].fitted + report["third"].held_out == int((~third.isnan()).sum())
         assert report["grey"].measure == "R2"
@@ -91,7 +93,7 @@ class TestFit:
         labels = {"price": 1000 * pictures.float().mean((1, 2, 3))}
         high = labels["price"].max().item()
         specs = Vocabulary([AttributeSpec("price", "continuous", low=0, high=high)])
-        judge, report = fit_judge(pictures, labels, specs, QUICK)
+        judge, report = fit_judge(Labelled(pictures, labels, specs), QUICK)
         assert high > 2 * LARGEST and report["price"].score > 0.75
         judge.save(tmp_path)
         read = Judge.load(tmp_path)
@@ -100,23 +102,23 @@ class TestFit:
         halves = torch.arange(200).split(100)
         settings = dataclasses.replace(QUICK, least=1_500, most=1_500)
         verifier = fit_verifier(
-            pictures, labels, specs, [settings], count=2, folds=halves, tests=halves, fresh=pictures[200:],
-            checkpoint=tmp_path,
+            Labelled(pictures, labels, specs), leave_out(halves), [settings], Course(checkpoint=tmp_path), count=2,
+            fresh=pictures[200:],
         )  # fmt: skip
         assert verifier.report["price"].score > 0.5 and len(verifier.networks) == 2
 
     def test_nothing_can_be_learnt(self):
         pictures, labels = labelled(60)
         specs = Vocabulary([VOCABULARY["odd"]])
-        assert fit_judge(pictures, labels, specs, QUICK)[0] is None
+        assert fit_judge(Labelled(pictures, labels, specs), QUICK)[0] is None
         with pytest.raises(DataError, match="'odd': none of the pictures to learn from has a label"):
-            fit_judge(pictures, {"odd": torch.full((60,), torch.nan)}, specs, QUICK)
+            fit_judge(Labelled(pictures, {"odd": torch.full((60,), torch.nan)}, specs), QUICK)
         price = Vocabulary([AttributeSpec("price", "continuous", low=0, high=1e38)])
         with pytest.raises(DataError, match="'price': labels up to .* are too large to learn from"):
-            fit_judge(pictures, {"price": torch.linspace(0, 1e38, 60)}, price, QUICK)
+            fit_judge(Labelled(pictures, {"price": torch.linspace(0, 1e38, 60)}, price), QUICK)
 
     def test_an_interruption_changes_nothing(self, tmp_path):
-        pictures, labels = labelled(100)
+        data = Labelled(*labelled(100), VOCABULARY)
 
         def stop(done):
             if done > 0.5:
@@ -124,10 +126,10 @@ class TestFit:
 
         settings = PictureSettings(side=8, channels=(8,), least=2_500, most=2_500, lr=1e-2)
         with pytest.raises(KeyboardInterrupt):
-            fit_judge(pictures, labels, VOCABULARY, settings, checkpoint=tmp_path / "s", progress=stop)
+            fit_judge(data, settings, Course(checkpoint=tmp_path / "s", progress=stop))
         before = torch.get_rng_state()
-        first, report = fit_judge(pictures, labels, VOCABULARY, settings, checkpoint=tmp_path / "s")
-        second, other = fit_judge(pictures, labels, VOCABULARY, settings)
+        first, report = fit_judge(data, settings, Course(checkpoint=tmp_path / "s"))
+        second, other = fit_judge(data, settings)
         assert report == other
         assert torch.equal(torch.get_rng_state(), before)
         for name, tensor in second.state_dict().items():
@@ -233,13 +235,13 @@ class TestWithTheHeads:
     def test_interrupted_while_the_judge_learns(self, tmp_path, monkeypatch):
         fit = judging.fit_judge
 
-        def stopped(*args, progress, **more):
+        def stopped(labelled, settings, course, **more):
             def stop(done):
-                progress(done)
+                course.progress(done)
                 if done > 0.4:
                     raise KeyboardInterrupt
 
-            return fit(*args, progress=stop, **more)
+            return fit(labelled, settings, dataclasses.replace(course, progress=stop), **more)
 
         monkeypatch.setattr(judging, "fit_judge", stopped)
         options = {"count": 60, "judge": "train", "seed": 5}
@@ -338,8 +340,8 @@ class TestVerifier:
         )  # fmt: skip
         rows = torch.arange(1000)
         fitted = fit_verifier(
-            pictures, labels, specs, [QUICK], count=2, folds=(rows[::2], rows[1::2]), tests=(rows[::2], rows[1::2]),
-            fresh=pictures[1000:], checkpoint=tmp_path,
+            Labelled(pictures, labels, specs), leave_out((rows[::2], rows[1::2])), [QUICK], Course(checkpoint=tmp_path),
+            count=2, fresh=pictures[1000:],
         )  # fmt: skip
         assert torch.equal(fitted.rows, torch.cat([rows[::2], rows[1::2]]))
         fresh = pictures[1000:].float() / 127.5 - 1

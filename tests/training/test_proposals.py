@@ -12,6 +12,7 @@ from energyql.models.unfinished import Work
 from energyql.training import proposals as proposals_module
 from energyql.training.foreign import linear_head
 from energyql.training.heads import HeadSettings, train_heads
+from energyql.training.labelled import Labelled
 from energyql.training.proposals import A_FORMULA, _formula, propose
 from energyql.training.samples import Prior
 from energyql.training.target import Target, Task
@@ -47,7 +48,7 @@ def test_proposals_follow_the_heads_and_are_kept(tmp_path):
     specs = Vocabulary([SPECS["red"], SPECS["odd"]])
     labels = {name: torch.as_tensor(truth[name]).float() for name in specs}
     settings = HeadSettings(steps=150, hidden=8, batch=128, lr=2e-2, weight_decay=1e-2)
-    bank, _ = train_heads(prior.z(index), labels, specs, settings, fitted=FittedUnder("z"))
+    bank, _ = train_heads(Labelled(prior.z(index), labels, specs), settings, fitted=FittedUnder("z"))
     stages = []
     target = Target(tmp_path, generator, "", None, None)
     Work(tmp_path).begin("a test")

@@ -144,9 +144,9 @@ def test_an_interruption_changes_nothing(tmp_path):
 def test_heads_are_stopped_on_a_part_of_its_pictures_too(tmp_path, monkeypatch):
     seen = {}
 
-    def watched(x, y, specs, settings, *, held_out, **more):
-        seen.setdefault(tuple(specs), (x, held_out))  # first the heads, then the second ones
-        return train_heads(x, y, specs, settings, held_out=held_out, **more)
+    def watched(labelled, *rest, held_out, **more):
+        seen.setdefault(tuple(labelled.vocabulary), (labelled.inputs, held_out))  # first the heads, then the second
+        return train_heads(labelled, *rest, held_out=held_out, **more)
 
     monkeypatch.setattr(bank_fit, "train_heads", watched)
     taught(tmp_path / "m", only=["red"], count=0, settings=BRIEF)
@@ -177,9 +177,9 @@ class TestPool:
     def test_it_teaches_too(self, tmp_path, monkeypatch):
         seen = {}
 
-        def watched(latents, *rest, **more):
-            seen.setdefault("latents", latents)  # first the heads, then the second ones
-            return train_heads(latents, *rest, **more)
+        def watched(labelled, *rest, **more):
+            seen.setdefault("latents", labelled.inputs)  # first the heads, then the second ones
+            return train_heads(labelled, *rest, **more)
 
         monkeypatch.setattr(bank_fit, "train_heads", watched)
         found = taught(tmp_path / "m", self.chosen(), settings=BRIEF)
@@ -194,9 +194,9 @@ class TestPool:
     def test_nobody_chose_the_pictures_that_heads_are_stopped_on(self, tmp_path, monkeypatch):
         seen = {}
 
-        def watched(latents, *rest, held_out, **more):
-            seen.setdefault("others", latents[-held_out:])
-            return train_heads(latents, *rest, held_out=held_out, **more)
+        def watched(labelled, *rest, held_out, **more):
+            seen.setdefault("others", labelled.inputs[-held_out:])
+            return train_heads(labelled, *rest, held_out=held_out, **more)
 
         monkeypatch.setattr(bank_fit, "train_heads", watched)
         taught(tmp_path / "m", self.chosen(), settings=BRIEF)
