@@ -420,14 +420,15 @@ def load_model(
         reader: reader of texts about pictures, so that queries may have them in quotes: the path of a folder of
             transformers or open_clip, an object with the method `read(pictures, texts)`, or the name of its code. For
             a folder whose attributes are read off pictures, a network, function or name of code replaces their reader.
-        allow_plugins: whether code may be imported that the folder names as its generator, judge or reader.
+        allow_plugins: whether code may be imported that the folder names as its generator, judge or reader. This
+            machine records it, so it is needed once, until the code changes.
 
     Returns:
         The model in evaluation mode. Other functions take it as an argument, as in `generate(..., model=model)`.
 
     Raises:
-        ModelError: the model is missing or damaged, its parts do not fit together, or it names code and `allow_plugins`
-            is false.
+        ModelError: the model is missing or damaged, its parts do not fit together, or it names code that was not
+            allowed.
         ArgumentError: there is no generator, judge or reader of that name.
     """
     folder = Path(model) if generator is not None and os.path.isdir(model) else model_folder(model)
