@@ -265,8 +265,8 @@ def _truths(query: str, result: Result) -> dict[str, npt.NDArray[np.bool_]]:
     except EnergyQLError:
         return {}
     nodes = list(predicates(bound))
-    if any(node.name not in result.judged or (isinstance(node, Near) and node.tolerance is None) for node in nodes):
-        return {}  # the tolerance is the model's
+    if any(node.name not in result.judged or (isinstance(node, Near) and str(node) not in query) for node in nodes):
+        return {}  # a tolerance that the query does not state is the model's
     shape = (len(result),)
     return {
         str(part): np.broadcast_to(satisfied(part, result.judged, vocabulary), shape)

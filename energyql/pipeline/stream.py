@@ -271,8 +271,10 @@ class FolderRun:
         write_measurements(self._part(folder), last, self._start)
 
 
-def check_run(folder: Path, provenance: Provenance) -> None:
+def check_run(folder: Path, provenance: Provenance, *, limited: bool = False) -> None:
     """Check that the samples in a folder, if any, belong to the run of this provenance.
+
+    `limited` says that the run has a number of wanted samples, as with a budget.
 
     Raises:
         DataError: they are of another query, model, seed or setting; the folder is damaged; or only one of the two runs
@@ -289,7 +291,7 @@ def check_run(folder: Path, provenance: Provenance) -> None:
             parts = changed_parts(theirs if isinstance(theirs, dict) else {}, ours)
             what = f"training of the model (changed: {parts})"
         raise DataError(f"{folder} holds a run of another {what}", hint=hint)
-    if ("wanted" in old) != ("wanted" in provenance):
+    if ("wanted" in old) != limited:
         kind = "with" if "wanted" in old else "without"
         raise DataError(f"{folder} holds a run {kind} a budget, or of --only-satisfied", hint=hint)
 
