@@ -503,10 +503,10 @@ def test_code_of_a_notebook_or_program_has_a_name_that_one_finds(model, monkeypa
     monkeypatch.delattr("__main__.__file__", raising=False)
     place = "(defined in a notebook or console)"
     definition = draws(replace(model, judge=own), 4, verify="sure").summary()
-    assert definition.startswith(f"4 of 4 satisfy the query by the definition <lambda> {place} (of ")
+    assert definition.startswith(f"4 of 4 satisfy the query by the definition <lambda> {place}. ")
     monkeypatch.setattr("__main__.__file__", "/here/my_program.py", raising=False)
     summary = draws(replace(model, verifier=guess), 4, verify="sure").summary()
-    assert ", accepted by guess (defined in my_program.py) (of " in summary
+    assert ", accepted by guess (defined in my_program.py). " in summary
 
 
 def test_the_pilot_looks_at_drafts_and_results_do_not(model):
