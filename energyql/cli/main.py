@@ -152,7 +152,7 @@ def generate(
         result = folder.verdicts
     else:
         with sole_writer(save_to, "a run"):
-            check_run(save_to, plan.provenance | {"wanted": count})
+            check_run(save_to, plan.provenance, limited=True)
             held = held_samples(save_to)
             count = max(PICTURES, held) if n is None else n
             check_free(save_to, count, held)

@@ -20,7 +20,8 @@ from energyql.files import as_path, check_destination, replacing
 from energyql.generators.base import STORED_NOISE
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
-from energyql.pipeline.result import MARK, Result
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_words import MARK
 from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import finite_number, whole_number
 from energyql.progress import Report, reporting

@@ -116,7 +116,7 @@ def satisfying_positions(result: Result, most: int) -> npt.NDArray[np.int64]:
         ModelError: the result has no verdicts of a judge.
     """
     if result.satisfied is None:  # a function showed only now what it reads
-        raise cannot_count(result.provenance["unjudged"])
+        raise cannot_count(str(result.provenance["unjudged"]))
     refused = np.array([status == Status.NOT_ACCEPTED for status in result.status], bool)
     return np.flatnonzero(result.satisfied & ~refused)[:most]
 

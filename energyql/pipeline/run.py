@@ -19,6 +19,7 @@ from energyql.pipeline.keep import OWN_CHOICE, costs, draw_verified
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import Plan, metered
 from energyql.pipeline.propose import propose
+from energyql.pipeline.provenance import Provenance, of_samples
 from energyql.pipeline.read import show
 from energyql.pipeline.render import STREAM_BATCH
 from energyql.pipeline.result import Result, join_statistics
@@ -223,9 +224,12 @@ def _within(
     joined.statistics.update(costs(plan, SampleResult.join(runs)))
     if plan.draws_more:
         joined.statistics["generator_calls"] = float(ledger.calls)
-    facts = {"n": hits, "wanted": n} | ({} if budget is None else {"budget": budget})
-    joined.provenance.update(facts | ({"first": first} if first else {}))  # tells two runs of one seed apart
-    yield joined
+    facts: Provenance = {"wanted": n}
+    if budget is not None:
+        facts["budget"] = budget
+    if first:  # tells two runs of one seed apart
+        facts["first"] = first
+    yield replace(joined, provenance=of_samples(joined.provenance, hits) | facts)
 
 
 def _part(plan: Plan, ledger: Ledger, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:

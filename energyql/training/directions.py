@@ -26,7 +26,7 @@ from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, choose_device
 from energyql.pipeline.settings import DirectionMethod, finite_number, whole_number
 from energyql.progress import Report, reporting
-from energyql.render.pictures import label_grid
+from energyql.render.pictures import Cell, label_grid
 from energyql.training.foreign import add_heads, linear_head
 from energyql.training.goals import edit_goals, head_numbers, learn_goals, move_along, number_goals
 from energyql.training.heads import HeadSettings
@@ -520,6 +520,7 @@ def draw_directions(
     texts = zip(directions.titles, directions.quantiles.tolist(), strict=True)
     captions = [f"{title}:  {value:+.1f}" for title, values in texts for value in rows * values]
     return label_grid(
-        pictures, captions=captions, columns=rows * len(QUANTILES), title=f"Directions by {directions.method}",
+        [Cell(picture, caption) for picture, caption in zip(pictures, captions, strict=True)],
+        columns=rows * len(QUANTILES), title=f"Directions by {directions.method}",
         footer="Each row: samples moved along one direction to values below which 1, 16, 50, 84 and 99 % of all lie.",
     )  # fmt: skip

@@ -179,8 +179,8 @@ def test_verified_pictures(learned, monkeypatch):
     monkeypatch.setattr(clips, "PILOT", 128)
     shutil.copytree(learned, "from-function")
     labeller("my_labels", blocks("Labels from a function", "python")[0])
-    assert re.search(r"16 of 16 .*by the verifier \(of \d+ drawn, heads \d+%\)", shell("How pictures are verified"))
-    assert "satisfy the query by the definition my_labels:look (of " in shell("When is a picture accepted?")
+    assert re.search(r"16 of 16 .*by the verifier\. \d+ pictures were drawn", shell("How pictures are verified"))
+    assert "satisfy the query by the definition my_labels:look. " in shell("When is a picture accepted?")
     assert "verify faithful, clip 0.01: " in shell("What does it cost?")
 
 

@@ -201,7 +201,7 @@ class TestSeveralPrompts:
         assert loaded.prompt.tolist() == whole.prompt.tolist()
         assert loaded.provenance["mixture"] == whole.provenance["mixture"]
         assert json.loads((folder / "result.json").read_text())["samples"][0]["prompt"] == whole.prompt[0]
-        assert "prompts in the shares " in loaded.summary()
+        assert "Prompts in the shares " in loaded.summary()
         assert '% "bright"' in loaded.summary()
         assert loaded[:3].prompt.tolist() == whole.prompt[:3].tolist()
         single = draw("white", 2, condition="dim")
