@@ -31,6 +31,8 @@ _MOST_DRAWN = 700
 """Most characters that an error draws, in lines of the query and lines of carets together."""
 _MOST_HINT = 500
 """Most characters of a hint."""
+_EITHER = re.compile("\ufdd0([^\ufdd0-\ufdd2]*)\ufdd1([^\ufdd0-\ufdd2]*)\ufdd2")
+"""A part of a text that `either` returns; the marks are characters that Unicode keeps out of texts."""
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
@@ -52,14 +54,39 @@ class Suggestion(NamedTuple):
     text: str
 
 
+def either(python: str, command: str) -> str:
+    """Part of the message or hint of an error: `python` is shown in Python, and `command` on the command line.
+
+    Such as `either('verify="off"', "--verify off")`. Only errors and warnings of energyql choose one of the forms.
+    """
+    return f"\ufdd0{python}\ufdd1{command}\ufdd2"
+
+
+def for_command_line(text: str) -> str:
+    """`text` with the second form of each part that `either` returned."""
+    return _EITHER.sub(r"\2", text)
+
+
+class _Text(str):
+    """A message or hint of an error as Python shows it; `command` is the text for the command line."""
+
+    command: str
+
+    def __new__(cls, text: str, most: int = _MOST_MESSAGE) -> _Text:
+        """Read the parts of a text that `either` returned; of more than `most` characters, the middle is left out."""
+        told = super().__new__(cls, abridge(_EITHER.sub(r"\1", text), most))
+        told.command = abridge(getattr(text, "command", for_command_line(text)), most)
+        return told
+
+
 class _Located(Exception):
-    """Base class of errors and warnings with a place in a query; `EnergyQLError` describes the arguments."""
+    """Base class of errors and of warnings, with a hint and a place in a query; `EnergyQLError` has the arguments."""
 
     def __init__(
         self, message: str, *, query: str | None = None, spans: Iterable[tuple[int, int]] = (), hint: str | None = None
     ) -> None:
-        super().__init__(abridge(message, _MOST_MESSAGE))
         self.message = message
+        super().__init__(self.message)
         self.query = query
         self.spans = tuple(Span(start, end) for start, end in spans)
         self.hint = hint
@@ -67,7 +94,7 @@ class _Located(Exception):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("message", "hint") and isinstance(value, str):
-            value = abridge(value, _MOST_MESSAGE if name == "message" else _MOST_HINT)
+            value = _Text(value, _MOST_MESSAGE if name == "message" else _MOST_HINT)
         super().__setattr__(name, value)
 
     @property
@@ -93,12 +120,15 @@ class _Located(Exception):
         return len(lines), start - lines[-1] + 1
 
     def __str__(self) -> str:
-        parts = [self.message]
-        if self.query and not self.query.isspace() and self.spans:
-            parts.append(draw(self.query, self.spans))
-        if self.hint:
-            parts.append(self.hint)
-        return "\n".join(parts)
+        return self._text(self.message, self.hint)
+
+    def for_command_line(self) -> str:
+        """`str(self)`, with the names of options in place of those of Python's arguments; see `either`."""
+        return self._text(*(getattr(text, "command", text) for text in (self.message, self.hint)))
+
+    def _text(self, message: str | None, hint: str | None) -> str:
+        drawn = draw(self.query, self.spans) if self.query and not self.query.isspace() and self.spans else None
+        return "\n".join(filter(None, (message, drawn, hint)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default unpickles an exception by a call with `args`, which fails for a subclass with more arguments.
@@ -125,8 +155,13 @@ class EnergyQLError(_Located):
     """Exit code of a command that ends with this error; each class has its own."""
 
     def render(self) -> str:
-        """Name of the error's class, ": " and `str(error)`, as the command line prints it."""
+        """Name of the error's class, ": " and `str(error)`."""
         return f"{type(self).__name__}: {self}"
+
+    def quoted(self) -> str:
+        """Text of `render` as a part of the message of another error, which has both of its forms; see `either`."""
+        python, command = str(self), self.for_command_line()
+        return f"{type(self).__name__}: {python if python == command else either(python, command)}"
 
 
 class QuerySyntaxError(EnergyQLError):
@@ -224,7 +259,7 @@ class IncompleteError(EnergyQLError):
     exit_code = 13
 
 
-class LabelWarning(UserWarning):
+class LabelWarning(_Located, UserWarning):
     """Labels for a training are few or perhaps wrong, such as those of another column, or in another order."""
 
 
@@ -240,7 +275,7 @@ class ConstantPartWarning(QueryWarning):
     """A part of a query is true of every sample, or of none, although the whole query is not."""
 
 
-class CheckpointWarning(UserWarning):
+class CheckpointWarning(_Located, UserWarning):
     """A checkpoint does not state a property of its pictures; the message says what is assumed."""
 
 

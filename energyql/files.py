@@ -572,6 +572,8 @@ def read_tensors(path: Path, kind: type[EnergyQLError] = ModelError) -> dict[str
 
 CACHE = "ENERGYQL_CACHE"
 """Environment variable that sets the folder for caches; if it is set to an empty text, nothing is cached."""
+STATE = "ENERGYQL_STATE"
+"""Environment variable that sets the folder for what this machine remembers; empty: it remembers nothing."""
 
 
 def cache_folder() -> Path | None:
@@ -582,8 +584,24 @@ def cache_folder() -> Path | None:
     named = os.environ.get(CACHE)
     if named is not None:
         return Path(named) if named else None
-    places = {"win32": os.environ.get("LOCALAPPDATA", ""), "darwin": "~/Library/Caches"}
-    base = os.path.expanduser(places.get(sys.platform, os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
+    return _users("~/Library/Caches", os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+
+
+def state_folder() -> Path | None:
+    """The folder for what this machine remembers: that of `ENERGYQL_STATE`, else "energyql" in the system's folder.
+
+    `None` if the variable is empty or a relative path, which another working directory could fill, or there is none.
+    """
+    named = os.environ.get(STATE)
+    if named is not None:
+        return Path(named) if os.path.isabs(named) else None
+    return _users("~/Library/Application Support", os.environ.get("XDG_STATE_HOME") or "~/.local/state")
+
+
+def _users(mac: str, linux: str) -> Path | None:
+    """Folder "energyql" in the user's folder of a kind, by its place on each system; `None` if there is none."""
+    places = {"win32": os.environ.get("LOCALAPPDATA", ""), "darwin": mac}
+    base = os.path.expanduser(places.get(sys.platform, linux))
     return Path(base) / "energyql" if os.path.isabs(base) else None
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
-from energyql.errors import DataError
+from energyql.errors import DataError, either
 
 if TYPE_CHECKING:
     from energyql.vocabulary import AttributeSpec
@@ -299,7 +299,8 @@ class _Continuous(AttributeKind):
         numbers = [as_number(cell) for cell in cells]
         if None in numbers:
             first = cells[numbers.index(None)]
-            raise DataError(f"{column}: {first!r} is not a number", hint="other kinds are --kind name=categorical")
+            hint = "name another kind: " + either('kinds={name: "categorical"}', "--kind name=categorical")
+            raise DataError(f"{column}: {first!r} is not a number", hint=hint)
         values = sorted({number for number in numbers if number is not None})
         _check_varied(column, values, sorted(map(as_text, cells)))
         low, high = values[0], values[-1]
@@ -411,7 +412,7 @@ def as_text(cell: Any) -> str:
 
 def _check_varied(column: str, values: Sequence[Any], texts: Sequence[str]) -> None:
     if len(values) < 2:
-        hint = "label pictures of another value too, or name the other columns with --only"
+        hint = f"label pictures of another value too, or name the other columns: {either('only=[...]', '--only')}"
         raise DataError(f"{column}: all values are {texts[0]!r}, so there is nothing to learn", hint=hint)
 
 

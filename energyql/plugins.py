@@ -1,7 +1,8 @@
 """Code outside this package: optional libraries, and plugins, which are generators and judges that a user names.
 
 A plugin is named by `module:object`, such as "my_labels:look", or by an entry point of an installed package. Its import
-runs code, so one that a model folder names, which may come from a stranger, needs the user's permission.
+runs code, so one that a model folder names, which may come from a stranger, needs the user's permission. It is given
+once for a folder and its code (`energyql.trust`).
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ import importlib
 import os
 import re
 import sys
-import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from energyql.errors import ArgumentError, EnergyQLError, ModelError, misfit
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, either, misfit
+from energyql.trust import LIBRARIES, distrust, own_bytecode, trust, working_directory_first
 from energyql.vocabulary import closest
 
 GENERATORS = "energyql.generators"
@@ -29,8 +30,6 @@ JUDGES = "energyql.judges"
 _OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SAFE_NAME = re.compile(r"[\w.-]{1,100}(:[\w.]{1,100})?")
 """Form of a plugin's name in a model folder: no characters that have a meaning for a shell or terminal."""
-_NOT_OWN = (str(Path(__file__).parent), *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")))
-"""Folders whose modules are not the user's: this package, the standard library and the installed libraries."""
 _FRAMES = 3
 """Most lines of a plugin's code that the message of an error shows."""
 _named: dict[str, str] = {}
@@ -106,7 +105,7 @@ def _is_own(frame: FrameType) -> bool:
     """Whether a frame of a traceback runs the user's code: a plugin's module, or a file of the working directory."""
     file = os.path.abspath(frame.f_code.co_filename)
     is_generated = frame.f_code.co_filename.startswith("<")  # such as the `__init__` of a dataclass
-    is_helper = not is_generated and file.startswith(os.getcwd() + os.sep) and not file.startswith(_NOT_OWN)
+    is_helper = not is_generated and file.startswith(os.getcwd() + os.sep) and not file.startswith(LIBRARIES)
     return is_helper or _module(frame) in {*_named.values()} - {"energyql", "__main__"}
 
 
@@ -125,27 +124,58 @@ def make_plugin(factory: Callable[[], Any], name: str) -> Any:
     return factory()
 
 
-def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
+def check_allowed(name: object, kind: str, folder: Path, allowed: bool) -> str:
     """Check that the plugin that a model folder names may be run, and return its name.
 
     Args:
         name: the name in a file of the folder; in a damaged file it may be no text.
-        kind: what the plugin is: "generator", "judge" or "reader".
-        place: the folder, for messages.
-        allowed: whether the user permits to run plugins that the folder names.
+        kind: what the plugin is: "generator", "judge", "reader" or "render".
+        allowed: whether the user permits to run plugins that the folder names, which is recorded; else what was
+            permitted before decides.
 
     Raises:
-        ModelError: `allowed` is false, or `name` cannot be the name of a plugin.
+        ModelError: there is no permission, or `name` cannot be the name of a plugin.
     """
+    checked = _safe(name, kind, folder)
+    code, here = _code_of(checked, JUDGES if kind in ("judge", "reader") else GENERATORS), ":" in checked
+    if allowed:
+        if code is not None:
+            trust(folder, kind, code, here=here)
+    elif (why := "" if code is None else distrust(folder, kind, code, here=here)) is not None:
+        raise refused(checked, kind, folder, why)
+    return checked
+
+
+def is_allowed(name: object, kind: str, folder: Path, allowed: bool) -> bool:
+    """Whether `check_allowed` raises no error for lack of permission; for a plugin that can be left out."""
+    if allowed:
+        check_allowed(name, kind, folder, True)
+        return True
+    with suppress(ModelError):
+        check_allowed(name, kind, folder, False)
+        return True
+    return False
+
+
+def refused(name: object, kind: str, folder: Path, why: str = "") -> ModelError:
+    """The error for code that a folder names and that may not be run; `why` says why a permission does not hold."""
+    option = "" if kind == "reader" else f"pass --{kind} {name}, or "  # --reader is for a reader of words
+    wrong = f"{folder} holds no {kind}, only the name of one: {_safe(name, kind, folder)}"
+    python = f"pass {kind}={name!r}, or allow what the folder names, once: allow_plugins=True"
+    hint = f"if you trust it, {either(python, f'{option}allow what the folder names, once: --allow-plugins')}"
+    return ModelError(f"{wrong}. It is code, which is not run without permission{why and f': {why}'}", hint=hint)
+
+
+def _safe(name: object, kind: str, folder: Path) -> str:
     if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
-        raise ModelError(f"{place}: the name of its {kind} is no name of code")
-    if not allowed:
-        option = "" if kind == "reader" else f"pass --{kind} {name}, "  # which has no option of its own
-        wrong = f"{place} holds no {kind}, only the name of one: {name}"
-        all_of_it = "or allow what the folder names with --allow-plugins, in Python allow_plugins=True"
-        hint = f"if you trust it, {option}in Python {kind}={name!r}; {all_of_it}"
-        raise ModelError(f"{wrong}. It is code, which is not run without permission", hint=hint)
+        raise ModelError(f"{folder}: the name of its {kind} is no name of code")
     return name
+
+
+def _code_of(name: str, group: str) -> str | None:
+    """`module:object` that a name stands for; `None` if it is not the name of just one installed plugin."""
+    codes = {name} if ":" in name else {point.value for point in entry_points(group=group, name=name)}
+    return codes.pop() if len(codes) == 1 else None
 
 
 def _imported(name: str) -> Any:
@@ -153,19 +183,16 @@ def _imported(name: str) -> Any:
     if not _OBJECT.fullmatch(name):
         hint = "such as my_labels:look, for the function look in my_labels.py"
         raise ArgumentError(f"{name!r} is not of the form module:function", hint=hint)
-    here = os.getcwd()
-    sys.path.insert(0, here)
     _named[name] = module.partition(".")[0]
     try:
-        target: Any = importlib.import_module(module)
+        with working_directory_first(), own_bytecode():
+            target: Any = importlib.import_module(module)
     except (ImportError, SyntaxError) as error:
         del _named[name]
-        hint = f"{name} is taken as module:object, with the module in {here} or installed in this environment"
+        hint = f"{name} is taken as module:object, with the module in {os.getcwd()} or installed in this environment"
         if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
             hint = f"the module was found, but not what it imports: {error.name}"
         raise ArgumentError(f"cannot import {module!r}: {error}", hint=hint) from error
-    finally:
-        sys.path.remove(here)
     for part in attribute.split("."):
         if not hasattr(target, part):
             near, place = closest(part, dir(target)), getattr(sys.modules[module], "__file__", module)
@@ -187,6 +214,7 @@ def _installed(name: str, group: str) -> Any:
     (point,) = points.values()
     _named[name] = point.module.partition(".")[0]
     try:
-        return point.load()
+        with own_bytecode():
+            return point.load()
     except (ImportError, AttributeError) as error:
         raise ArgumentError(f"{name} is {point.value}, which cannot be imported: {error}") from error

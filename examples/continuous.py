@@ -6,7 +6,7 @@ A picture depends on its seed and number alone, so all pictures of a row start f
 from common import options
 
 import energyql
-from energyql.render.pictures import label_grid
+from energyql.render.pictures import Cell, label_grid
 
 args = options(__doc__)
 
@@ -17,10 +17,12 @@ columns = [energyql.generate(f"{people} AND {part}", n=args.n // 2, model=args.m
 
 rows = range(args.n // 2)
 grid = label_grid(
-    [column.images[i] for i in rows for column in columns],
+    [
+        Cell(column.images[i], part.removeprefix("background "), bool(column.satisfied[i]))
+        for i in rows
+        for part, column in zip(INTERVALS, columns, strict=True)
+    ],
     title=f"{people} AND background ...",
-    captions=[part.removeprefix("background ") for part in INTERVALS] * len(rows),
-    verdicts=[bool(column.satisfied[i]) for i in rows for column in columns],
     columns=len(INTERVALS),
 )
 args.out.mkdir(parents=True, exist_ok=True)

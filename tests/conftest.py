@@ -14,6 +14,7 @@ from attack import MARK
 
 gc.disable()  # until all tests are collected: it would take half of that time, and find nothing
 os.environ["ENERGYQL_CACHE"] = ""  # tests leave the user's caches alone, and do not depend on them
+os.environ["ENERGYQL_STATE"] = ""  # nor is any code trusted that an earlier test allowed
 shapes.install()  # before anything of the library is imported that has shapes in its signatures
 
 import short  # noqa: E402

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from energyql.errors import EnergyQLError, Span, UnknownAttribute, draw
+from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, Span, UnknownAttribute, draw, either
 
 EXAMPLE = UnknownAttribute(
     "'glases' is not an attribute of model 'avatars'",
@@ -103,3 +103,22 @@ def test_every_kind_of_error_has_an_exit_code_of_its_own() -> None:
     assert re.findall(r"^\| (\d+) \| `(\w+)`", page, re.MULTILINE) == [
         (str(kind.exit_code), kind.__name__) for kind in sorted(kinds, key=lambda kind: kind.exit_code)
     ]
+
+
+def test_a_hint_names_arguments_in_python_and_options_on_the_command_line():
+    error = ModelError("no", hint=f"draw with {either('a=1', '--a 1')}, or {either('b', '--b')}")
+    assert (error.hint, str(error)) == ("draw with a=1, or b", "no\ndraw with a=1, or b")
+    again = pickle.loads(pickle.dumps(error))
+    passed_on = ArgumentError(error.message, hint=error.hint)
+    for each in (error, again, passed_on, copy.copy(error)):
+        assert each.for_command_line() == "no\ndraw with --a 1, or --b"
+    quoting = DataError(f"line 3: {error.quoted()}")
+    assert str(quoting) == "line 3: ModelError: no\ndraw with a=1, or b"
+    assert quoting.for_command_line() == "line 3: ModelError: no\ndraw with --a 1, or --b"
+    assert quoting.args == (str(quoting),)
+
+
+def test_each_form_of_a_long_hint_is_shortened():
+    error = ModelError("no", hint="x" * 600 + either("python", "--option"))
+    assert len(error.hint) <= 500 and error.hint.endswith("xpython")
+    assert len(error.for_command_line()) <= 503 and error.for_command_line().endswith("x--option")

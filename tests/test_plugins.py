@@ -65,8 +65,7 @@ SMALL = ["-n", "60", "--steps", "20", "--hidden", "4", "-q"]
 TINY = {"count": 60, "settings": HeadSettings(steps=20, hidden=4), "judge": None, "progress": False}
 REFUSAL = (
     "holds no generator, only the name of one: faces. It is code, which is not run without permission\n"
-    "if you trust it, pass --generator faces, in Python generator='faces'; or allow what the folder names with "
-    "--allow-plugins, in Python allow_plugins=True"
+    "if you trust it, pass generator='faces', or allow what the folder names, once: allow_plugins=True"
 )
 
 
@@ -156,8 +155,35 @@ def test_a_plugin_from_the_command_line():
     with pytest.raises(ModelError) as caught:
         run(*command)
     assert str(caught.value).endswith(f"model {REFUSAL}")
-    with pytest.raises(ModelError, match="holds no judge, only the name of one: faces(.|\n)*--judge faces"):
+    told = "if you trust it, pass --generator faces, or allow what the folder names, once: --allow-plugins"
+    assert caught.value.for_command_line().endswith(told)
+    with pytest.raises(ModelError, match="holds no judge, only the name of one: faces") as caught:
         run(*command, "--generator", "faces")
+    assert "pass --judge faces, or" in caught.value.for_command_line()
+
+
+def test_permission_is_given_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("ENERGYQL_STATE", str(tmp_path / "state"))
+    ask = ["generate", "bright", "-n", 2, "--allow-weak", "bright", "--verify", "off", "--model"]
+    with pytest.raises(ModelError, match="holds no generator"):
+        run(*ask, MODEL)
+    run(*ask, MODEL, "--allow-plugins")
+    assert "of 2 satisfy the query" in run(*ask, MODEL)
+    train = ["train", "my_faces:Faces", "--labeller", "my_faces:look", "--judge", "my_faces:look", *SMALL, "--out"]
+    run(*train, "asked")
+    with pytest.raises(ModelError, match="holds no generator"):
+        run(*ask, "asked")
+    run(*train, "made", "--allow-plugins")
+    assert "of 2 satisfy the query" in run(*ask, "made")
+    calls = []
+    monkeypatch.setattr(serving, "serve", lambda models, **options: calls.append((models, options)))
+    run("studio", "--model", "made", "--model", "asked")
+    ((models, options),) = calls
+    with pytest.raises(ModelError, match="asked holds no generator"):
+        serving.load_models(models, "cpu", options["load"])
+    Path("my_faces.py").write_text(CODE + "print()\n")
+    with pytest.raises(ModelError, match=r"permission: the file .*my_faces\.py changed since you allowed it"):
+        load_model("made")
 
 
 def test_all_commands_that_draw(monkeypatch):
@@ -217,7 +243,7 @@ def test_a_generator_that_is_stored_may_have_a_judge_by_name(tmp_path, monkeypat
     assert "judge" in stored.fingerprints
     Path("my_looks.py").write_text("def look(images):\n    return {}\n")
     record_judge(folder, "my_looks:look")
-    with pytest.raises(ModelError, match=r"--judge my_looks:look"):
+    with pytest.raises(ModelError, match="judge='my_looks:look'"):
         load_model(folder)
     model = load_model(folder, allow_plugins=True)
     assert (model.judge.__name__, model.fingerprints["judge"]) == ("look", judge_mark(model.judge))

@@ -21,7 +21,7 @@ from energyql.attributes.labels import (
 )
 from energyql.attributes.predictions import PREDICTIONS, Prediction
 from energyql.attributes.quality import READER, REPORT, HeadReport
-from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.errors import ArgumentError, DataError, ModelError, either
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float
 from energyql.plugins import check_allowed
@@ -189,7 +189,8 @@ def heads_of(bank: Bank, what: str) -> AttributeBank:
     if (heads := bank.as_heads) is None:
         raise ArgumentError(
             f"{what} needs heads that read latents, and the attributes of this model are read off pictures",
-            hint='train heads for the same generator in another folder: energyql train --space w, in Python space="w"',
+            hint="train heads for the same generator in another folder: "
+            + either('train_attributes(..., space="w")', "energyql train --space w"),
         )
     return heads
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from energyql.errors import EARLIER, ModelError, VocabularyError
+from energyql.errors import EARLIER, ModelError, VocabularyError, either
 from energyql.files import DAMAGED_MODEL, fingerprint, read_json, write_json
 from energyql.kinds import KINDS, Kind
 
@@ -29,9 +29,10 @@ LEAST_RECALL = 0.1
 """Least recall that a head must have for every class, if its report has no AUC."""
 LEAST_R2 = 0.1
 """Least lower end of the 95 % interval of R2 of a head; below it, the prediction hardly helps to know a value."""
+_PICTURE = either('space="picture"', "--space picture")
 WEAK_HELP = (
-    "more labels (energyql sample --unsure draws the pictures), a teacher (labels in a table with the numbers of "
-    "pictures), --space picture (a network that reads pictures in place of heads)"
+    f"more labels ({either('sample_pictures(unsure=True)', 'energyql sample --unsure')} draws the pictures), a teacher "
+    f"(labels in a table with the numbers of pictures), {_PICTURE} (a network that reads pictures in place of heads)"
 )
 """Text for users: what to do if the head of an attribute is too weak."""
 READY, VERIFIED, UNMEASURED = "ready", "works where pictures are verified", "not measured"
@@ -241,20 +242,31 @@ class HeadReport:
         if weakness is None:
             return None
         _, answer, value, low, bound = weakness
+        return self._more(answer, min(max(((value - low) / max(value - bound, GAP)) ** 2, 2), MOST_TIMES)), answer
+
+    @property
+    def wanted(self) -> str:
+        """More labels that a head needs, or that a network could learn from, such as "about 70 more labels of yes".
+
+        If the head is not weak, they are as many again of the rarest answer.
+        """
+        rarest = min(self.labels, key=lambda name: self.labels[name], default="")
+        number, answer = self.lacking or (self._more(rarest, 2), rarest)
+        return f"about {number:,} more labels{f' of {answer}' if answer else ''}"
+
+    def _more(self, answer: str, times: float) -> int:
+        """Labels, rounded, with which there are `times` as many of an answer, or of a number, and at least `ENOUGH`."""
         present = self.labels[answer] if answer else self.fitted + self.held_out
-        times = min(max(((value - low) / max(value - bound, GAP)) ** 2, 2), MOST_TIMES)
-        return int(float(f"{max(present * times, ENOUGH) - present:.0e}")), answer
+        return int(float(f"{max(present * times, ENOUGH) - present:.0e}"))
 
     def verdict(self, verified: bool) -> str:
         """What queries may expect of the attribute, in words for users; `verified`: a verifier, or code, reads it.
 
         "ready", "works where pictures are verified", or "needs about 70 more labels of yes".
         """
-        lacking = self.lacking
-        if lacking is None:
+        if self.lacking is None:
             return READY
-        number, answer = lacking
-        return VERIFIED if verified else f"needs about {number:,} more labels{f' of {answer}' if answer else ''}"
+        return VERIFIED if verified else f"needs {self.wanted}"
 
     @property
     def counts(self) -> str:
@@ -419,6 +431,10 @@ class JudgeReport:
         """The reports by attribute, without attributes that were not measured."""
         return {name: report for name, report in self.attributes.items() if report is not None}
 
+    def reads(self, name: str) -> bool:
+        """Whether it reads an attribute. Code that was not measured gave the labels, so it reads all of them."""
+        return not self.attributes or name in self.attributes
+
 
 def judge_names(folder: Path, first: str = FIRST) -> list[str]:
     """Names of the judges, or with `VERIFIER` of the verifier's networks, in a model folder: "judge", "judge-2" ..."""
@@ -476,6 +492,19 @@ def read_verifier_reports(folder: Path) -> JudgeReport | None:
     names = judge_names(folder, VERIFIER)
     reports = {attribute: report for name in names for attribute, report in _reports(folder, name).items()}
     return JudgeReport(VERIFIER, reports) if names else None
+
+
+def read_decider(folder: Path, code: object = None) -> JudgeReport | None:
+    """Read the report on what decides which pictures are kept: `code`, as in `read_judge_reports`, or the verifier."""
+    return read_verifier_reports(folder) if code is None else read_judge_reports(folder, code)[0]
+
+
+def verdicts(names: Iterable[str], reports: Mapping[str, HeadReport], decider: JudgeReport | None) -> dict[str, str]:
+    """Attribute -> what queries may expect of it, as in `HeadReport.verdict`; `decider` decides about pictures."""
+    return {
+        name: reports[name].verdict(decider is not None and decider.reads(name)) if name in reports else UNMEASURED
+        for name in names
+    }
 
 
 def _reports(folder: Path, name: str) -> dict[str, HeadReport | None]:

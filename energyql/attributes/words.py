@@ -420,7 +420,7 @@ class NoBank(Bank):
 
     def save(self, folder: Path) -> None:
         """Raise a `ModelError`, because there is nothing to save."""
-        raise ModelError("a model without attributes is not saved", hint="train some: energyql train --prompts")
+        raise ModelError("a model without attributes is not saved", hint="train some first")
 
 
 def with_texts(bank: Bank, words: Words, texts: Sequence[str], samples: Callable[[], tuple[Tensor, Tensor]]) -> Bank:

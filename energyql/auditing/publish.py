@@ -14,8 +14,8 @@ from energyql.dataset.manifest import CARD, MANIFEST, PLAN
 from energyql.dataset.shard import read_record
 from energyql.files import read_json, saving, sole_writer, write_json, write_text
 from energyql.pipeline.columns import COLUMNS
-from energyql.pipeline.result import MOST_PICTURES, Result
-from energyql.pipeline.result_folder import AUDIT, described, read_part
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_folder import AUDIT, MOST_PICTURES, described, read_part, write_grid
 from energyql.render.markup import element
 
 _MARK = re.compile(r'<p class="audited">.*?</p>\n?', re.DOTALL)
@@ -50,7 +50,7 @@ def publish(subject: Subject, audit: Audit) -> None:
         with sole_writer(folder, "the audit of a result"):
             first = Result(**read_part(folder, COLUMNS))[:MOST_PICTURES]
             provenance = first.provenance | {"audited": str(audit)}
-            replace(first, audited=str(audit), provenance=provenance).save_grid(folder)
+            write_grid(folder, replace(first, audited=str(audit), provenance=provenance))
 
 
 def _write_card(folder: Path, audit: Audit) -> None:

@@ -117,7 +117,7 @@ class Audit:
             judge = "" if frequency.judged is None else f"; by the judge {100 * frequency.judged:.1f} %"
             lines.append(f"{name}: {frequency.share}{judge}")
         if not self.frequencies:
-            lines.append("frequencies of attributes were not asked; --attributes asks them")
+            lines.append("frequencies of attributes were not asked")
         if left := self.looked - self.decided:
             lines.append(f"{left} could not be told: they are left out, and others took their place")
         for agreement in self.agreements:

@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli.options import MORE, err
-from energyql.errors import ArgumentError, EnergyQLError, LabelWarning, QueryWarning, abridge
+from energyql.errors import ArgumentError, CheckpointWarning, EnergyQLError, LabelWarning, QueryWarning, abridge
 from energyql.plugins import blame
 from energyql.vocabulary import closest
 
@@ -59,7 +59,7 @@ def reporting_failures() -> Iterator[None]:
             # Standard output cannot be written. At its end Python writes what is left of it, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):  # else the reader has ended, such as `head`
-            err.print(f"[bold red]{type(failure).__name__}[/]: {escape(str(failure))}")
+            err.print(f"[bold red]{type(failure).__name__}[/]: {escape(failure.for_command_line())}")
         sys.exit(failure.exit_code)
 
 
@@ -120,4 +120,6 @@ def show_warning(message: Warning | str, category: type[Warning], *place: Any, *
     Warnings about queries and labels are printed as "note".
     """
     kind = "note" if issubclass(category, QueryWarning | LabelWarning) else category.__name__
-    err.print(f"[yellow]{kind}[/]: {escape(abridge(str(message), 2000))}")
+    own = (QueryWarning, LabelWarning, CheckpointWarning)
+    text = message.for_command_line() if isinstance(message, own) else str(message)
+    err.print(f"[yellow]{kind}[/]: {escape(abridge(text, 2000))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -151,7 +152,7 @@ def generate(
         result = folder.verdicts
     else:
         with sole_writer(save_to, "a run"):
-            check_run(save_to, plan.provenance | {"wanted": count})
+            check_run(save_to, plan.provenance, limited=True)
             held = held_samples(save_to)
             count = max(PICTURES, held) if n is None else n
             check_free(save_to, count, held)
@@ -226,7 +227,7 @@ def attributes(
             text = f"{values} ({spec.description})" if values and spec.description else values or spec.description
             table.add_row(escape(spec.name), *([_quality(reports.get(spec.name))] if measured else []), escape(text))
     out.print(table)
-    more = f"quality: balanced accuracy, or R2 of a range; more: energyql report {model}"
+    more = f"quality: balanced accuracy, or R2 of a range; more: energyql report {shlex.quote(model)} --full"
     out.print(escape(f"\n{more if measured else 'The model has no report on the quality of its heads'}"))
     if examination is not None:
         out.print(escape(f"reader of words {reader}: {examination}"))

@@ -123,7 +123,7 @@ class SharedHelp:
         generator: The generator, if the folder does not hold it: module:factory, or a plugin.
         judge: A judge instead of the folder's: module:function, a plugin, or none.
         reader: A reader of texts in quotes: a folder of transformers or open_clip, or module:factory.
-        allow_plugins: Import the generator and the judge that the model folder names.
+        allow_plugins: Import the generator and the judge that the model folder names; needed once, until they change.
         device: auto, cpu, cuda, mps.
         anyway: Continue with a photograph that the generator cannot draw.
         labels: CSV or Parquet: one column per attribute.

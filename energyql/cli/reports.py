@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,12 @@ from rich.markup import escape
 
 from energyql.cli import options
 from energyql.cli.options import out
+from energyql.errors import for_command_line
 from energyql.kinds import KINDS
 from energyql.language import Attribute
 
 if TYPE_CHECKING:
-    from energyql.attributes.quality import HeadReport
+    from energyql.attributes.quality import HeadReport, JudgeReport
 
 
 @options.with_options()
@@ -25,7 +26,7 @@ def report(model: options.ModelArgument, full: bool = False, as_json: options.Js
     Args:
         full: Print the quality of heads, verifier and judges instead, on labels held out of their training.
     """
-    from energyql.attributes.quality import read_guide_reports, read_judge_reports, read_verifier_reports
+    from energyql.attributes.quality import read_decider, read_guide_reports, read_judge_reports
     from energyql.attributes.words import read_calibrations
     from energyql.models import model_folder, read_vocabulary
 
@@ -35,13 +36,14 @@ def report(model: options.ModelArgument, full: bool = False, as_json: options.Js
     folder, vocabulary = model_folder(model), read_vocabulary(model)
     reports, named_judge = read_guide_reports(folder), _config(folder).get("judge")
     judges = read_judge_reports(folder, named_judge)
-    verifier = read_verifier_reports(folder) if named_judge is None else None
+    decider = read_decider(folder, named_judge)
+    verifier = decider if named_judge is None else None
     if as_json:
         listed = [{"judge": each.name, "attributes": _as_json(each.attributes)} for each in judges]
         facts: dict[str, Any] = {"heads": _as_json(reports), "judges": listed}
         options.print_json(facts | ({} if verifier is None else {"verifier": _as_json(verifier.attributes)}))
         return
-    print_reports({name: reports[name] for name in vocabulary if name in reports}, _verified(folder, vocabulary))
+    print_reports({name: reports[name] for name in vocabulary if name in reports}, decider)
     if unknown := [name for name in vocabulary if name not in reports]:
         out.print(f"no report: {escape(', '.join(unknown))}")
     for text, one in read_calibrations(folder)[1].items():
@@ -68,28 +70,30 @@ def print_saved(model: str | Path, names: Iterable[str] | None = None) -> None:
 
 def print_verdicts(model: str | Path, names: Iterable[str] | None = None) -> None:
     """Print what queries may expect of each of the attributes `names`, or of all, and the next command."""
-    from energyql.attributes.quality import READY, UNMEASURED, VERIFIED, read_guide_reports
+    from energyql.attributes import quality
+    from energyql.attributes.quality import READY, UNMEASURED, VERIFIED
     from energyql.generators.families import NAMED
     from energyql.models import model_folder, read_vocabulary
 
     folder, vocabulary = model_folder(model), read_vocabulary(model)
-    reports, verified = read_guide_reports(folder), _verified(folder, vocabulary)
-    verdicts = {
-        name: reports[name].verdict(name in verified) if name in reports else UNMEASURED
-        for name in (vocabulary if names is None else names)
-    }
+    config, reports = _config(folder), quality.read_guide_reports(folder)
+    code = config.get("judge")
+    decider, judges = quality.read_decider(folder, code), quality.read_judge_reports(folder, code)
+    verdicts = quality.verdicts(vocabulary if names is None else names, reports, decider)
     width = max(map(len, verdicts))
     for name, verdict in verdicts.items():
         out.print(escape(f"{name:{width}}  {verdict}"))
+    decided = {name: reports[name] for name, verdict in verdicts.items() if verdict in (READY, VERIFIED)}
+    if lacks := list(_unread(decided, decider, judges)):
+        out.print(escape("\n" + "\n".join(lacks)))
     usable = [name for wanted in (READY, VERIFIED, UNMEASURED) for name in verdicts if verdicts[name] == wanted]
     place = shlex.quote(str(model))
     if usable:
         spec = vocabulary[usable[0]]
         query = str(KINDS[spec.kind].example(Attribute(spec.name), spec))
         query = shlex.quote(query) if set(query) & set('"$`\\!') else f'"{query}"'
-        config = _config(folder)
-        code = " --allow-plugins" if "judge" in config or config.get("generator", {}).get("kind") == NAMED else ""
-        following = f"To draw pictures of one, type: energyql generate {query} --model {place}{code}"
+        allowed = " --allow-plugins" if "judge" in config or config.get("generator", {}).get("kind") == NAMED else ""
+        following = f"To draw pictures of one, type: energyql generate {query} --model {place}{allowed}"
     else:
         more = f"energyql sample {place} --unsure -n 100 --out pictures"
         following = f"To draw pictures that are worth a label, type: {more}"
@@ -103,18 +107,19 @@ def _config(folder: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
-def _verified(folder: Path, vocabulary: Iterable[str]) -> Collection[str]:
-    """Attributes that the model's verifier reads, or the code that decides in its place.
-
-    Of code that was not measured it is not known what it reads: it gave the labels, so that is all of them.
-    """
-    from energyql.attributes.quality import read_judge_reports, read_verifier_reports
-
-    if (code := _config(folder).get("judge")) is not None:
-        (judge,) = read_judge_reports(folder, code)
-        return judge.attributes or list(vocabulary)
-    verifier = read_verifier_reports(folder)
-    return () if verifier is None else verifier.attributes
+def _unread(
+    reports: Mapping[str, HeadReport], decider: JudgeReport | None, judges: Sequence[JudgeReport]
+) -> Iterator[str]:
+    """A sentence for each attribute that judge or verifier could not learn, with what it needs."""
+    if reports and decider is None and not judges:
+        yield "No network reads pictures, so none is ticked: energyql train-judge trains one from labels of pictures."
+        return
+    for name, each in reports.items():
+        judged, kept = any(judge.reads(name) for judge in judges), decider is not None and decider.reads(name)
+        if judged and (kept or decider is None):
+            continue
+        who, so = ("verifier", "chosen by its head alone") if judged else ("judge" if kept else "network", "not ticked")
+        yield f"No {who} reads {name} yet, so its pictures are {so}: it needs {each.wanted}."
 
 
 def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:
@@ -124,8 +129,8 @@ def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:
     return dict.fromkeys(reports) | report_entries(reported)
 
 
-def print_reports(reports: Mapping[str, HeadReport], verified: Collection[str] = ()) -> None:
-    """Print the quality of each head, with its 95 % interval, and why some are weak; a verifier reads `verified`."""
+def print_reports(reports: Mapping[str, HeadReport], decider: JudgeReport | None = None) -> None:
+    """Print the quality of each head, with its 95 % interval, and why some are weak; `decider` reads pictures."""
     for name, each in reports.items():
         _print_quality(name, each, "")
         if teacher := each.details.get("teacher"):
@@ -133,12 +138,13 @@ def print_reports(reports: Mapping[str, HeadReport], verified: Collection[str] =
         if words := each.details.get("reader"):
             out.print(escape(f"  its labels are those of a reader of words, {words}"))
         if each.weak:
-            so = "use it only where pictures are verified" if name in verified else "refuse it"
+            verified = decider is not None and decider.reads(name)
+            so = "use it only where pictures are verified" if verified else "refuse it"
             out.print(f"  [yellow]weak[/], so queries {so}: {escape(each.weak)}")
     if any(each.weak for each in reports.values()):
         from energyql.attributes.quality import WEAK_HELP
 
-        out.print(f"What helps weak heads: {WEAK_HELP}")
+        out.print(f"What helps weak heads: {for_command_line(WEAK_HELP)}")
     for name, each in reports.items():
         if "round" in each.details:
             from energyql.training.report import describe_gain

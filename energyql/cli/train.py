@@ -36,7 +36,7 @@ def train(
     condition: Annotated[str | None, options.more()] = None,
     seed: int | None = None,
     generator: options.Code = None,
-    judge: Annotated[str, typer.Option(metavar="NAME")] = "train",
+    judge: Annotated[str, typer.Option(metavar="NAME")] = "auto",
     allow_plugins: options.AllowPlugins = False,
     steps: Annotated[int, options.more(min=1)] = 2000,
     hidden: Annotated[int, options.more(min=1)] = 64,
@@ -61,8 +61,8 @@ def train(
         truncation: psi of the latents, or a range such as 0.5:1.
         condition: For a conditional generator: a class, numbers, or random for a random class per picture.
         seed: Seed of the samples, or of the pictures in --labels.
-        judge: train: a judge that learns from the labelled pictures; none; or one by name: module:function, or a
-            plugin.
+        judge: auto: a function of --labeller, because it defines the attributes; for other labels as train: a judge
+            that learns from the labelled pictures; none; or one by name: module:function, or a plugin.
         steps: Largest number of training steps.
         hidden: Width of each head.
         balance: Weight all classes equally.
@@ -70,6 +70,7 @@ def train(
     from energyql.pipeline.model import NO_JUDGE, choose_device
     from energyql.training.foreign import read_styleflow
     from energyql.training.heads import HeadSettings
+    from energyql.training.judge import AUTO, default_judge
     from energyql.training.run import train_attributes
 
     label_source.check(styleflow=styleflow)
@@ -80,6 +81,8 @@ def train(
     psi, where = _truncation(truncation), choose_device(device)
     attributes = None if only is None else list(read_names(only))
     source: Any = read_styleflow(styleflow, attributes) if styleflow else label_source.open(where, latents, model)
+    if judge == AUTO:
+        judge = default_judge(source, label_source.labeller)  # by name, which the folder records
     with resumable():
         trained = train_attributes(
             model, source, save_to, kinds=_kinds(kind), only=attributes, count=count, space=space, truncation=psi,

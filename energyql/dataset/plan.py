@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from energyql.errors import ArgumentError, DataError, EnergyQLError, Span, listed
+from energyql.errors import ArgumentError, DataError, EnergyQLError, Span, either, listed
 from energyql.files import read_bytes
 from energyql.language.lexical import check_name
 from energyql.models import DEFAULT_MODEL
@@ -174,7 +174,7 @@ class Job:
     def __post_init__(self) -> None:
         object.__setattr__(self, "workers", whole_number("workers", self.workers, most=MOST_WORKERS))
         if finite_number("gpus", self.gpus, least=0) and not self.on_ray:
-            hint = "name its device instead (device=, --device), or give workers or an address"
+            hint = f"name its {either('device', '--device')} instead, or give workers or an address"
             raise ArgumentError("gpus are shares of the workers of Ray, and one worker is this process", hint=hint)
 
     @property
@@ -257,7 +257,7 @@ class PlanSource:
         path, error = mistake.path, copy.copy(mistake.error)
         place = ", ".join([f"class {int(path[1]) + 1}", *map(str, path[2:])]) if path[1:] else ""
         if self.text is None:
-            return f"{place}: {error.render()}"
+            return f"{place}: {error.quoted()}"
         own = path
         while path and path not in self.places:
             path = path[:-1]
@@ -269,7 +269,7 @@ class PlanSource:
                 spans = [Span(start + span.start, start + span.end) for span in error.spans]
         error.query, error.spans = self.text, tuple(spans)
         more = "" if path == own or not place else f", {place}"
-        return f"line {error.line}{more}: {error.render()}"
+        return f"line {error.line}{more}: {error.quoted()}"
 
 
 def refuse(mistakes: Sequence[Mistake], source: PlanSource) -> None:

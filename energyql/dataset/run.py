@@ -26,7 +26,7 @@ from energyql.dataset.shard import (
     prepare_plan,
     sum_records,
 )
-from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, either
 from energyql.files import as_path
 from energyql.generators.base import Generator
 from energyql.models import packaged_models
@@ -105,12 +105,14 @@ def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Do
         try:
             ray.init(address=job.address, log_to_driver=False, logging_level="ERROR", **here)
         except Exception as error:  # Ray raises errors of many classes
+            hint = f"see to {either('address', '--address')}, or to the load of this machine"
             message = f"Ray cannot be {'reached' if job.address else 'started'}: {error}"
-            raise ArgumentError(message, hint="see to --address, or to the load of this machine") from error
+            raise ArgumentError(message, hint=hint) from error
     try:
         most = max((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
         if most < job.gpus:
-            raise ArgumentError(f"no machine of Ray has the GPUs of one worker, {job.gpus:g}", hint="see to --gpus")
+            hint = f"see to {either('gpus', '--gpus')}"
+            raise ArgumentError(f"no machine of Ray has the GPUs of one worker, {job.gpus:g}", hint=hint)
         remote = ray.remote(num_cpus=1, num_gpus=job.gpus, max_restarts=-1, max_task_retries=ATTEMPTS)(Worker)
         portable = _portable(job)
         actors = [remote.remote(portable, fingerprint) for _ in range(min(job.workers, len(tasks)))]

@@ -38,7 +38,7 @@ from energyql.pipeline.checks import next_round, satisfying_positions
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.plan import Plan, plan_query
-from energyql.pipeline.provenance import OF_RUN
+from energyql.pipeline.provenance import of_run
 from energyql.pipeline.render import STREAM_BATCH
 from energyql.pipeline.result import Result
 from energyql.pipeline.run import check_judged, draw, stream_batches
@@ -264,7 +264,7 @@ class PreparedPlan:
         for one, query in zip(plan.classes, self.queries, strict=True):
             settings, facts = query.settings, query.provenance
             entry = {"name": one.name, "count": one.count, "seed": settings.seed, "batch_size": settings.batch_size}
-            entry |= {name: facts[name] for name in OF_RUN if name in facts}
+            entry |= of_run(facts)
             entry["fingerprints"] = facts["fingerprints"] or {"generator": module_fingerprint(query.model.generator)}
             whole["classes"].append(entry)
         return dict(json.loads(json.dumps(whole)))
@@ -304,7 +304,8 @@ class PreparedPlan:
             for number, (one, query) in enumerate(zip(self.plan.classes, self.queries, strict=True)):
                 record = ClassRecord(len(self.plan.positions(one, shard)))
                 shared = {"class": one.name, "class_number": number}
-                shared |= {name: query.provenance[fact] for name, fact in _SHARED.items()}
+                facts: Mapping[str, Any] = query.provenance
+                shared |= {name: facts[fact] for name, fact in _SHARED.items()}
                 for result, drawn, pictures in self._compressed(self._draw(number, shard), query):
                     rows = result.to_dict()["samples"]
                     for sample, picture in zip(rows, pictures, strict=True):

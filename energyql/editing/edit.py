@@ -26,7 +26,7 @@ from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
 from energyql.editing.pictures import Embed, Picture, as_pictures
 from energyql.editing.settings import Preset, choose_preset
 from energyql.editing.step import EditSettings, Leaks, estimate_dependence, prior_values, run_step
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, either
 from energyql.files import as_path, check_destination, saving, write_json, write_picture
 from energyql.generators.base import RANDOM_NOISE
 from energyql.language import Expr, as_query, bind
@@ -35,9 +35,10 @@ from energyql.models import DEFAULT_MODEL
 from energyql.numerics.pool import one_thread
 from energyql.numerics.pullback import Convertible
 from energyql.pipeline.model import Model
-from energyql.pipeline.plan import Plan
+from energyql.pipeline.plan import Plan, solved_by
 from energyql.pipeline.result import Result
-from energyql.pipeline.result_folder import EDIT
+from energyql.pipeline.result_folder import EDIT, write_result
+from energyql.pipeline.result_words import verdict
 from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import DEFAULT_NOISE, EXACT, DrawSettings, Noise, Semantics, several, whole_number
 from energyql.progress import Report, reporting
@@ -86,7 +87,7 @@ class Edit:
         """Text with a line for each step: how many pictures satisfy its query, by which judge, and what leaked."""
         start = [] if self.inversion is None else [f"0. {self.inversion.summary()}"]
         steps = enumerate(zip(self.steps, self.leaks, strict=True), 1)
-        return "\n".join([*start, *(f"{i}. {result.verdict()}; {leaks}" for i, (result, leaks) in steps)])
+        return "\n".join([*start, *(f"{i}. {verdict(result)}; {leaks}" for i, (result, leaks) in steps)])
 
     def __repr__(self) -> str:
         pictures, steps = len(self), len(self.steps)
@@ -132,9 +133,12 @@ class Edit:
             raise ArgumentError(f"an edit is saved to a folder, not to {folder}", hint="or save edit.filmstrip()")
         check_place(folder)
         with saving(folder, edit_files) as staged:
-            (self.inversion or self.start).write_files(staged / START)
+            if self.inversion is None:
+                write_result(staged / START, self.start)
+            else:
+                self.inversion.write_files(staged / START)
             for i, result in enumerate(self.steps, 1):
-                result.write_files(staged / str(i))
+                write_result(staged / str(i), result)
             write_picture(staged / FILMSTRIP, self.filmstrip())
             write_json(staged / EDIT, self.to_dict())
         return folder
@@ -259,7 +263,8 @@ def _run(
     products = len(start.index) * z_dim**2 if small else math.inf
 
     def draw(query: Plan, latents: Latents, done: int, run: SampleResult | None = None) -> Result:
-        provenance = query.provenance | {"edit": facts | {"step": done}, "sampler": facts["preset"]["solver"]}
+        query = solved_by(query, facts["preset"]["solver"])
+        provenance = query.provenance | {"edit": facts | {"step": done}}
         part = _part(report, "drawing", done, count + 1)
         return draw_result(replace(query, provenance=provenance), space, latents, start.index, part, run)
 
@@ -366,7 +371,8 @@ def _noise_of(facts: Mapping[str, Any], seed: Any, noise: Noise | None) -> tuple
     kind, seed = noise or facts.get("noise", DEFAULT_NOISE), facts.get("seed", seed)
     joined = isinstance(seed, list)
     if isinstance(kind, list) or (kind == RANDOM_NOISE and joined):
-        raise ArgumentError("the result was joined from runs of different noise", hint='give noise="const"')
+        hint = "give " + either('noise="const"', "--noise const")
+        raise ArgumentError("the result was joined from runs of different noise", hint=hint)
     return kind, 0 if joined else seed
 
 

@@ -15,12 +15,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from energyql.editing.latents import Latents, LatentSpace
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, either
 from energyql.files import as_path, check_destination, replacing
 from energyql.generators.base import STORED_NOISE
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
-from energyql.pipeline.result import MARK, Result
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_words import MARK
 from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import finite_number, whole_number
 from energyql.progress import Report, reporting
@@ -181,7 +182,7 @@ def write_traversal(
         raise ArgumentError(f"seconds must lie between 0.02 and 60, not {seconds:g}")
     if any(stop.provenance.get("noise", STORED_NOISE) != STORED_NOISE for stop in stops):
         problem = "pictures with other noise than that of the model cannot be animated"
-        raise ArgumentError(problem, hint='draw them with noise="const"')
+        raise ArgumentError(problem, hint="draw them with " + either('noise="const"', "--noise const"))
     latents = [space.from_w(*(part[chosen].to(space.model.device) for part in (stop.z, stop.w))) for stop in stops]
     sheets = [_side_by_side([stops[0].images[row] for row in chosen])]
     with reporting(progress) as report:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError, DataError
 from energyql.files import finish_saving, read_whole
+from energyql.pipeline.provenance import Provenance
 from energyql.pipeline.result_folder import (
     COMPARISON,
     EDIT,
@@ -49,7 +49,7 @@ class SavedResult:
     z: Tensor
     w: Tensor
     index: npt.NDArray[np.int64]
-    provenance: dict[str, Any]
+    provenance: Provenance
 
 
 def read_saved(folder: Path) -> SavedResult:

@@ -39,7 +39,7 @@ from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, draw_
 from energyql.editing.pictures import Embed, Picture, as_images, as_pictures, flat_features, open_picture
 from energyql.editing.settings import InversionSettings
 from energyql.editing.terms import AnyTerm, distance_term, keep_predictions, repeated_term, shell_term
-from energyql.errors import ArgumentError, DataError, ModelError, OutOfDomainError
+from energyql.errors import ArgumentError, DataError, ModelError, OutOfDomainError, either
 from energyql.files import (
     as_path,
     cache_folder,
@@ -56,13 +56,13 @@ from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model
-from energyql.pipeline.plan import plan_query
+from energyql.pipeline.plan import plan_query, solved_by
 from energyql.pipeline.result import Result
-from energyql.pipeline.result_folder import COMPARISON, EDIT, picture_name
+from energyql.pipeline.result_folder import COMPARISON, EDIT, picture_name, write_result
 from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
-from energyql.render.pictures import label_grid, png_bytes, to_pictures
+from energyql.render.pictures import Cell, label_grid, png_bytes, to_pictures
 from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
 from energyql.vocabulary import Vocabulary
 
@@ -514,11 +514,11 @@ class Inversion:
 
     def comparison(self) -> Image.Image:
         """Draw a grid of the user's pictures, each with its reconstruction to the right and the pixel error below."""
-        images, texts = list[Image.Image](), list[str]()
+        cells = []
         for picture, image, caption in zip(self.pictures, self.result.images, self.captions(), strict=True):
-            images += [picture, image]
-            texts += ["original", caption.replace("error", "reconstruction, error")]
-        return label_grid(images, captions=texts, columns=2 * min(4, len(self)))
+            text = caption.replace("error", "reconstruction, error")
+            cells += [Cell(picture, "original"), Cell(image, text)]
+        return label_grid(cells, columns=2 * min(4, len(self)))
 
     def save(self, path: str | Path) -> Path:
         """Write a picture file or a folder, and return its path.
@@ -547,7 +547,7 @@ class Inversion:
         """Write the files of `save` to an empty folder."""
         for i, picture in enumerate(self.pictures):
             write_picture(folder / ORIGINALS / picture_name(i), picture)
-        self.result.write_files(folder)
+        write_result(folder, self.result)
         write_picture(folder / COMPARISON, self.comparison())
 
     @classmethod
@@ -639,14 +639,15 @@ def invert_pictures(
         message = (
             f"the generator of model {session.model.name!r} cannot draw {listed}: the nearest picture that was found"
         )
-        hint = "crop the picture like those of the generator, or go on all the same (anyway=True, --anyway)"
+        option = either("anyway=True", "--anyway")
+        hint = f"crop the picture like those of the generator, or go on all the same: {option}"
         raise OutOfDomainError(f"{message} differs too much, by more than {MOST_DISTANCE:g}", hint=hint)
     facts = {
         "pictures": names, "pixel_error": error.tolist(), "distance": distance.tolist(), "drawable": drawable.tolist(),
         "space": space, "settings": asdict(settings),
     }  # fmt: skip
-    provenance = plan.provenance | {"sampler": {"name": "inversion", "settings": {}}, "inverted": facts}
-    plan, searched = replace(plan, provenance=provenance), time.perf_counter()
+    plan = solved_by(plan, {"name": "inversion", "settings": {}})
+    plan, searched = replace(plan, provenance=plan.provenance | {"inverted": facts}), time.perf_counter()
     result = draw_result(plan, latent_space, latents, np.arange(len(names)), report, run)
     drawing = time.perf_counter() - searched
     result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": drawing})

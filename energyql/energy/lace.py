@@ -16,7 +16,7 @@ from torch import Tensor
 
 from energyql.attributes.predictions import Predictions
 from energyql.energy.rule import CompileOptions
-from energyql.errors import Contradiction, KindError, LimitError
+from energyql.errors import Contradiction, KindError, LimitError, either
 from energyql.kinds import KINDS
 from energyql.language import (
     And,
@@ -122,7 +122,7 @@ def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRul
             raise LimitError(
                 f"{node.head} {len(node.operands)} operands expands to {_groups(node):,} groups "
                 f"under the published rules, more than {MAX_GROUPS:,}",
-                hint='semantics="exact" counts without expanding',
+                hint=either('semantics="exact"', "--semantics exact") + " counts without expanding",
             )
     used = {node.name for node in predicates(folded)}
     return LaceRule(folded, tuple(in_order(used, vocabulary)))

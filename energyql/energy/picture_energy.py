@@ -13,7 +13,7 @@ from torch import Tensor
 from energyql.attributes.bank import Bank
 from energyql.energy.circuit import EnergyRule
 from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions, least_energy
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, either
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import by_autograd, pullback_of
 from energyql.numerics.shapes import Float
@@ -23,7 +23,9 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 noise, to pictures (batch, channels, height, width) in [-1, 1]."""
 NO_GRADIENT = "this energy has no gradient, because code without one draws the pictures, or reads them"
 WITHOUT_GRADIENT = (
-    'draw with the default sampler, or sampler="slice" (--sampler slice), which need none; or let torch modules do both'
+    "draw with the default sampler, or "
+    + either('sampler="slice"', "--sampler slice")
+    + ", which need none; or let torch modules do both"
 )
 REALISM_PILOT = 32
 """Number of pictures from which the largest logit of a discriminator is estimated."""

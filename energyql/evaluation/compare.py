@@ -27,7 +27,7 @@ from energyql.pipeline.model import Model
 from energyql.pipeline.queries import CheckedQuery, check_arguments
 from energyql.pipeline.settings import several, whole_number
 from energyql.progress import Report, reporting
-from energyql.render.pictures import label_grid
+from energyql.render.pictures import Cell, label_grid
 from energyql.sampling.registry import describe_sampler
 
 RESULTS = "results.json"
@@ -177,7 +177,8 @@ def _write_grid(
     path = f"pictures/{hashlib.sha256(f'{text} {method.name}'.encode()).hexdigest()[:16]}.png"
     verdicts = model.satisfied(query.bound, samples.values).tolist()
     footer = f"{method.name}, ticks by the judge"
-    grid = label_grid(pictures, title=text, verdicts=verdicts, columns=len(pictures), footer=footer)
+    cells = [Cell(picture, satisfied=holds) for picture, holds in zip(pictures, verdicts, strict=True)]
+    grid = label_grid(cells, title=text, columns=len(cells), footer=footer)
     write_picture(folder / path, grid)
     return path
 

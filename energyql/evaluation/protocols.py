@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
+from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, either
 from energyql.evaluation.judged import JudgedSamples
 from energyql.evaluation.methods import PAPER
 from energyql.files import read_json
@@ -82,7 +82,8 @@ class RandomConditions:
             query = join([self.condition(self.vocabulary[name]) for name in names])
             if least <= self.prevalence(query) <= most:
                 return query
-        hint = "the model has few attributes, or they hardly vary, or the prior is too small: raise --prior"
+        option = either("prior", "--prior")
+        hint = f"the model has few attributes, or they hardly vary, or the prior is too small: raise {option}"
         raise EnergyQLError(f"no query of {count} attributes has a prevalence from {least:g} to {most:g}", hint=hint)
 
 
@@ -287,7 +288,8 @@ class Setup:
         lacks = {one.name: lack for one in self.needed if (lack := one.lack(vocabulary))}
         if names & lacks.keys():
             able = [name for name, one in self.protocols.items() if not lacks.keys() & one.attributes]
-            hint = f"it can run --protocols {','.join(able)}; for the others" if able else "it can run none of them;"
+            own = either(f"protocols={able}", f"--protocols {','.join(able)}")
+            hint = f"it can run {own}; for the others" if able else "it can run none of them;"
             hint += f" train heads of these names with `energyql train`, on labels such as these: {self.labels}"
             listed = "; ".join(lack for name, lack in lacks.items() if name in names)
             raise ModelError(f"{vocabulary.of_model} lacks what set-up {self.name!r} needs: {listed}", hint=hint)

@@ -24,7 +24,8 @@ from energyql.gallery import words
 from energyql.gallery.words import Clause
 from energyql.language.lexical import plural
 from energyql.pipeline.queries import CheckedQuery
-from energyql.pipeline.result import MARK, Result, reading
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_words import MARK, alternative_text, captions, failures, reading
 from energyql.render.markup import Markup, clean
 from energyql.render.pictures import picture_uri
 from energyql.sampling import Status
@@ -44,6 +45,8 @@ class Tile:
         time: position on a traversal, from 0 (start) to 1 (end).
         odds: on a traversal, the probabilities of its two queries; `None` for a query that is too large to compute.
         read: on a traversal, the values that the judge read off the picture, such as "smile, hair = red".
+        number: probability of the query, or energy; "" if it says nothing about this picture.
+        failed: the parts of the query that fail by the judge, such as "glasses".
     """
 
     identity: str
@@ -54,6 +57,8 @@ class Tile:
     time: float = 0.0
     odds: Sequence[float | None] = ()
     read: str = ""
+    number: str = ""
+    failed: str = ""
 
     @property
     def source(self) -> str:
@@ -69,7 +74,7 @@ class Tile:
     @property
     def alternative(self) -> str:
         """Description of the picture in words, for the attribute `alt`."""
-        return self.result.alternative_text(self.index, self.verdicts, self.doubtful)
+        return alternative_text(self.result, self.index, self.verdicts, self.doubtful)
 
     @property
     def doubtful(self) -> bool:
@@ -246,9 +251,9 @@ def _judged_tiles(identity: str, result: Result, clauses: Sequence[Clause] = (),
     """Tiles of the pictures of one query, with columns for its clauses and the given texts."""
     query, tiles = result.provenance["canonical"], []
     verdicts = [None] * len(result) if result.satisfied is None else result.satisfied.tolist()
-    for i, holds in enumerate(verdicts):
+    for i, (holds, number, failed) in enumerate(zip(verdicts, captions(result), failures(result), strict=True)):
         texts = columns | {f"P({clause.text})": clause.describe(i) for clause in clauses}
-        tiles.append(Tile(f"{identity}-{i}", result, i, [(query, holds)], texts))
+        tiles.append(Tile(f"{identity}-{i}", result, i, [(query, holds)], texts, number=number, failed=failed))
     return tiles
 
 

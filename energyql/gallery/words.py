@@ -17,7 +17,8 @@ from energyql.language import And, Expr, Not, Or, Weight, draw_tree
 from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import conjuncts, noting_tautologies
 from energyql.pipeline.queries import CheckedQuery
-from energyql.pipeline.result import HOLDS, Result, describe_qualities
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_words import HOLDS, describe_qualities
 from energyql.pipeline.score import score
 from energyql.pipeline.settings import DEFAULTS, settings_of
 from energyql.render.graph import graph_width
@@ -81,12 +82,6 @@ def percent(part: int, whole: int) -> str:
     return f"{min(rounded, 99) if part < whole else rounded} %"
 
 
-def value(result: Result, index: int) -> str:
-    """Probability of the query for a picture, such as "P 0.950"; without one the energy in nats, "E 0.051"."""
-    probability = result.probability
-    return f"E {result.energy[index]:.3f}" if probability is None else f"P {probability[index]:.3f}"
-
-
 def energy_text(result: Result, index: int) -> str:
     """Energy of a picture in nats, and the probability of the query if there is one: "0.05129 (P 0.9500)"."""
     probability = result.probability
@@ -130,7 +125,8 @@ def facts(result: Result) -> list[tuple[str, str]]:
         ("weights", ", ".join(f"{part} {digest[:12]}" for part, digest in provenance.get("fingerprints", {}).items())),
         *((name, _setting(name, provenance.get(name))) for name in settings_of("provenance")),
         ("judge", provenance["judge"] or "none"),
-        *((guide, describe_qualities(provenance.get(guide, {}))) for guide in ("heads", "reader")),
+        ("heads", describe_qualities(provenance.get("heads", {}))),
+        ("reader", describe_qualities(provenance.get("reader", {}))),
         ("device", provenance.get("device", "")),
         ("evaluations", "" if evaluations is None else f"{evaluations:.0f} a picture"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from energyql.errors import ArgumentError, EnergyQLError, misfit
+from energyql.errors import ArgumentError, EnergyQLError, either, misfit
 from energyql.numerics.pool import always_in_pool
 from energyql.numerics.pullback import Identity
 from energyql.numerics.random import normals
@@ -398,7 +398,7 @@ def check_layers(layers: Any, generator: Generator) -> tuple[int, ...]:
     wrong = [layer for layer in indices if type(layer) is not int or layer not in range(count)]
     if wrong or not indices:
         problem = f"layers are whole numbers from 0 to {count - 1}, at least one, not {(wrong or [layers])[0]!r}"
-        raise ArgumentError(problem, hint="such as [0, 1, 2], or --layers 0-2")
+        raise ArgumentError(problem, hint=f"such as {either('[0, 1, 2]', '--layers 0-2')}")
     return tuple(sorted(set(indices)))
 
 
@@ -521,7 +521,8 @@ def draw_batches(
             except torch.cuda.OutOfMemoryError as error:
                 images, size = None, (rows.stop - start) // 2
                 if not size:
-                    hint = "close other programs on the device, or draw on the CPU: --device cpu"
+                    option = either('device="cpu"', "--device cpu")
+                    hint = f"close other programs on the device, or draw on the CPU: {option}"
                     what = f"{z.device} has too little memory for one picture: {error}"
                     raise EnergyQLError(what, hint=hint) from None
         if images is None:

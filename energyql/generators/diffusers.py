@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from energyql.errors import ArgumentError, EnergyQLError, ModelError, first_line
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, either, first_line
 from energyql.files import as_path, real_path, refuse_code
 from energyql.generators.base import Family, block_means, check_condition_rows, split_noise
 from energyql.numerics.random import normals
@@ -509,7 +509,8 @@ def _downloaded(place: str, *, local_files_only: bool) -> Path:
     try:
         return Path(_library().DiffusionPipeline.download(match["name"], **options))
     except (OSError, ValueError, RuntimeError) as error:
-        hint = f"load_generator({place!r}) downloads it" if local_files_only else "see to its name and to HF_TOKEN"
+        downloads = f"{either(f'load_generator({place!r})', f'energyql convert {place}')} downloads it"
+        hint = downloads if local_files_only else "see to its name and to HF_TOKEN"
         problem = f"{type(error).__name__}: {first_line(error)}"
         raise ModelError(f"there is no pipeline {place}: {problem}", hint=hint) from error
 
@@ -519,7 +520,8 @@ def _read_pipeline(place: str) -> Any:
     library = _library()
     folder = _downloaded(place, local_files_only=True) if place.startswith(HUB) else as_path(place)
     if not (folder / INDEX).is_file():
-        hint = "load it from where it is now: load_model(..., generator=load_generator(FOLDER, ...))"
+        moved = "load it from where it is now: load_model(..., generator=load_generator(FOLDER, ...))"
+        hint = either(moved, "move it back, or make the model folder again: energyql convert")
         raise ModelError(f"there is no pipeline at {folder}: it has no {INDEX}", hint=hint)
     refuse_code(folder)
     try:

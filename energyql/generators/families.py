@@ -21,7 +21,7 @@ from energyql.files import fingerprint, json_digest, read_json, read_tensors, wr
 from energyql.generators.base import Family, Generator, check_generator
 from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
 from energyql.numerics.pool import to_cpu
-from energyql.plugins import GENERATORS, check_allowed, load_plugin, make_plugin
+from energyql.plugins import GENERATORS, check_allowed, is_allowed, load_plugin, make_plugin, refused
 
 MODULES = {
     "stylegan2": "energyql.generators.stylegan2",
@@ -92,7 +92,8 @@ def open_generator(
     Args:
         source: the generator, or the name of code that makes it. `None` for what `config.json` of the folder describes;
             that file is not read otherwise.
-        allow_plugins: whether to run code that `config.json` names: the generator, or its `render`, see `render_by`.
+        allow_plugins: whether to run code that `config.json` names: the generator, or its `render`, see `render_by`;
+            what was allowed before on this machine runs in any case, see `check_allowed`.
             Code that `source` names is always run.
 
     Raises:
@@ -104,8 +105,8 @@ def open_generator(
         if settings.get("kind") != NAMED:
             generator = read_generator(folder)
             render = read_json(folder / CONFIG).get(RENDER)
-            if render is not None and allow_plugins:
-                render_by(generator, check_allowed(render, RENDER, folder, True))
+            if render is not None and is_allowed(render, RENDER, folder, allow_plugins):
+                render_by(generator, render)
             return generator, _mark(folder, generator)
         source = check_allowed(settings.get("name"), "generator", folder, allow_plugins)
     generator = named_generator(source) if isinstance(source, str) else check_generator(source)
@@ -158,7 +159,7 @@ def _read_config(folder: Path) -> tuple[Family, Any]:
     """Family and settings of the generator in a model folder, which must not be code."""
     settings, path = _settings(folder), folder / CONFIG
     if settings.get("kind") == NAMED:
-        check_allowed(settings.get("name"), "generator", folder, False)
+        raise refused(settings.get("name"), "generator", folder)
     with reading(path):
         if "kind" not in settings:
             raise ModelError(f"{path} {EARLIER}", hint="convert its checkpoint again, or train it again")

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from energyql.errors import ArgumentError, CheckpointWarning, caller_level
+from energyql.errors import ArgumentError, CheckpointWarning, caller_level, either
 from energyql.files import as_path, refuse_address, replacing
 from energyql.generators.base import Family, block_means
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
@@ -128,8 +128,11 @@ class OnnxGenerator(nn.Module):
                     f"its input {shown(name)} takes noise, fixed numbers or a condition, not two of them"
                 )
         if missing := [name for name in self._inputs if name not in named]:
-            hint = f"give {missing[0]}=80 to --fixed, or {missing[0]}=0..1 to --condition; {self._described()}"
-            raise CheckpointError(f"its input {shown(missing[0])} needs a value", hint=hint)
+            name = missing[0]
+            fixed = either(f"fixed={{{name!r}: 80}}", f"--fixed {name}=80")
+            condition = either(f"conditions={{{name!r}: (0, 1)}}", f"--condition {name}=0..1")
+            hint = f"give it, such as {fixed} or {condition}; {self._described()}"
+            raise CheckpointError(f"its input {shown(name)} needs a value", hint=hint)
         self._check_noise()
         self._fixed = {name: self._filled(name, numbers) for name, numbers in config.fixed.items()}
         for name, ends in config.conditions.items():
@@ -278,12 +281,12 @@ def load_onnx(
         fixed, conditions = dict(fixed or {}), dict(conditions or {})
         shapes = {each.name: each.shape for each in session.get_inputs()}
         free = [each for each in session.get_inputs() if each.name not in {**fixed, **conditions}]
-        noise = _only("input", free, "--noise") if noise is None else noise
-        output = _only("output", session.get_outputs(), "--output") if output is None else output
+        noise = _only("input", free, "noise") if noise is None else noise
+        output = _only("output", session.get_outputs(), "output") if output is None else output
         axes = shapes.get(noise, [1])[1:] if shape is None else list(shape)
         if not all(isinstance(axis, int) for axis in axes):
             problem = f"its input {shown(noise)} leaves the shape of the noise open: {' x '.join(map(str, axes))}"
-            raise CheckpointError(problem, hint="give --shape, such as 1x128x128")
+            raise CheckpointError(problem, hint="give " + either("shape=(1, 128, 128)", "--shape 1x128x128"))
         low, high = (-1.0, 1.0) if values is None else values
         config = OnnxConfig(noise, tuple(axes), output, low, high, scale, fixed, conditions)
         generator = OnnxGenerator(config, data, session)
@@ -294,7 +297,8 @@ def load_onnx(
         if not pictures[:1].equal(generator.raw_picture(z[:1])):
             raise CheckpointError("it draws another picture each time", hint="all its randomness must be an input")
         if pictures[0].equal(pictures[1]):
-            raise CheckpointError("it draws the same picture for each noise", hint="name the input with --noise")
+            hint = f"name its input: {either('noise=', '--noise')}"
+            raise CheckpointError("it draws the same picture for each noise", hint=hint)
         if values is None:
             low, high = _measured(output, pictures)
             generator = OnnxGenerator(replace(config, low=low, high=high), data, session)
@@ -325,11 +329,11 @@ def _check_arguments(
             raise ArgumentError(f"{name} is a pair of numbers, not {value!r}", hint="such as (-1, 1)")
 
 
-def _only(what: str, entries: Sequence[Any], option: str) -> str:
-    """Name of the only input or output in a list; if there are several, the error says which option chooses one."""
+def _only(what: str, entries: Sequence[Any], argument: str) -> str:
+    """Name of the only input or output in a list; if there are several, the error says which argument chooses one."""
     if len(entries) != 1:
-        texts = _listed(map(_with_shape, entries))
-        raise CheckpointError(f"it has {len(entries)} {what}s for {option}: {texts}", hint=f"choose one with {option}")
+        problem = f"it has {len(entries)} {what}s for {argument}: {_listed(map(_with_shape, entries))}"
+        raise CheckpointError(problem, hint=f"choose one with {either(f'{argument}=', f'--{argument}')}")
     return str(entries[0].name)
 
 
@@ -347,7 +351,7 @@ def _measured(output: str, pictures: Tensor) -> tuple[float, float]:
     """First of `RANGES` that contains all values of some pictures, with a warning that it is assumed."""
     least, largest = pictures.min().item(), pictures.max().item()
     measured = f"values of output {shown(output)} were from {least:.3g} to {largest:.3g} in {len(pictures)} pictures"
-    hint = "give the range with --range LOW..HIGH, in Python values=(low, high)"
+    hint = f"give the range: {either('values=(low, high)', '--range LOW..HIGH')}"
     for low, high in RANGES:
         if low <= least and largest <= high:
             warnings.warn(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from energyql import __version__
-from energyql.errors import DataError, ModelError
+from energyql.errors import DataError, ModelError, either
 from energyql.files import read_json, write_json
 from energyql.pipeline.result_folder import LABELLING
 from energyql.training.labels import POOL_START, RANDOM, UNSURE, Drawn
@@ -54,7 +54,8 @@ class PictureFolder:
             raise DataError(f"{record} is damaged: {error}", hint="draw the pictures again") from error
         except ModelError as error:
             message = f"{path} is not a folder of pictures to label: {error.message}"
-            raise DataError(message, hint=f"energyql sample MODEL --out {path} draws some") from error
+            draws = either(f"sample_pictures(model, {str(path)!r})", f"energyql sample MODEL --out {path}")
+            raise DataError(message, hint=f"{draws} draws some") from error
 
     @property
     def indices(self) -> list[int]:

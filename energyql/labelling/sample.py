@@ -13,7 +13,7 @@ from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction, YesNo
-from energyql.errors import ArgumentError, DataError
+from energyql.errors import ArgumentError, DataError, either
 from energyql.files import as_path, sole_writer, write_picture
 from energyql.generators.base import Generator, check_condition, show_pictures
 from energyql.kinds import KINDS
@@ -95,7 +95,7 @@ def sample_pictures(
         *choosers, last = get_args(Chooser)
         raise ArgumentError(f"pictures are chosen by {', '.join(choosers)} or {last}, not {by!r}")
     if not unsure and (only, labelled, by, reader) != (None, None, None, None):
-        hint = "add unsure=True, or --unsure"
+        hint = f"add {either('unsure=True', '--unsure')}"
         raise ArgumentError("random pictures are not chosen by attributes, labels or a teacher", hint=hint)
     path, where = as_path(out), choose_device(device)
     source = open_source(Source(model, generator, allow_plugins))
@@ -111,7 +111,8 @@ def sample_pictures(
         if by == "reader":
             teacher, names = [], tuple(name for name in names if reader is not None and name in reader.vocabulary)
             if not names:
-                hint = "give prompts of attributes that the model has: --by reader --reader R --prompts P"
+                given = either("reader=...", "--by reader --reader R --prompts P")
+                hint = f"give prompts of attributes that the model has: {given}"
                 raise ArgumentError("there is no reader of words for the attributes of the model", hint=hint)
         elif by == "heads" or not any(name in judge.vocabulary for judge in teacher for name in names):
             teacher = []
@@ -163,7 +164,8 @@ def _choose(
     whole = torch.arange(POOL_START, POOL_START + pool)
     rows = [row for row, number in enumerate(whole.tolist()) if number not in excluded]
     if count > len(rows):
-        raise ArgumentError(f"only {len(rows)} pictures are left to choose from", hint="give a larger pool=, or --pool")
+        hint = f"give a larger {either('pool', '--pool')}"
+        raise ArgumentError(f"only {len(rows)} pictures are left to choose from", hint=hint)
     index = whole[rows]
     predictions = bank.to("cpu").predict(prior.read(index, bank.space), names)
     if teacher:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from energyql.errors import ArgumentError, DataError
+from energyql.errors import ArgumentError, DataError, either
 from energyql.files import PICTURE_SUFFIXES, naming_target, read_whole, write_text
 from energyql.kinds import KINDS, lacks_value
 from energyql.labelling.folder import PictureFolder
@@ -31,6 +31,8 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Cells = dict[str, str]
 """Labels of one picture: attribute -> its label as text; "" where a person could not decide."""
+EXAMPLE = '"glasses, hair=black|brown|blond, age=0..1"'
+"""Attributes as a user writes them, for messages."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,19 @@ class LabelSheet:
         if not path.exists():
             if vocabulary is None:
                 message = f"there is no {path} yet, so the attributes must be named"
-                raise ArgumentError(message, hint='give --attributes "glasses, hair=black|brown|blond, age=0..1"')
+                raise ArgumentError(message, hint="give " + either(f"attributes={EXAMPLE}", f"--attributes {EXAMPLE}"))
             return cls(path, folder, vocabulary)
         table = read_label_table(path)
         if table.drawn != folder.drawn or table.vocabulary is None:
             source = table.drawn or "it does not say which"
             message = f"{path} is about other pictures: {source}, not {folder.drawn}"
-            raise DataError(message, hint="name another table with --out")
+            raise DataError(message, hint="name another table" + either("", " with --out"))
         if vocabulary is not None and list(vocabulary.values()) != list(table.vocabulary.values()):
+            left_out = f"leave out {either('attributes', '--attributes')}"
             message = f"{path} has the attributes {', '.join(map(attribute_text, table.vocabulary.values()))}"
-            raise DataError(message, hint="leave out --attributes to continue it, or name another table with --out")
+            raise DataError(
+                message, hint=f"{left_out} to continue it, or name another table{either('', ' with --out')}"
+            )
         return cls(path, folder, table.vocabulary)
 
     def rows(self) -> dict[int, Cells]:

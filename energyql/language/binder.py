@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lark.exceptions import LarkError
 
-from energyql.errors import EnergyQLError, KindError, LimitError, Span, Suggestion, UnknownAttribute
+from energyql.errors import EnergyQLError, KindError, LimitError, Span, Suggestion, UnknownAttribute, either
 from energyql.kinds import KINDS, range_text
 from energyql.language.expr import Attribute, Expr, Interval, Near, Predicate, predicates
 from energyql.language.lexical import Quoted, quote, shorten, show_number
@@ -130,7 +130,8 @@ def _unknown_names(query: str | None, nodes: Sequence[Predicate], vocabulary: Vo
     if vocabulary.reads_words:
         hints.append('a text that a reader of pictures reads is in quotes, and stands alone: "a person in a hat"')
     elif any(isinstance(node.name, Quoted) for node in nodes):
-        hints.append(f"to read words off pictures, give {vocabulary.of_model} a reader: --reader, in Python reader=")
+        option = either("reader=", "--reader")
+        hints.append(f"to read words off pictures, give {vocabulary.of_model} a reader: {option}")
     spans = [span for node in nodes for span in _spans(query, node, None)]
     message = f"'{shorten(names[0])}' is not an attribute of {vocabulary.of_model}"
     error = UnknownAttribute(message, query=query, spans=spans, hint="\n".join(hints), names=names)

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from typing import Literal, TypeVar, cast
 
-from energyql.errors import EnergyQLError, LimitError, VocabularyError
+from energyql.errors import EnergyQLError, LimitError, VocabularyError, either
 from energyql.kinds import KINDS, CellSet
 from energyql.language import And, Constant, Expr, Predicate, bind, parse, predicates
 from energyql.language.expr import Kernel, allowed_counts
@@ -339,7 +339,8 @@ class Diagram(Kernel[int]):
         return node
 
     def _too_large(self) -> LimitError:
-        remedy = 'use semantics="product", which needs no diagram, or write the query in smaller parts'
+        semantics = either('semantics="product"', "--semantics product")
+        remedy = f"use {semantics}, which needs no diagram, or write the query in smaller parts"
         return LimitError(f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; {remedy}")
 
     def constrain(self, node: int, condition: int) -> int:

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from energyql.errors import ConstantPartWarning, Contradiction, LimitError, QueryWarning, TautologyWarning, caller_level
+from energyql.errors import (
+    ConstantPartWarning,
+    Contradiction,
+    LimitError,
+    QueryWarning,
+    TautologyWarning,
+    caller_level,
+    either,
+)
 from energyql.language import And, Attribute, Constant, Expr, Interval, Near, Not, Or, Predicate, Weight
 from energyql.language.expr import Joined, Kernel, allowed_counts
 from energyql.language.rewrite import lower, without_constants
@@ -203,7 +211,8 @@ def _contradiction(expr: Expr, diagram: Diagram, query: str | None) -> Contradic
 
 
 def _always(relations: list[str]) -> str | None:
-    return f'always: {"; ".join(relations)} (semantics="product" ignores these relations)' if relations else None
+    product = either('semantics="product"', "--semantics product")
+    return f"always: {'; '.join(relations)} ({product} ignores these relations)" if relations else None
 
 
 def _clash(expr: Expr, diagram: Diagram) -> tuple[list[Expr], list[str]]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError, either
 from energyql.files import DAMAGED_MODEL, SAVED, file_mark, finish_saving, read_json, refuse_address, what_is_there
 from energyql.models.hub import is_hub_id, model_files
 from energyql.models.unfinished import check_finished
@@ -64,7 +64,8 @@ def model_folder(model: str | Path) -> Path:
         if os.path.isfile(folder / "model_index.json"):
             hint = "it is a pipeline of diffusers; energyql train and energyql convert make model folders of such"
         if os.path.isfile(folder / "vocabulary.json"):
-            hint = f"its attributes are of your own generator: load_model({str(model)!r}, generator=...), --generator"
+            python = f"load_model({str(model)!r}, generator=...)"
+            hint = f"its attributes are of your own generator: {either(python, '--generator')}"
         raise ModelError(f"{folder} is not a model folder: it has no config.json", hint=hint)
     hint = f"did you mean {suggestion}?" if suggestion else f"packaged models: {', '.join(names) or 'none'}"
     if ":" in str(model) and len(folder.parts) == 1:
@@ -72,7 +73,8 @@ def model_folder(model: str | Path) -> Path:
     elif folder.suffix or len(folder.parts) > 1:
         hint = what_is_there(folder)
         if is_hub_id(str(model)):
-            hint += f"; fetch a model of a hub: Model.from_pretrained({str(model)!r}), or energyql download {model}"
+            fetching = either(f"Model.from_pretrained({str(model)!r})", f"energyql download {model}")
+            hint += f"; fetch a model of a hub: {fetching}"
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}\nor give the path of a model folder")
 
 

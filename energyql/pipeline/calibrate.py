@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from energyql.energy.clipped import ClippedEnergy
-from energyql.errors import NotAcceptedError
+from energyql.errors import NotAcceptedError, either
 from energyql.pipeline.clips import (
     CLIPS,
     PILOT_ROUND,
@@ -121,7 +121,8 @@ def too_many(what: str, attempts: int) -> NotAcceptedError:
     """Return the error for a query of which too few pictures are accepted; `what` says how few."""
     return NotAcceptedError(
         f"{what}, and attempts is {attempts:,}",
-        hint="raise attempts (--attempts), label more pictures that satisfy the query, or draw without: --verify off",
+        hint=f"raise {either('attempts', '--attempts')}, label more pictures that satisfy the query, or draw without: "
+        + either('verify="off"', "--verify off"),
     )
 
 

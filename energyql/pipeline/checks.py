@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.attributes.quality import WEAK_HELP, HeadReport
-from energyql.errors import ModelError, WeakHeadError
+from energyql.errors import ModelError, WeakHeadError, either
 from energyql.language import Expr, predicates
 from energyql.logic.satisfiability import satisfied
 from energyql.sampling import Status
@@ -53,15 +53,19 @@ def check_heads(
     weak = [name for name in attributes if name not in allowed and name in reports and reports[name].weak]
     if not weak:
         return
-    sure = "" if unjudged(expr, reads) else 'let a reader of the pictures decide: verify="sure", or --verify sure; '
+    verified = either('verify="sure"', "--verify sure")
+    look = either("load_model(..., judge=look)", "--judge module:function")
+    sure = f"let a reader of the pictures decide: {verified}; "
+    if unjudged(expr, reads):
+        sure = "" if reads is None else f"if a function defines it, give it: {look}; "
+    allowing = either(f"allow_weak={weak}", f"--allow-weak {','.join(weak)}")
     report, others = reports[weak[0]], f" (and {', '.join(map(repr, weak[1:]))})" if len(weak) > 1 else ""
     raise WeakHeadError(
         f"the {guide} of {weak[0]!r}{others} is too weak for queries: {report.weak}",
         query=query,
         spans=[node.span for node in predicates(expr) if node.name in weak and node.span is not None],
         hint=f"{sure}it was fitted to {report.fitted:,} labels and measured on {report.held_out:,} others. What helps: "
-        f"{WEAK_HELP}; or allow it by name: "
-        f"allow_weak={weak}, or --allow-weak {','.join(weak)}",
+        f"{WEAK_HELP}; or allow it by name: {allowing}",
     )
 
 
@@ -112,7 +116,7 @@ def satisfying_positions(result: Result, most: int) -> npt.NDArray[np.int64]:
         ModelError: the result has no verdicts of a judge.
     """
     if result.satisfied is None:  # a function showed only now what it reads
-        raise cannot_count(result.provenance["unjudged"])
+        raise cannot_count(str(result.provenance["unjudged"]))
     refused = np.array([status == Status.NOT_ACCEPTED for status in result.status], bool)
     return np.flatnonzero(result.satisfied & ~refused)[:most]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -16,9 +17,10 @@ from energyql.generators.base import condition_vector, head_reader
 from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import Model
+from energyql.pipeline.provenance import Provenance
 
 
-def energy_module(model: Model, rule: EnergyRule, reads: Encode, facts: dict[str, Any]) -> EnergyModule:
+def energy_module(model: Model, rule: EnergyRule, reads: Encode, facts: Provenance) -> EnergyModule:
     """Return the energy of a compiled query as a torch module from z, `(batch, z_dim)`, to nats, `(batch,)`.
 
     Raises:
@@ -26,7 +28,8 @@ def energy_module(model: Model, rule: EnergyRule, reads: Encode, facts: dict[str
     """
     bank = heads_of(model.bank, "an exported energy")
     names = ("query", "canonical", "semantics", "model", "truncation", "condition")
-    metadata = {name: str(facts[name]) for name in names if facts[name] is not None}
+    values: Mapping[str, Any] = facts
+    metadata = {name: str(values[name]) for name in names if values[name] is not None}
     metadata |= {
         "attributes": ", ".join(rule.attributes), "space": bank.space,
         "z_dim": str(model.generator.z_dim), "unit": "nats", "energyql": facts["versions"]["energyql"],
@@ -35,7 +38,7 @@ def energy_module(model: Model, rule: EnergyRule, reads: Encode, facts: dict[str
     return EnergyModule.of(rule, _encoder(model, reads, facts), bank, metadata).to(bank.device)
 
 
-def _encoder(model: Model, reads: Encode, facts: dict[str, Any]) -> nn.Module:
+def _encoder(model: Model, reads: Encode, facts: Provenance) -> nn.Module:
     """A torch module from z to the input of the heads."""
     if isinstance(reads, Identity):
         return nn.Identity()

@@ -19,7 +19,7 @@ import torch
 
 from energyql.attributes.predictions import decide
 from energyql.attributes.quality import MARGIN
-from energyql.errors import ArgumentError, EnergyQLError, WeakHeadError
+from energyql.errors import ArgumentError, EnergyQLError, WeakHeadError, either
 from energyql.files import read_json, write_json
 from energyql.kinds import KINDS
 from energyql.pipeline.model import Model
@@ -118,7 +118,7 @@ def check_examined(examination: Examination, texts: Sequence[str], prior: PriorP
         raise WeakHeadError(
             f"the reader of words {name} cannot decide about {listed}: {failure}",
             hint="use another reader; or label some thirty pictures and calibrate it (energyql calibrate); or allow "
-            f"them by name: allow_weak={list(texts)} (--allow-weak)",
+            f"them by name: {either(f'allow_weak={list(texts)}', '--allow-weak')}",
         )
 
 

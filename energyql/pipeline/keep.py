@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +18,7 @@ from energyql.pipeline.calibrate import quiet, too_many
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import Plan, Source
 from energyql.pipeline.propose import propose, rows_of
+from energyql.pipeline.provenance import Verified
 from energyql.pipeline.read import Readings, expected, read, result_of
 from energyql.pipeline.render import render
 from energyql.pipeline.result import PROBABILITY_UNIT, Result, probability_units
@@ -116,7 +115,9 @@ def draw_verified(plan: Plan, ledger: Ledger, first: int, n: int, report: Report
         if not len(waiting):
             break
     end, back = SampleResult.join(ends), torch.from_numpy(np.argsort(order))
-    result = replace(result_of(plan, end, first + np.asarray(order), readings)[back.numpy()], draws=draws)
+    chosen = not stated and plan.model.judge is source.verifier.reader
+    result = result_of(plan, end, first + np.asarray(order), readings, why_not=OWN_CHOICE if chosen else "")
+    result = replace(result[back.numpy()], draws=draws)
     drawn = float(draws.sum())
     end = replace(rows_of(end, back), evaluations=counts[0], gradients=counts[1])
     if (weights := end.diagnostics.get("log_weight")) is not None:
@@ -126,8 +127,6 @@ def draw_verified(plan: Plan, ledger: Ledger, first: int, n: int, report: Report
         kept_units = probability_units(np.exp(-result.energy))
         result.statistics["drawn_probability"] = (refused + kept_units) / PROBABILITY_UNIT / drawn
     result.provenance["verified"] = _verified_by(plan, source, source.verifier, stated)
-    if not stated and plan.model.judge is source.verifier.reader:
-        result = replace(result, satisfied=None, provenance=result.provenance | {"unjudged": OWN_CHOICE})
     return result, end
 
 
@@ -145,9 +144,12 @@ def costs(plan: Plan, sampled: SampleResult) -> dict[str, float]:
     return numbers
 
 
-def _verified_by(plan: Plan, source: Source, verifier: Verifier, stated: bool) -> Mapping[str, Any]:
+def _verified_by(plan: Plan, source: Source, verifier: Verifier, stated: bool) -> Verified:
     """Who decided which pictures are kept, and how; `stated` says that the verifier returned values of attributes."""
     own = plan.model.judge is verifier.reader and not stated
-    entry: dict[str, Any] = {"by": who_judges(verifier.reader) if own else verifier.name, "stated": stated}
-    entry |= {} if stated else {"threshold": asdict(verifier.threshold)}
-    return entry | ({} if source.clip is None else {"clip": asdict(source.clip)})
+    entry: Verified = {"by": str(who_judges(verifier.reader)) if own else verifier.name, "stated": stated}
+    if not stated:
+        entry["threshold"] = asdict(verifier.threshold)
+    if source.clip is not None:
+        entry["clip"] = asdict(source.clip)
+    return entry

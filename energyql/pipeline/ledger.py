@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from energyql.errors import NotAcceptedError
+from energyql.errors import NotAcceptedError, either
 
 
 @dataclass
@@ -67,7 +67,8 @@ class Ledger:
                 pilot = self.pilot_calls and f"; a pilot run took {self.pilot_calls:,} of {self.budget:,.0f} calls"
                 raise NotAcceptedError(
                     f"the budget of calls of the generator ended before a sample was complete{pilot or ''}",
-                    hint="raise budget (--budget), or ask for less; energyql explain QUERY --pilot estimates the calls",
+                    hint=f"raise {either('budget', '--budget')}, or ask for less; "
+                    f"{either('explain(query, pilot=True)', 'energyql explain QUERY --pilot')} estimates the calls",
                 )
             self.calls += calls
             self.pilot_calls += calls if self._piloting else 0

@@ -38,7 +38,7 @@ from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_
 from energyql.attributes.pictures import load_bank, load_heads
 from energyql.attributes.quality import READER, REPORT, VERIFIER, HeadReport, judge_name, judge_names, read_given
 from energyql.attributes.words import NoBank, Words, open_words, reads_words
-from energyql.errors import ArgumentError, ModelError, misfit
+from energyql.errors import ArgumentError, ModelError, either, misfit
 from energyql.files import (
     as_path,
     fingerprint,
@@ -108,6 +108,8 @@ WORDS = "words"
 """Key of the reader of texts in `Model.fingerprints`, and in the provenance if the query has texts in quotes."""
 NO_JUDGE = "none"
 """Text that a user gives as the name of the judge, for a model without a judge."""
+NEITHER = either("judge=None", "--judge none")
+"""How a user asks for a model without a judge."""
 Values = dict[str, npt.NDArray[Any]]
 """Attribute -> values of n pictures, (n,): bool, names of classes, or numbers."""
 
@@ -194,7 +196,7 @@ class Model:
             others.append((self.verifier, what, "train both: energyql train-judge"))
         if self.words is not None:
             readers = self.words.reader, getattr(self.words.reader, "network", None)
-            others += [(reader, "is the reader of words", "give it another, or none: judge=None") for reader in readers]
+            others += [(reader, "is the reader of words", f"give it another, or none: {NEITHER}") for reader in readers]
         for reader, what, hint in others:
             if is_same(reader, judge):
                 raise ModelError(f"the judge of model {self.name!r} {what}, so it could never object", hint=hint)
@@ -418,14 +420,15 @@ def load_model(
         reader: reader of texts about pictures, so that queries may have them in quotes: the path of a folder of
             transformers or open_clip, an object with the method `read(pictures, texts)`, or the name of its code. For
             a folder whose attributes are read off pictures, a network, function or name of code replaces their reader.
-        allow_plugins: whether code may be imported that the folder names as its generator, judge or reader.
+        allow_plugins: whether code may be imported that the folder names as its generator, judge or reader. This
+            machine records it, so it is needed once, until the code changes.
 
     Returns:
         The model in evaluation mode. Other functions take it as an argument, as in `generate(..., model=model)`.
 
     Raises:
-        ModelError: the model is missing or damaged, its parts do not fit together, or it names code and `allow_plugins`
-            is false.
+        ModelError: the model is missing or damaged, its parts do not fit together, or it names code that was not
+            allowed.
         ArgumentError: there is no generator, judge or reader of that name.
     """
     folder = Path(model) if generator is not None and os.path.isdir(model) else model_folder(model)
@@ -452,7 +455,7 @@ def _load(
     if none:
         check_finished(folder)
         if truncation is not None and words is None:
-            hint = "use energyql train, or read words off pictures: --reader"
+            hint = f"use energyql train, or read words off pictures: {either('reader=', '--reader')}"
             raise ModelError(f"model {name!r} has no attributes yet", hint=hint)
     code = cast("ImageLabeller | str | None", reader)
     bank = (
@@ -510,7 +513,7 @@ def never_objects(name: str) -> ModelError:
     """Error for a model whose judge is the network that guides the sampler."""
     return ModelError(
         f"the judge of model {name!r} is the reader that guides the sampler, so it could never object",
-        hint="train another network (energyql train-judge) with another seed, or have none: judge=None",
+        hint="train another network (energyql train-judge) with another seed, or have none: " + NEITHER,
     )
 
 

@@ -65,7 +65,7 @@ class Pilot:
         guide = "the heads" if self.generator_calls is None else "the reader"
         lines = [
             f"expect {share} of the model's pictures to satisfy it, by {guide}",
-            f"       {self.satisfied:.0%} of its samples, by {guide}, whose errors `energyql report` shows",
+            f"       {self.satisfied:.0%} of its samples, by {guide}, whose errors `energyql report --full` shows",
             f"cost   {self.evaluations:.1f} ± {self.evaluations_error:.1f} evaluations of the energy a sample",
         ]
         if self.generator_calls is not None:

@@ -27,7 +27,7 @@ from energyql.energy.picture_energy import (
 )
 from energyql.energy.query_energy import Encode, QueryEnergy, Surrogate
 from energyql.energy.rule import SEMANTICS, EnergyRule, compile_energy_rule
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, either
 from energyql.generators.base import (
     PromptedGenerator,
     check_noise,
@@ -46,7 +46,8 @@ from energyql.pipeline.checks import check_heads
 from energyql.pipeline.clips import Clip
 from energyql.pipeline.energy_module import energy_module
 from energyql.pipeline.ledger import Ledger
-from energyql.pipeline.model import WORDS, Model, is_same, judge_mark, never_objects, used_marks
+from energyql.pipeline.model import Model, is_same, judge_mark, never_objects, used_marks
+from energyql.pipeline.provenance import Provenance
 from energyql.pipeline.session import Session
 from energyql.pipeline.settings import (
     DEFAULT_SAMPLER,
@@ -157,7 +158,7 @@ class Plan:
     sampler: Sampler
     verifier: Verifier | None
     settings: DrawSettings
-    provenance: dict[str, Any]
+    provenance: Provenance
     followed: Callable[[], QueryEnergy | CompiledEnergy | PictureEnergy]
     reported: Callable[[], QueryEnergy | PictureEnergy]
     mixture: Mixture | None = None
@@ -271,7 +272,9 @@ def plan_query(
     sampler = _sampler(model, settings, verifier)
     encode = encoder(generator, psi, vector)
     reads = head_reader(generator, bank.space, encode)
-    provenance = {
+    qualities = {name: str(model.report[name]) if name in model.report else None for name in rule.attributes}
+    guide: Provenance = {"reader": qualities} if bank.reads_pictures else {"heads": qualities}
+    provenance: Provenance = {
         "query": text, "canonical": str(expr), "seed": settings.seed, "model": model.name,
         "fingerprints": used_marks(model.fingerprints, texts=bool(session.texts)), "judge": who_judges(model.judge),
         **settings.record(
@@ -279,8 +282,7 @@ def plan_query(
             verify=None if settings.verify == "off" else settings.verify,
         ),
         "device": str(session.device),
-        "reader" if bank.reads_pictures else "heads":
-            {name: str(model.report[name]) if name in model.report else None for name in rule.attributes},
+        **guide,
         "versions": {"energyql": __version__, "torch": str(torch.__version__)},
     }  # fmt: skip
     if shapes := noise_shapes(generator):
@@ -290,7 +292,7 @@ def plan_query(
     if reason is not None:
         provenance["unverified"] = reason
     if said := session.about_texts(psi, condition):
-        provenance[WORDS] = said
+        provenance["words"] = said
     if settings.realism:
         provenance["discriminator"] = judge_mark(model.discriminator)
     surrogates = session.surrogates_under(psi, condition, reads)
@@ -307,13 +309,19 @@ def plan_query(
     return _with_energies(plan, None if bank.reads_pictures else of_heads)
 
 
+def solved_by(plan: Plan, solver: dict[str, Any]) -> Plan:
+    """Return the plan of pictures whose latents come from a solver in place of the sampler; `solver` is its record."""
+    return replace(plan, provenance=plan.provenance | {"sampler": solver})
+
+
 def _plan_mixture(session: Session, query: str | Expr, settings: DrawSettings, prompts: Sequence[str]) -> Plan:
     """A plan whose samples have one of several prompts each, which are equally probable before the query is known."""
     plans = [plan_query(session, query, settings, condition=prompt) for prompt in prompts]
     first = plans[0]
     if first.settings.verify == "faithful" or settings.realism or not SEMANTICS[settings.semantics].has_floor:
         problem = "the shares of several prompts are estimated without realism, jem and faithful pictures"
-        raise ArgumentError(problem, hint="draw with verify=sure or off and another semantics, or give one prompt")
+        ways = either('verify="sure" or "off"', "--verify sure or off")
+        raise ArgumentError(problem, hint=f"draw with {ways} and another semantics, or give one prompt")
     provenance = first.provenance | {"condition": tuple(prompts)}
     return replace(first, provenance=provenance, mixture=Mixture(tuple(prompts), plans))
 

@@ -155,7 +155,7 @@ def check_all(
             if len(entries) == 1 and not source:
                 raise
             name = f" ({entry.title})" if entry.title else ""
-            wrong.append(f"{entry.place}{name}: {error.render()}")
+            wrong.append(f"{entry.place}{name}: {error.quoted()}")
     if wrong:
         count = "one query is" if len(wrong) == 1 else f"{len(wrong)} queries are"
         raise DataError(listed(f"{source or 'the list'}: {count} wrong", wrong))

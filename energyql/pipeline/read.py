@@ -24,6 +24,7 @@ from energyql.pipeline.checks import unjudged, verdict
 from energyql.pipeline.columns import concatenate
 from energyql.pipeline.model import Values
 from energyql.pipeline.plan import Plan
+from energyql.pipeline.provenance import Provenance, of_samples
 from energyql.pipeline.render import render
 from energyql.pipeline.result import Result
 from energyql.pipeline.route import prompt_numbers, route, shares_of
@@ -89,7 +90,13 @@ def show(
 
 
 def result_of(
-    plan: Plan, sampled: SampleResult, index: npt.NDArray[Any], batches: Sequence[Readings], *, of_z: bool = True
+    plan: Plan,
+    sampled: SampleResult,
+    index: npt.NDArray[Any],
+    batches: Sequence[Readings],
+    *,
+    of_z: bool = True,
+    why_not: str = "",
 ) -> Result:
     """Return the result of samples whose pictures are read.
 
@@ -99,6 +106,7 @@ def result_of(
         index: number of each sample in its run, (n,).
         batches: the pictures, with what was read off them.
         of_z: false if the pictures are drawn from a w that does not follow from z.
+        why_not: why the judge gives no verdicts, although it reads the query.
     """
     w = torch.cat([batch.w for batch in batches])
     judged = {name: np.concatenate([batch.judged[name] for batch in batches]) for name in batches[0].judged}
@@ -108,18 +116,19 @@ def result_of(
     outside, z, w = to_cpu([outside_shell(sampled.z), sampled.z, w])
     if of_z:  # a sample that is given by its w does not depend on its z
         doubtful |= outside.numpy()
-    facts: dict[str, Any] = {"n": len(w), "unjudged": unjudged(plan.expr, verdicts)}
+    facts: Provenance = {"unjudged": why_not or unjudged(plan.expr, verdicts)}
     prompt = None
     if plan.mixture is not None:
         shares, errors = (numbers.tolist() for numbers in shares_of(plan))
         prompt = np.array(plan.mixture.prompts)[prompt_numbers(plan, index)]
-        facts |= {"mixture": {"shares": shares, "errors": errors}}
+        facts["mixture"] = {"shares": shares, "errors": errors}
     return Result(
         images=[picture for batch in batches for picture in batch.pictures], z=z, w=w,
         index=index, energy=energy, probabilities=ByAttribute(probabilities), judged=ByAttribute(judged),
-        satisfied=verdict(plan.expr, verdicts, plan.model.vocabulary), doubtful=doubtful,
+        satisfied=None if why_not else verdict(plan.expr, verdicts, plan.model.vocabulary), doubtful=doubtful,
         status=[Status(code) for code in sampled.status.tolist()],
-        statistics={"doubtful": float(doubtful.mean())}, provenance=plan.provenance | facts, prompt=prompt,
+        statistics={"doubtful": float(doubtful.mean())},
+        provenance=of_samples(plan.provenance, len(w)) | facts, prompt=prompt,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from energyql.files import (
     write_tensors,
 )
 from energyql.pipeline.columns import MEASURED, checked, floats, map_columns, number, plain, texts
+from energyql.pipeline.provenance import Provenance
 from energyql.sampling.registry import check_record
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ AUDIT = Path("audit", "audit.json")
 """File in the folder of a result that `energyql audit` writes; see `energyql.auditing`."""
 PROVENANCE = "energyql"
 """Text field of a PNG that holds the provenance."""
+MOST_PICTURES = 64
+"""Largest number of pictures that a notebook or `grid.png` in a folder shows; `Result.grid` and a gallery show all."""
 _HEAD = 512
 _AGAIN = "draw it again, with the command that wrote it"
 _PICTURE, _PART = re.compile(r"\d{5,18}\.png"), re.compile(r"\d{5,18}")
@@ -148,7 +151,7 @@ def part_name(start: int) -> str:
     return f"{start:05d}"
 
 
-def write_recorded(path: Path, picture: Image.Image, provenance: Mapping[str, Any]) -> None:
+def write_recorded(path: Path, picture: Image.Image, provenance: Provenance) -> None:
     """Write a picture; a PNG file also gets the provenance as JSON in its text field "energyql".
 
     Raises:
@@ -166,7 +169,8 @@ def write_pictures(folder: Path, result: Result, start: int = 0) -> None:
     The number of samples is left out, so that a picture has the same bytes in runs of any length, interrupted or not.
     `start` is the number in the name of the first file.
     """
-    facts = {name: value for name, value in result.provenance.items() if name != "n"}
+    facts = result.provenance.copy()
+    facts.pop("n", None)
     for place, (picture, index) in enumerate(zip(result.images, result.index.tolist(), strict=True), start):
         write_recorded(folder / picture_name(place), picture, facts | {"index": index})
 
@@ -177,6 +181,19 @@ def write_measurements(folder: Path, result: Result, start: int = 0) -> None:
     data = describe(result)
     data["samples"] = [{"picture": picture_name(start + i), **sample} for i, sample in enumerate(data["samples"])]
     write_json(folder / RESULT, data)
+
+
+def write_grid(folder: Path, result: Result) -> None:
+    """Write `grid.png`, one labelled picture of the first 64 pictures."""
+    first = result[:MOST_PICTURES]
+    write_recorded(folder / GRID, first.grid(), first.provenance)
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write all files of a result to an empty folder."""
+    write_pictures(folder, result)
+    write_measurements(folder, result)
+    write_grid(folder, result)
 
 
 def describe(result: Result) -> dict[str, Any]:
@@ -289,7 +306,7 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     return part | {name: column.read(name, samples) for name, column in MEASURED.items() if name in names}
 
 
-def is_of_earlier_version(provenance: Mapping[str, Any]) -> bool:
+def is_of_earlier_version(provenance: Mapping[str, Any] | Provenance) -> bool:
     """Return whether provenance has a form of before the first release: a sampler as text, or the name `label`."""
     return "label" in provenance or isinstance(provenance.get("sampler"), str)
 

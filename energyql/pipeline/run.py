@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.energy.picture_energy import PictureEnergy
-from energyql.errors import ArgumentError, NotAcceptedError
+from energyql.errors import ArgumentError, NotAcceptedError, either
 from energyql.generators.base import check_single_condition
 from energyql.pipeline.calibrate import calibrate, quiet
 from energyql.pipeline.checks import cannot_count, next_round, satisfying_positions, unjudged
@@ -19,6 +19,7 @@ from energyql.pipeline.keep import OWN_CHOICE, costs, draw_verified
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import Plan, metered
 from energyql.pipeline.propose import propose
+from energyql.pipeline.provenance import Provenance, of_samples
 from energyql.pipeline.read import show
 from energyql.pipeline.render import STREAM_BATCH
 from energyql.pipeline.result import Result, join_statistics
@@ -108,7 +109,8 @@ def run(plan: Plan, end: End, *, first: int = 0, progress: bool | Report = True)
         return _within(plan, n, first, end.calls, progress, satisfying_positions)
     if not plan.draws_more:
         message = "a budget is for samples that take several calls of the generator; here each takes one, its picture"
-        hint = "leave it out; or draw until the judge accepts n pictures: until_satisfied, or add --only-satisfied"
+        option = either("until_satisfied", "--only-satisfied")
+        hint = f"leave it out; or draw until the judge accepts n pictures: {option}"
         raise ArgumentError(message, hint=hint)
     return _within(plan, n, first, end.calls, progress, lambda result, most: np.arange(len(result)))
 
@@ -222,9 +224,12 @@ def _within(
     joined.statistics.update(costs(plan, SampleResult.join(runs)))
     if plan.draws_more:
         joined.statistics["generator_calls"] = float(ledger.calls)
-    facts = {"n": hits, "wanted": n} | ({} if budget is None else {"budget": budget})
-    joined.provenance.update(facts | ({"first": first} if first else {}))  # tells two runs of one seed apart
-    yield joined
+    facts: Provenance = {"wanted": n}
+    if budget is not None:
+        facts["budget"] = budget
+    if first:  # tells two runs of one seed apart
+        facts["first"] = first
+    yield replace(joined, provenance=of_samples(joined.provenance, hits) | facts)
 
 
 def _part(plan: Plan, ledger: Ledger, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
 from energyql.energy.query_energy import Encode
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, either
 from energyql.files import naming_source, real_path
 from energyql.generators.base import Condition, Generator, PromptedGenerator
 from energyql.language import Expr, as_query, bind
@@ -114,7 +114,8 @@ class Session:
                 return self
             if not bank.reads_pictures or bank.fitted.generator:
                 problem = f"the attributes of model {self.model.name!r} were learned from pictures of another prompt"
-                hint = "give all prompts to load_generator as a list, and train with condition=random"
+                train = either('condition="random"', "--condition random")
+                hint = f"make the generator with a list of all prompts, and train with {train}"
                 raise ArgumentError(problem, hint=hint)
             model = replace(self.model, generator=other, held_out=(), judge_report={})
             self._prompted[prompt] = Session(model, self.device)

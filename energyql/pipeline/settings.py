@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import partial
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, cast, get_args, get_type_hints
 
 from energyql.catalog import SAMPLER_CODE, SEMANTICS
 from energyql.errors import ArgumentError
@@ -150,6 +150,23 @@ class DrawOptions(TypedDict, total=False):
     allow_weak: Sequence[str]
 
 
+class RecordedSettings(TypedDict, total=False):
+    """Types of what `DrawSettings.record` returns: the settings in the record of a result."""
+
+    semantics: Semantics
+    sampler: dict[str, Any]
+    precision: Precision
+    truncation: float
+    condition: Any
+    noise: Noise
+    verify: Verify | None
+    purity: float
+    attempts: int
+    realism: float
+    seed: int
+    compile: bool
+
+
 _SAME_PICTURES = "it does not change which pictures are drawn"
 
 
@@ -252,7 +269,7 @@ class DrawSettings:
         if self.compile and self.precision != DEFAULT_PRECISION:
             raise ArgumentError(f"a compiled energy is in {DEFAULT_PRECISION}", hint="leave out precision, or compile")
 
-    def record(self, **resolved: Any) -> dict[str, Any]:
+    def record(self, **resolved: Any) -> RecordedSettings:
         """Return the names and values of the settings to record in provenance, the record of a result.
 
         Settings whose `Setting` leaves provenance out, such as `batch_size`, are missing. So are settings that have
@@ -263,7 +280,8 @@ class DrawSettings:
                 on the model, such as `truncation=0.7`. Another is the sampler, whose name and settings are recorded.
         """
         values = {name: resolved.get(name, getattr(self, name)) for name in settings_of("provenance")}
-        return {name: value for name, value in values.items() if SETTINGS[name].always or value != DEFAULTS[name]}
+        kept = {name: value for name, value in values.items() if SETTINGS[name].always or value != DEFAULTS[name]}
+        return cast("RecordedSettings", kept)
 
 
 SETTINGS: Mapping[str, Setting] = {each.name: each.metadata["setting"] for each in fields(DrawSettings)}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from energyql.errors import ArgumentError, DataError
+from energyql.errors import ArgumentError, DataError, either
 from energyql.files import (
     PICTURE_SUFFIXES,
     as_path,
@@ -28,9 +28,10 @@ from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.columns import COLUMNS, MEASURED
 from energyql.pipeline.model import Model, changed_parts
 from energyql.pipeline.plan import Plan, plan_query
-from energyql.pipeline.provenance import difference_of_runs
-from energyql.pipeline.result import MOST_PICTURES, Result
+from energyql.pipeline.provenance import Provenance, difference_of_runs, of_samples
+from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import (
+    MOST_PICTURES,
     RESULT,
     audited,
     check_free,
@@ -39,6 +40,7 @@ from energyql.pipeline.result_folder import (
     part_name,
     picture_files,
     read_part,
+    write_grid,
     write_measurements,
     write_pictures,
 )
@@ -156,7 +158,7 @@ class FolderRun:
         held = len(self)
         if first not in (begin, begin + held):
             samples = f"samples {begin} to {begin + held - 1} of this run"
-            hint = f"begin with {begin + held} (first, --first), or name another folder"
+            hint = f"begin with {either('first=', '--first ')}{begin + held}, or name another folder"
             raise DataError(f"{folder} holds {samples}, which {first} does not continue", hint=hint)
         self._first, self._n = begin, max(first - begin + count, held if n is None else 0)
         check_free(folder, self._n, held)
@@ -236,7 +238,7 @@ class FolderRun:
     def _save_grid(self, folder: Path) -> None:
         """Write `grid.png`, unless it would show the same first samples as before."""
         if len(self) < MOST_PICTURES:
-            self._read_first(self.folder)[: len(self)].save_grid(folder)
+            write_grid(folder, self._read_first(self.folder)[: len(self)])
 
     def _read_first(self, folder: Path) -> Result:
         """Samples in `folder` itself, without a statistic that not all batches of a long run would have."""
@@ -257,7 +259,7 @@ class FolderRun:
             write_pictures(self._part(folder), batch, held)
             self._write(self._last, folder)
             if held < MOST_PICTURES:
-                self._read_first(folder).save_grid(folder)
+                write_grid(folder, self._read_first(folder))
         self._verdicts.append(_verdicts_only(batch))
 
     def _part(self, folder: Path) -> Path:
@@ -265,12 +267,14 @@ class FolderRun:
         return folder / part_name(self._start) if self._start else folder
 
     def _write(self, last: Result, folder: Path) -> None:
-        last = replace(last, provenance=last.provenance | {"n": len(last)})
+        last = replace(last, provenance=of_samples(last.provenance, len(last)))
         write_measurements(self._part(folder), last, self._start)
 
 
-def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
+def check_run(folder: Path, provenance: Provenance, *, limited: bool = False) -> None:
     """Check that the samples in a folder, if any, belong to the run of this provenance.
+
+    `limited` says that the run has a number of wanted samples, as with a budget.
 
     Raises:
         DataError: they are of another query, model, seed or setting; the folder is damaged; or only one of the two runs
@@ -287,9 +291,10 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
             parts = changed_parts(theirs if isinstance(theirs, dict) else {}, ours)
             what = f"training of the model (changed: {parts})"
         raise DataError(f"{folder} holds a run of another {what}", hint=hint)
-    if ("wanted" in old) != ("wanted" in provenance):
+    if ("wanted" in old) != limited:
         kind = "with" if "wanted" in old else "without"
-        raise DataError(f"{folder} holds a run {kind} a budget, or of --only-satisfied", hint=hint)
+        all_of_them = either("until_satisfied", "--only-satisfied")
+        raise DataError(f"{folder} holds a run {kind} a budget, or of {all_of_them}", hint=hint)
 
 
 def _verdicts_only(result: Result) -> Result:

@@ -28,7 +28,7 @@ from energyql.attributes.quality import VERIFIER
 from energyql.attributes.words import TextReader
 from energyql.energy.clipped import clipped_density
 from energyql.energy.rule import EnergyRule, compile_energy_rule
-from energyql.errors import ModelError
+from energyql.errors import ModelError, either
 from energyql.generators.base import class_count, condition_vector, draw_batches, encode_under
 from energyql.kinds import KINDS, Cell
 from energyql.language import Expr, Weight, predicates
@@ -60,7 +60,7 @@ MOST_DEVIATIONS = 3.0
 """Largest correction by a `Balance`, in standard deviations of the corrections in its fit."""
 MOST_LOG_ODDS = 9.2
 """Largest absolute log-odds that a `Balance` corrects: probabilities from 0.0001 to 0.9999."""
-WITHOUT = 'draw with verify="off", or --verify off'
+WITHOUT = "draw with " + either('verify="off"', "--verify off")
 """Hint for runs whose pictures cannot be verified."""
 
 Round = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
@@ -349,7 +349,8 @@ def verifier_of(
             query.
     """
     if reader is None:
-        hint = "train one from labels of pictures, or give the model a function that reads its attributes as judge="
+        given = either("load_model(..., judge=look)", "--judge module:function")
+        hint = f"train one from labels of pictures, or give the function that defines its attributes: {given}"
         raise ModelError(f"pictures cannot be verified: model {model.name!r} has no verifier and no judge", hint=hint)
     reason = unjudged(expr, names, rule.attributes, _title(reader))
     if reason is None and not rule.attributes:

@@ -10,6 +10,7 @@ import textwrap
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -24,6 +25,8 @@ GAP = 10
 """Pixels between the pictures of a grid."""
 CAPTION = 20
 """Height of a caption, in pixels."""
+NOTE_LINE, NOTE_LINES = 16, 2
+"""Height of a line of a note below a caption, in pixels, and the most lines of a note."""
 TICK = 18
 """Width of the tick or cross before a caption, in pixels."""
 PIXEL_ART = 64
@@ -56,19 +59,31 @@ def to_pictures(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(array) for array in pixels.cpu().numpy()]
 
 
-def label_grid(
-    pictures: Sequence[Image.Image], *, title: str = "", captions: Sequence[str] | None = None,
-    verdicts: Sequence[bool] | None = None, marks: Sequence[str] | None = None, footer: str = "",
-    columns: int | None = None,
-) -> Image.Image:  # fmt: skip
-    """One picture that shows several pictures in rows, with a tick or cross, a caption and a warning below each.
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """A picture of a grid, with what stands below it.
+
+    Attributes:
+        picture: the picture.
+        caption: a text, cut to the width of the picture; "" for none.
+        satisfied: true for a tick, false for a cross, `None` for neither.
+        mark: a short warning, such as "doubtful", which is never cut; "" for none.
+        note: a text of at most `NOTE_LINES` lines below the caption; "" for none.
+    """
+
+    picture: Image.Image
+    caption: str = ""
+    satisfied: bool | None = None
+    mark: str = ""
+    note: str = ""
+
+
+def label_grid(cells: Sequence[Cell], *, title: str = "", footer: str = "", columns: int | None = None) -> Image.Image:
+    """One picture that shows several pictures in rows, each with its caption, tick or cross, and warning below.
 
     Args:
-        pictures: at least one; all are drawn in the size of the first.
+        cells: at least one; all pictures are drawn in the size of the first.
         title: text above the grid; "" for none.
-        captions: a text for each picture, cut to the width of the picture.
-        verdicts: for each picture, true for a tick or false for a cross.
-        marks: for each picture a short warning, such as "doubtful", which is never cut; "" for none.
         footer: text below the grid; "" for none.
         columns: number of pictures in a row; by default as `columns_for` chooses it. If the last row has fewer, it is
             centred.
@@ -76,39 +91,49 @@ def label_grid(
     Raises:
         ArgumentError: there are no pictures, or `columns` is below 1.
     """
-    if (count := len(pictures)) == 0:
+    if (count := len(cells)) == 0:
         raise ArgumentError("a grid needs at least one picture")
     columns = columns_for(count) if columns is None else columns
     if not isinstance(columns, int) or columns < 1:
         raise ArgumentError(f"a grid needs at least one column, not {columns}")
     columns = min(count, columns)
-    width, height = tile_size(pictures[0])
-    cell = height + (0 if captions is None and verdicts is None and marks is None else CAPTION) + GAP
-    text, blank = "".join((title, footer, *(captions or ()))), [""] * count
+    width, height = tile_size(cells[0].picture)
+    text = "".join([title, footer, *(cell.caption + cell.note for cell in cells)])
     large, small = font_for(text, 18), font_for(text, 12)
+    notes = [wrapped(cell.note, small, width)[:NOTE_LINES] for cell in cells]
+    labelled = any(cell.caption or cell.satisfied is not None or cell.mark or cell.note for cell in cells)
+    step = height + (CAPTION if labelled else 0) + NOTE_LINE * max(map(len, notes)) + GAP
     total = max(columns * (width + GAP) + GAP, 320)
     above, below = wrapped(title, large, total - 2 * GAP), wrapped(footer, small, total - 2 * GAP)
     top = GAP + (len(above) * 24 + 4 if above else 0)
-    bottom = top + math.ceil(count / columns) * cell
+    bottom = top + math.ceil(count / columns) * step
     sheet = Image.new("RGB", (total, bottom + (len(below) * 16 + 4 if below else 0)), PAPER)
     draw = ImageDraw.Draw(sheet)
     for i, line in enumerate(above):
         draw.text((GAP, GAP - 2 + 24 * i), line, INK, large)
-    indent = 0 if verdicts is None else TICK
     last = count - 1 - (count - 1) % columns
     centring = (columns - (count - last)) * (width + GAP) // 2
-    for i, (picture, caption, mark) in enumerate(zip(pictures, captions or blank, marks or blank, strict=True)):
-        x, y = GAP + (i % columns) * (width + GAP) + (centring if i >= last else 0), top + (i // columns) * cell
-        sheet.paste(picture.resize((width, height), Image.Resampling.BICUBIC), (x, y))
-        if verdicts is not None:
-            draw_verdict(draw, x, y + height + 4, verdicts[i])
-        mark_width = math.ceil(small.getlength(mark))
-        draw.text((x + width - mark_width, y + height + 3), mark, DOUBTFUL, small)
-        left = width - indent - mark_width - (GAP // 2 if mark else 0)
-        draw.text((x + indent, y + height + 3), cut(caption, small, left), FAINT, small)
+    for i, (cell, note) in enumerate(zip(cells, notes, strict=True)):
+        x, y = GAP + (i % columns) * (width + GAP) + (centring if i >= last else 0), top + (i // columns) * step
+        sheet.paste(cell.picture.resize((width, height), Image.Resampling.BICUBIC), (x, y))
+        _draw_label(draw, (x, y + height), width, cell, small)
+        for j, line in enumerate(note):
+            draw.text((x, y + height + CAPTION - 2 + NOTE_LINE * j), line, FAINT, small)
     for i, line in enumerate(below):
         draw.text((GAP, bottom + 16 * i), line, FAINT, small)
     return sheet
+
+
+def _draw_label(draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, cell: Cell, font: Font) -> None:
+    """Draw tick or cross, caption and warning in a line of some width, with its upper left corner at a place."""
+    (x, y), indent = at, 0
+    if cell.satisfied is not None:
+        draw_verdict(draw, x, y + 4, cell.satisfied)
+        indent = TICK
+    mark_width = math.ceil(font.getlength(cell.mark))
+    draw.text((x + width - mark_width, y + 3), cell.mark, DOUBTFUL, font)
+    left = width - indent - mark_width - (GAP // 2 if cell.mark else 0)
+    draw.text((x + indent, y + 3), cut(cell.caption, font, left), FAINT, font)
 
 
 def columns_for(count: int) -> int:

@@ -15,7 +15,7 @@ from energyql.gallery.page import QuerySection
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.pipeline.result import Result
-from energyql.render.pictures import label_grid, png_bytes
+from energyql.render.pictures import Cell, label_grid, png_bytes
 from energyql.studio.jobs import Job
 from energyql.studio.problems import StudioError
 from energyql.studio.results import JobResult
@@ -44,9 +44,9 @@ def grid(job: Job, outcome: JobResult) -> bytes:
     if outcome.photograph is not None:
         return png_bytes(outcome.photograph.comparison())
     if outcome.edit is None and len(results) > 1:
-        captions = [picture.query for picture in outcome.pictures]
         images = [image for result in results for image in result.images]
-        return png_bytes(label_grid(images, captions=captions, columns=len(results[0])))
+        cells = [Cell(image, drawn.query) for image, drawn in zip(images, outcome.pictures, strict=True)]
+        return png_bytes(label_grid(cells, columns=len(results[0])))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "grid.png"
         return (results[-1].save(path) if outcome.edit is None else outcome.edit.save_filmstrip(path)).read_bytes()

@@ -19,7 +19,9 @@ from energyql.gallery.page import Section, Traversal
 from energyql.gallery.words import ALL, Clause, score_clauses
 from energyql.language import Expr, bind, parse
 from energyql.pipeline.checks import verdict
-from energyql.pipeline.result import HOLDS, Result
+from energyql.pipeline.provenance import Provenance
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_words import HOLDS, alternative_text, failures
 from energyql.render.pictures import picture_uri
 from energyql.studio.jobs import Job
 from energyql.studio.limits import Limits
@@ -181,6 +183,7 @@ class JobResult:
         """Description of a picture in the API; `place` is its (row, column) on the page."""
         image, provenance, doubtful = result.images[row], result.provenance, bool(result.doubtful[row])
         holds = None if result.satisfied is None else bool(result.satisfied[row])
+        failed = "" if verdicts or holds is not False else failures(result[row])[0]
         verdicts = verdicts or [(provenance["canonical"], holds)]
         # A drawing is one result that grows.
         count, first = (self.total, 0) if self.kind == "draw" else (len(result), sum(map(len, self.results)))
@@ -188,9 +191,9 @@ class JobResult:
             position=first + row, row=place[0], column=place[1], index=int(result.index[row]),
             query=provenance["canonical"], image=picture_uri(image, PICTURE_SIDE), width=image.width,
             height=image.height,
-            alt=result.alternative_text(row, verdicts, doubtful, count),
+            alt=alternative_text(result, row, verdicts, doubtful, count),
             satisfied=None if holds is None else any(verdict for _, verdict in verdicts),
-            verdict=_verdict(provenance, verdicts), doubtful=doubtful, doubt=DOUBT if doubtful else "",
+            verdict=_verdict(provenance, verdicts, failed), doubtful=doubtful, doubt=DOUBT if doubtful else "",
             energy=json_value(result.energy[row]), probability=_at(result.probability, row),
             clauses=[PictureClause(text=c.text, probability=_at(c.probability, row)) for c in self.clauses],
             judged={name: json_value(values[row]) for name, values in result.judged.items()},
@@ -198,12 +201,13 @@ class JobResult:
         )  # fmt: skip
 
 
-def _verdict(provenance: dict[str, Any], verdicts: Sequence[tuple[str, bool | None]]) -> str:
-    """Verdict on a picture, such as "The query holds, says the image judge", or why it was not judged."""
+def _verdict(provenance: Provenance, verdicts: Sequence[tuple[str, bool | None]], failed: str) -> str:
+    """Verdict on a picture, such as "The query does not hold: glasses, says the image judge", or why it has none."""
     if any(holds is None for _, holds in verdicts):
         return f"Not judged: {provenance['unjudged']}"
     parts = [f"{query if len(verdicts) > 1 else 'The query'} {HOLDS[holds]}" for query, holds in verdicts]
-    return f"{'; '.join(parts)}, says the {provenance['judge']}"
+    why = f": {failed}" if failed not in ("", provenance["canonical"]) else ""
+    return f"{'; '.join(parts)}{why}, says the {provenance['judge']}"
 
 
 def _photograph(inversion: Inversion | None) -> Photograph | None:

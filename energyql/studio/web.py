@@ -151,7 +151,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         message = f"cannot listen on {host}, port {port}: {error.strerror}"
-        raise ArgumentError(message, hint="try another --port") from None
+        raise ArgumentError(message, hint="try another port") from None
     return bound
 
 

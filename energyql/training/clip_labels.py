@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energyql.attributes.predictions import YesNo
 from energyql.attributes.words import Calibration, OpenClip, WordReader, Words
-from energyql.errors import DataError, ModelError
+from energyql.errors import DataError, ModelError, either
 from energyql.files import read_json
 from energyql.numerics.shapes import Float
 from energyql.plugins import import_optional
@@ -125,7 +125,8 @@ def load_clip_labeller(
         network = open_clip.create_model(model, pretrained=weights or None, device=device)
         tokenizer = open_clip.get_tokenizer(model)
     except (RuntimeError, OSError, ValueError, KeyError) as error:
-        hint = "open_clip.list_pretrained() lists pairs of --clip-model and --clip-weights"
+        names = either("model and weights", "--clip-model and --clip-weights")
+        hint = f"open_clip.list_pretrained() of open_clip lists pairs of {names}"
         raise DataError(f"open_clip cannot load {model} with {weights}: {error}", hint=hint) from error
     identity = f"{model} {weights}"
     return ClipLabeller(OpenClip(network, tokenizer), prompts, margin=margin, identity=identity)

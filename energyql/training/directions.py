@@ -16,7 +16,7 @@ from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import load_judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import heads_of
-from energyql.errors import EARLIER, ArgumentError, DataError, ModelError
+from energyql.errors import EARLIER, ArgumentError, DataError, ModelError, either
 from energyql.files import as_path, fingerprint, read_json, read_tensors, sole_writer, write_json, write_tensors
 from energyql.generators.base import Generator, check_fitted_condition, check_layers, device_of, show_pictures
 from energyql.generators.families import CONFIG, module_fingerprint
@@ -26,7 +26,7 @@ from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, choose_device
 from energyql.pipeline.settings import DirectionMethod, finite_number, whole_number
 from energyql.progress import Report, reporting
-from energyql.render.pictures import label_grid
+from energyql.render.pictures import Cell, label_grid
 from energyql.training.foreign import add_heads, linear_head
 from energyql.training.goals import edit_goals, head_numbers, learn_goals, move_along, number_goals
 from energyql.training.heads import HeadSettings
@@ -361,7 +361,7 @@ class Directions:
     def check_generator(self, generator: Generator) -> None:
         """Raise an `ArgumentError` if `generator` is not the one of the directions, or lacks their condition."""
         if self.generator != module_fingerprint(generator):
-            hint = "find its own with energyql directions, or give the model that they were found from, --model"
+            hint = f"find its own directions, or give the {either('model', '--model')} that they were found from"
             raise ArgumentError("the directions were found from another generator", hint=hint)
         check_fitted_condition(self.condition, generator)
 
@@ -440,7 +440,7 @@ def name_directions(
         ModelError: the heads of the model are valid at another truncation or condition than the directions.
     """
     if not isinstance(names, Mapping) or not names:
-        raise ArgumentError("name at least one direction", hint='such as {3: "smile"}, or --name 3=smile')
+        raise ArgumentError("name at least one direction", hint="such as " + either('{3: "smile"}', "--name 3=smile"))
     for number, name in names.items():
         if type(number) is not int or not 0 <= number < len(directions):
             raise ArgumentError(f"there is no direction {number!r}", hint=f"numbers are 0 to {len(directions) - 1}")
@@ -520,6 +520,7 @@ def draw_directions(
     texts = zip(directions.titles, directions.quantiles.tolist(), strict=True)
     captions = [f"{title}:  {value:+.1f}" for title, values in texts for value in rows * values]
     return label_grid(
-        pictures, captions=captions, columns=rows * len(QUANTILES), title=f"Directions by {directions.method}",
+        [Cell(picture, caption) for picture, caption in zip(pictures, captions, strict=True)],
+        columns=rows * len(QUANTILES), title=f"Directions by {directions.method}",
         footer="Each row: samples moved along one direction to values below which 1, 16, 50, 84 and 99 % of all lie.",
     )  # fmt: skip

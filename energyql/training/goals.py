@@ -20,7 +20,7 @@ from torch import Tensor
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import thumbnails
 from energyql.attributes.labels import ImageLabeller, Numbers, as_numbers, call_labeller
-from energyql.errors import ArgumentError, DataError
+from energyql.errors import ArgumentError, DataError, either
 from energyql.generators.base import Generator
 from energyql.numerics.pool import to_device
 from energyql.numerics.shapes import Float
@@ -109,7 +109,10 @@ def learn_goals(
         if not step.isfinite().all() or not share.isfinite():  # checked at the end, because a device waits for a check
             raise DataError(f"what is read for the goal {name!r}, or its gradient, is not finite for all pictures")
         if not step.any():
-            raise ArgumentError(f"no move of w changes what the goal {name!r} is about", hint="leave it out: --goals")
+            raise ArgumentError(
+                f"no move of w changes what the goal {name!r} is about",
+                hint=f"leave it out of {either('goals', '--goals')}",
+            )
     return rows, shares
 
 
@@ -228,7 +231,9 @@ def number_goals(
         if not math.isfinite(spread[name]):
             raise DataError(f"the standard deviation of {name!r} is not finite")
         if not spread[name]:
-            raise ArgumentError(f"{name!r} is the same number for all pictures", hint="choose others with --goals")
+            raise ArgumentError(
+                f"{name!r} is the same number for all pictures", hint=f"choose others: {either('goals', '--goals')}"
+            )
     return {name: partial(_number_error, name=name, labeller=labeller, spread=spread[name]) for name in names}
 
 

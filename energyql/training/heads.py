@@ -15,7 +15,7 @@ from torch import Tensor
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import SLOPE, AttributeBank, Head
 from energyql.attributes.predictions import PREDICTIONS, output_count
-from energyql.errors import DataError
+from energyql.errors import DataError, either
 from energyql.kinds import KINDS
 from energyql.numerics.pool import one_thread, to_cpu, to_device
 from energyql.numerics.pullback import normalized
@@ -123,8 +123,9 @@ def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> F
 
 
 MORE = (
-    "label some hundreds of pictures at least: energyql sample draws them, and with --unsure those that teach most; "
-    "from a table with their numbers a teacher learns to label thousands more"
+    f"label some hundreds of pictures at least: {either('sample_pictures', 'energyql sample')} draws them, and with "
+    f"{either('unsure=True', '--unsure')} those that teach most; from a table with their numbers a teacher learns to "
+    "label thousands more"
 )
 """Hint where there are too few labels to fit heads."""
 CHECKS = 30

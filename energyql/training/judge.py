@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,7 +35,7 @@ from energyql.attributes.labels import (
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import PREDICTIONS, Prediction, of_columns
 from energyql.attributes.quality import FIRST, READER, VERIFIER, HeadReport, JudgeReport, replace_given
-from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.errors import ArgumentError, DataError, ModelError, either
 from energyql.files import read_json
 from energyql.generators.base import RANDOM, Generator
 from energyql.generators.families import CONFIG
@@ -197,6 +198,11 @@ def _prior(
     return target.prior(drawn.seed, replace(fitted, truncation=(psi, psi), condition=drawn.condition), device)
 
 
+def default_judge(labels: object, name: str | None = None) -> Any:
+    """A function that labels, or its `name`, because it defines the attributes; for other labels, `TRAIN`."""
+    return (name or labels) if inspect.isfunction(labels) else TRAIN
+
+
 def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:
     """Import the judge that a user named; `None` if there is to be none, or a new one is to be trained.
 
@@ -352,9 +358,10 @@ def _networks_take_over(folder: Path, attributes: Sequence[str]) -> None:
     if (code := _code(folder)) is None:
         return
     if others := [each for each in attributes if each not in _by_network(folder)]:
+        removed = either("remove the name: record_judge(folder, None)", "remove its name from config.json")
         warn(
             f"the judge of the model is still the code {code}, and not the new network, because no network judges "
-            f"{', '.join(others)}; train a judge of these too, or remove the name: record_judge(folder, None)"
+            f"{', '.join(others)}; train a judge of these too, or {removed}"
         )
     else:
         record_judge(folder, None)
@@ -472,7 +479,8 @@ def fit_reader(task: Task, learnable: Callable[[Mapping[str, Column]], Vocabular
     with task.target.work.step(READER) as checkpoint:
         reader, reports = fit_judge(labelled, settings, task.course(READER, checkpoint, prior.seed + 2))
     if reader is None:
-        raise DataError(f"a network could learn none of {', '.join(reports)}", hint=f"{MORE}, for heads (--space w)")
+        heads = either('space="w"', "--space w")
+        raise DataError(f"a network could learn none of {', '.join(reports)}", hint=f"{MORE}, for heads ({heads})")
     reader.report = {name: reports[name] for name in reader.vocabulary}
     return PictureBank(reader, truncation=fitted.truncation, condition=fitted.condition, generator=fitted.generator)
 

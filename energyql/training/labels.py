@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.labels import Column
-from energyql.errors import EARLIER, ArgumentError, DataError, LabelWarning, VocabularyError, caller_level
+from energyql.errors import EARLIER, ArgumentError, DataError, LabelWarning, VocabularyError, caller_level, either
 from energyql.files import read_json, read_tensors
 from energyql.generators.base import Condition, Generator
 from energyql.generators.families import module_fingerprint
@@ -82,7 +82,7 @@ class Drawn:
         try:
             parts = dict(part.split("=", 1) for part in text.split())
             if "label" in parts:
-                hint = f"write condition= in place of label= in every {DRAWN!r}"
+                hint = f"write the word condition in place of label in every {DRAWN!r}"
                 raise DataError(f"{source} {EARLIER}", hint=hint)
             condition: Condition | None = None
             if (numbers := parts.get("condition")) is not None:
@@ -267,7 +267,8 @@ def _is_free_text(cells: Column) -> bool:
 def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
     labels = [cell for cell in cells if not is_missing(cell)]
     if not labels:
-        raise DataError(f"column {name!r} has no values", hint="leave it out with --only, or label some pictures")
+        hint = f"label some pictures, or name the other columns: {either('only=[...]', '--only')}"
+        raise DataError(f"column {name!r} has no values", hint=hint)
     record = KINDS[kind] if kind else next(record for record in KINDS.values() if record.fits(labels))
     return AttributeSpec(name, record.name, **record.infer(f"column {name!r}", labels))
 
@@ -331,10 +332,8 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     index = None if cells is None else _index(cells, path)
     if latents is None:
         if index is None:
-            raise DataError(
-                f"{path} has no column {INDEX!r}, so nothing says which picture a row is about",
-                hint="add the number of each picture in its run of energyql sample --seed; or give --latents",
-            )
+            hint = "add the number of each picture that energyql sample drew; or give " + either("latents", "--latents")
+            raise DataError(f"{path} has no column {INDEX!r}, so nothing says which picture a row is about", hint=hint)
         if drawn is not None:
             return _of_drawn(path, columns, index, drawn, chosen)
         return LabelTable(columns, index, beside=Drawn.beside(path), source=str(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -20,7 +19,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
 from energyql.attributes.pictures import load_bank
 from energyql.attributes.predictions import output_count
-from energyql.attributes.quality import HeadReport
+from energyql.attributes.quality import VERIFIER, HeadReport, JudgeReport, verdicts
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.files import real_path
 from energyql.generators.base import Generator, head_reader
@@ -36,6 +35,7 @@ from energyql.training.judge import (
     MOST_PICTURES,
     TRAIN,
     TrainedJudge,
+    default_judge,
     fit_both,
     fit_reader,
     given_judge,
@@ -90,8 +90,9 @@ class Trained:
     @property
     def verdicts(self) -> dict[str, str]:
         """Attribute -> what queries may expect of it, such as "ready"; see `HeadReport.verdict`."""
-        reads = () if self.verifier is None else getattr(self.verifier, "vocabulary", self.report)
-        return {name: each.verdict(name in reads) for name, each in self.report.items()}
+        reads = dict.fromkeys(getattr(self.verifier, "vocabulary", self.judge_report))
+        decider = None if self.verifier is None else JudgeReport(VERIFIER, reads)
+        return verdicts(self.report, self.report, decider)
 
 
 def train_attributes(
@@ -179,7 +180,7 @@ def train_attributes(
         labels = read_label_table(Path(labels))
     table = labels if isinstance(labels, LabelTable) else None
     if isinstance(judge, str) and judge == AUTO:
-        judge = labels if inspect.isfunction(labels) else TRAIN
+        judge = default_judge(labels)
     given = given_judge(judge)  # before any work is done
     own = getattr(labels, "vocabulary", None)
     own = own if isinstance(own, Vocabulary) else None

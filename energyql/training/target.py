@@ -18,7 +18,7 @@ from energyql.attributes.judge import replace_networks
 from energyql.attributes.labels import Column, ImageLabeller
 from energyql.attributes.pictures import heads_of, load_bank
 from energyql.attributes.quality import FIRST, VERIFIER, replace_given
-from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError, either
 from energyql.files import (
     changing,
     finish_saving,
@@ -48,7 +48,7 @@ from energyql.models import model_folder, packaged_models, read_undisturbed
 from energyql.models.hub import model_files
 from energyql.models.unfinished import START, Work
 from energyql.pipeline.model import Model, read_config, save_named_model
-from energyql.plugins import GENERATORS, is_plugin
+from energyql.plugins import GENERATORS, check_allowed, is_plugin
 from energyql.progress import Report
 from energyql.training.labels import Drawn, LabelTable
 from energyql.training.report import draw_report
@@ -147,8 +147,8 @@ class Target:
         """Raise a `VocabularyError` if `replace` is false and the model already has an attribute in `names`."""
         own = {} if self.bank is None else self.bank.vocabulary
         if not replace and (taken := [name for name in names if name in own]):
-            names = ", ".join(map(repr, taken))
-            raise VocabularyError(f"the model already has {names}", hint="rename it, or replace the old one: --replace")
+            names, option = ", ".join(map(repr, taken)), either("replace=True", "--replace")
+            raise VocabularyError(f"the model already has {names}", hint=f"rename it, or replace the old one: {option}")
 
     def check_latents(self, fitted: FittedUnder) -> None:
         """Raise a `ModelError` unless latent space, truncation and condition of new heads are those of the old ones."""
@@ -289,6 +289,8 @@ def opening_target(
             if command is not None:
                 work.begin(command)
             yield open_target(source, folder, truncation)
+            if source.allow_plugins and (folder / CONFIG).is_file():
+                _allow_named(folder)
             if command is not None or before is None:  # else an earlier training can still be continued
                 work.remove()
         except BaseException as error:
@@ -298,6 +300,15 @@ def opening_target(
                 steps = f"interrupted; kept: {work.kept_steps()}; to continue: {work.continuation()}"
                 raise KeyboardInterrupt(steps) from error
             raise
+
+
+def _allow_named(folder: Path) -> None:
+    """Record that the user allows the code that a model folder names, which a training with permission has written."""
+    config = read_json(folder / CONFIG)
+    generator = config["generator"] if config["generator"]["kind"] == NAMED else {}
+    for kind, name in {"generator": generator.get("name"), "judge": config.get("judge")}.items():
+        if name is not None:
+            check_allowed(name, kind, folder, True)
 
 
 def _folder(model: object, out: str | Path | None) -> Path:
@@ -313,7 +324,7 @@ def _folder(model: object, out: str | Path | None) -> Path:
         wrong = f"the packaged model {model!r} is not changed; name a folder for a copy"
     else:
         return model_folder(model)
-    raise ArgumentError(wrong, hint="give out=, or --out")
+    raise ArgumentError(wrong, hint=f"give {either('out=', '--out')}")
 
 
 def call_text(function: str, model: object, out: str | Path | None) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from energyql.attributes.labels import encode_column
 from energyql.attributes.predictions import YesNo
 from energyql.attributes.words import Calibration, Words, open_words, read_calibrations, specs_of
-from energyql.errors import ArgumentError, DataError
+from energyql.errors import ArgumentError, DataError, either
 from energyql.files import sole_writer
 from energyql.generators.base import draw_batches
 from energyql.models import model_folder, packaged_models
@@ -126,7 +126,8 @@ def calibrate(
     """
     folder = model_folder(model)
     if folder.parent == model_folder(packaged_models()[0]).parent:
-        hint = "copy it, and name the copy: load_model(NAME).save_pretrained(FOLDER)"
+        copied = either("load_model(NAME).save_pretrained(FOLDER)", f"copy the folder {folder}")
+        hint = f"name a copy of it: {copied}"
         raise ArgumentError(f"{folder.name} is a packaged model, which is not written to", hint=hint)
     with sole_writer(folder, "a calibration"):
         table, words, own = read_label_table(Path(labels)), open_words(reader, judge_mark), open_source(Source(folder))
@@ -135,7 +136,9 @@ def calibrate(
         texts = [name for name in table.columns if own.bank is None or name not in own.bank.vocabulary]
         if not texts or table.index is None or table.drawn is None:
             what = "no column that is a text" if table.drawn is not None else "no record of how its pictures were drawn"
-            raise DataError(f"{labels} has {what}", hint='energyql label FOLDER --attributes "a hat" writes one')
+            raise DataError(
+                f"{labels} has {what}", hint="energyql label writes one, with a text in quotes as the attribute"
+            )
         table.drawn.check_generator(own.generator, str(labels))
         specs = specs_of(texts)
         cells = {spec.name: encode_column(table.columns[spec.name], spec, str(labels)) for spec in specs}

@@ -296,7 +296,7 @@ class TestPlaces:
         publish(session.subject, audited)
         loaded = Result.load(folder)
         assert loaded.audited == str(audited)
-        assert loaded.summary().endswith(f"; audited: {audited}")
+        assert loaded.summary().endswith(f". Audited: {audited}")
         assert loaded[:5].audited == Result.join([loaded, loaded]).audited == ""
         with Image.open(folder / "grid.png") as grid:
             assert json.loads(grid.text["energyql"])["audited"] == str(audited)
@@ -309,7 +309,7 @@ class TestPlaces:
         out = tmp_path / "run"
         generate("smile", 6, model=tiny, progress=False).save(out)
         publish((session := session_of(out)).subject, session.report() if session.answers else run(session, faces))
-        assert "; audited: " in Result.load(out).summary()
+        assert ". Audited: " in Result.load(out).summary()
 
     def test_an_edit(self, tiny, tmp_path):
         edit([1, 2], ["smile", "glasses"], model=tiny, progress=False).save(tmp_path / "edit")

@@ -147,7 +147,7 @@ class TestGenerate:
     def test_a_budget_of_calls(self, tiny, tmp_path, main):
         arguments = ("generate", "smile", "-m", tiny, "--device", "cpu", "-o", tmp_path / "out", "-n", 4)
         code, _, errors = main(*arguments, "--budget", 9)
-        assert (code, "add --only-satisfied" in errors) == (2, True)
+        assert (code, "accepts n pictures: --only-satisfied" in errors, "until_satisfied" in errors) == (2, True, False)
         # Its judge accepts no picture, so the first sample keeps the last one of its attempts.
         code, output, _ = main(*arguments, "--budget", 9, "--verify", "sure", "--attempts", 9)
         assert (code, "4 were wanted, but the budget of 9 calls ended" in output) == (0, True)

@@ -59,7 +59,7 @@ class TestExplain:
                 "note: bald and hair = black cannot both hold, so this part changes nothing",
                 f"  {query}",
                 "           ^^^^     ^^^^^^^^^^^^",
-                'always: bald IFF hair = absent (semantics="product" ignores these relations)',
+                "always: bald IFF hair = absent (--semantics product ignores these relations)",
             ]
 
     def test_markup_and_emoji_codes_are_text(self, main, tiny):
@@ -99,7 +99,7 @@ def test_an_attribute_takes_a_line(model, width, lines, monkeypatch):
     assert names == []
     if width == 80:
         assert long == (model == "avatars")
-    assert f"quality: balanced accuracy, or R2 of a range; more: energyql report {model}" in printed[-1]
+    assert f"quality: balanced accuracy, or R2 of a range; more: energyql report {model} --full" in printed[-1]
 
 
 def test_the_quality_of_attributes(tiny, tmp_path):

@@ -138,6 +138,35 @@ def test_the_verdicts_and_the_next_command(tmp_path):
     assert printed.endswith(f'energyql generate "smile" --model {folder} --allow-plugins\n')
 
 
+def test_what_no_network_reads_is_said_in_words(tmp_path):
+    folder = tiny_model(tmp_path / "m")
+    good = HeadReport("yes/no", 80, 20, {"no": 80, "yes": 40}, 0.9, (0.8, 0.95), {}, 0.1)
+    bank = load_model(folder).bank
+    bank.reports = {"smile": good, "glasses": good, "beard": good, "age": replace(good, interval=(0.3, 0.95))}
+    bank.save(folder)
+    judge = json.loads((folder / "judge.json").read_text())
+
+    def reading(*names):
+        own = [each for each in judge["vocabulary"]["attributes"] if each["name"] in names]
+        return json.dumps(judge | {"vocabulary": {"attributes": own}})
+
+    needed = "it needs about 40 more labels of yes"
+    (folder / "judge.json").write_text(reading("smile", "beard"))
+    (folder / "verifier.json").write_text(reading("smile"))
+    lines = run("report", folder).splitlines()
+    assert lines[5:] == [
+        "", f"No network reads glasses yet, so its pictures are not ticked: {needed}.",
+        f"No verifier reads beard yet, so its pictures are chosen by its head alone: {needed}.", "", lines[-1],
+    ]  # fmt: skip
+    (folder / "verifier.json").write_text(reading("smile", "beard", "glasses"))
+    judged = f"No judge reads glasses yet, so its pictures are not ticked: {needed}."
+    assert judged in run("report", folder).splitlines()
+    for file in ("judge.json", "judge.safetensors", "verifier.json"):
+        (folder / file).unlink()
+    nobody = "No network reads pictures, so none is ticked: energyql train-judge trains one from labels of pictures."
+    assert [line for line in run("report", folder).splitlines() if line.startswith("No ")] == [nobody]
+
+
 def test_text_of_a_folder_commands_no_terminal(tiny, tmp_path):
     folder = shutil.copytree(tiny, tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
@@ -188,13 +217,28 @@ def test_wrong_kinds(tmp_path, table, kind):
         run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--kind", kind)
 
 
+def test_a_function_that_labels_decides_and_judges(tmp_path, monkeypatch):
+    (tmp_path / "defining.py").write_text("def look(images):\n    return {'bright': images.mean((1, 2, 3))}\n")
+    monkeypatch.chdir(tmp_path)
+    run("train", ADA, "--labeller", "defining:look", "-n", 60, "--steps", 3, "-q", "--out", "m")
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["judge"] == "defining:look"
+    assert not (tmp_path / "m" / "verifier.json").exists()
+    model = load_model("m", judge="defining:look")
+    assert model.judge is model.verifier and model.judge.__name__ == "look"
+    with pytest.raises(ModelError) as caught:
+        load_model("m")
+    assert "pass judge='defining:look', or" in caught.value.hint
+    assert "pass --judge defining:look, or" in caught.value.for_command_line()
+    assert re.match(r"bright  (?:ready|works where pictures are verified)\n\nTo draw", run("report", "m"))
+
+
 def test_labels_of_a_conditional_generator(tmp_path, monkeypatch):
     (tmp_path / "looks.py").write_text("def look(images):\n    return {'bright': images.mean((1, 2, 3))}\n")
     monkeypatch.chdir(tmp_path)
     conditional = CHECKPOINTS / "ada_conditional.pkl"
     arguments = ("train", conditional, "--labeller", "looks:look", "-n", 40, "--steps", 3, "-q", "--out")
     for text, condition in (("1", 1), ("random", "random"), ("0.5,0.5,0,0", (0.5, 0.5, 0.0, 0.0))):
-        run(*arguments, tmp_path / text, "--condition", text, *([] if text == "random" else ["--judge", "none"]))
+        run(*arguments, tmp_path / text, "--condition", text, "--judge", "train" if text == "random" else "none")
         assert load_model(tmp_path / text).bank.condition == condition
     with pytest.raises(ArgumentError, match="conditional on 4 classes: give a condition"):
         run(*arguments, tmp_path / "none")
@@ -227,6 +271,7 @@ def test_what_a_state_dict_leaves_open(tmp_path, table):
     content = torch.load(CHECKPOINTS / "rosinality.pt", weights_only=True)
     weights = {name: w / 2 if name.startswith("style.") else w for name, w in content["g_ema"].items()}
     torch.save(content | {"g_ema": weights}, tmp_path / "x.pt")
-    with pytest.raises(ModelError, match=r"about 0\.02\. Use energyql convert --lr-mlp and the new folder"):
+    with pytest.raises(ModelError) as caught:
         run("train", tmp_path / "x.pt", "--labels", table, "--out", tmp_path / "m")
+    assert "about 0.02. Use energyql convert --lr-mlp and the new folder" in caught.value.for_command_line()
     assert not (tmp_path / "m").exists()

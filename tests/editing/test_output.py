@@ -15,7 +15,7 @@ from energyql.cli.main import app
 from energyql.editing.filmstrip import step_column
 from energyql.editing.settings import PRESETS
 from energyql.errors import ArgumentError
-from energyql.pipeline.result import MARK
+from energyql.pipeline.result_words import MARK
 from energyql.render.pictures import NO, YES
 
 

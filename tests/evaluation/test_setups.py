@@ -112,7 +112,7 @@ def test_the_message_lists_all_attributes_that_a_model_lacks() -> None:
         "'smile', yes/no: yours is categorical, wide, none", "yours is continuous, 0 to 100",
     ):  # fmt: skip
         assert part in said
-    assert "--protocols conditional-1;" in str(caught.value.hint)
+    assert "protocols=['conditional-1'];" in caught.value.hint
     setup.check(vocabulary, ["conditional-1"])
 
 

@@ -181,6 +181,16 @@ class TestOddities:
         assert "read off the picture" not in page.texts("th")
         assert "✓" not in made.to_html()
 
+    def test_a_cross_says_which_part_failed(self, tiny):
+        made = Gallery(["smile AND glasses"], n=8, model=tiny, progress=False)
+        result = made.sections[0].result
+        result.judged["glasses"][:] = [True, False] * 4
+        result.judged["smile"][:] = True
+        result.satisfied[:] = result.judged["glasses"]
+        page = Document(made.to_html())
+        assert len(page.all("span", "failed")) == 4
+        assert page.texts("span").count("no: glasses, says the image judge") == 4
+
     def test_doubtful_pictures_are_marked(self, tiny):
         made = Gallery(["smile"], n=8, seed=12, model=tiny, progress=False)
         made.add_traversal("smile", "beard", 3, n=1)

@@ -130,7 +130,7 @@ def test_the_range_of_values_is_measured(tmp_path: Path) -> None:
     config = load_onnx(gan(tmp_path / "abs.onnx", [("Abs", "image", "other")], output="other")).config
     assert (config.low, config.high) == (0, 1)
     large: Any = [("Add", "image one", "up"), ("Div", "up half", "wide"), ("Sub", "wide half", "other")]
-    with pytest.raises(ModelError, match=r"from -0\.\d+ to 3\.\d+ in 8 pictures, which is no usual range.*\n.*--range"):
+    with pytest.raises(ModelError, match=r"from -0\.\d+ to 3\.\d+ in 8 pictures, which is no usual range.*\n.*values="):
         load_onnx(gan(tmp_path / "wide.onnx", large, output="other"))
     images = load_onnx(tmp_path / "wide.onnx", values=(0, 1)).synthesize(torch.randn(20, 4))
     assert images.max() == 1  # what is outside is clipped
@@ -174,8 +174,8 @@ def test_there_is_no_gradient(land: OnnxGenerator) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, r"it has 3 inputs for --noise: noise \(n x 1 x 16 x 16\), sigma \(n\), level \(n\)\nchoose one"),
-        ({"noise": "noise"}, r"input sigma needs a value\ngive sigma=80 to --fixed, or sigma=0\.\.1 to --condition"),
+        ({}, r"it has 3 inputs for noise: noise \(n x 1 x 16 x 16\), sigma \(n\), level \(n\)\nchoose one"),
+        ({"noise": "noise"}, r"input sigma needs a value\ngive it, such as fixed=\{'sigma': 80\} or conditions="),
         (LAND | {"noise": "nosy"}, r"no input nosy\nits inputs are noise \(n x 1 x 16 x 16\), sigma \(n\)"),
         (LAND | {"fixed": {"sigma": 1, "x": 2}}, "no input x"),
         (LAND | {"fixed": {"sigma": 1, "level": 2}}, "input level takes noise, fixed numbers or a condition, not two"),
@@ -239,7 +239,7 @@ def test_text_is_no_picture(tmp_path: Path) -> None:
 
 def test_inputs_of_other_shapes_and_types(tmp_path: Path) -> None:
     path = save(tmp_path / "a.onnx", [("Tanh", "noise", "image")], {"noise": ["n", 1, "h", "w"]}, "image", {})
-    with pytest.raises(ModelError, match=r"input noise leaves the shape of the noise open: 1 x h x w\ngive --shape"):
+    with pytest.raises(ModelError, match=r"input noise leaves the shape of the noise open: 1 x h x w\ngive shape="):
         load_onnx(path, values=(-1, 1))
     assert load_onnx(path, shape=(1, 6, 7), values=(-1, 1)).synthesize(torch.zeros(2, 42)).shape == (2, 1, 6, 7)
     path = save(tmp_path / "b.onnx", [("Tanh", "noise", "image")], {"noise": [4, 1, 3, 3]}, "image", {})

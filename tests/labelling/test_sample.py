@@ -223,7 +223,7 @@ class TestUnsure:
 
 
 def test_damaged_records(tmp_path):
-    with pytest.raises(DataError, match=r"not a folder of pictures to label.*missing\nenergyql sample MODEL --out"):
+    with pytest.raises(DataError, match=r"not a folder of pictures to label.*missing\nsample_pictures\(model, "):
         PictureFolder.read(tmp_path)
     for record in ({}, {"drawn": "seed=7", "random": 1, "unsure": []}, {"drawn": "", "random": "x", "unsure": None}):
         write_json(tmp_path / RECORD, record)

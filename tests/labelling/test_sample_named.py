@@ -80,5 +80,5 @@ def test_the_command(tmp_path):
     assert "2 random pictures" in run("plain_generators:Plain", *words, tmp_path / "p")
     assert "at truncation 0.5" in run(tmp_path / "m", *words, tmp_path / "q", "--allow-plugins")
     assert "at truncation 0.5" in run(tmp_path / "m", *words, tmp_path / "r", "--generator", "plain_generators:steep")
-    with pytest.raises(ModelError, match="allow-plugins"):
+    with pytest.raises(ModelError, match="allow_plugins"):
         run(tmp_path / "m", *words, tmp_path / "s")

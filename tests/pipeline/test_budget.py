@@ -53,7 +53,7 @@ def test_the_samples_of_a_budget_are_the_first_of_the_run(model):
         assert torch.equal(result.z, whole.z[: len(result)])
         assert result.index.tolist() == list(range(len(result)))
         assert (result.provenance["wanted"], result.provenance["budget"]) == (20, budget)
-        assert f"; 20 were wanted, but the budget of {budget} calls ended" in result.summary()
+        assert f". 20 were wanted, but the budget of {budget} calls ended" in result.summary()
 
 
 def test_a_budget_that_suffices_changes_nothing(model):
@@ -139,7 +139,7 @@ def test_faithful_pictures_are_found_within_small_budgets():
     tiny = draw(model, 4, **options, budget=20)
     assert len(tiny) > 0 == tiny.satisfied.sum() - len(tiny)
     assert tiny.statistics["generator_calls"] == 20 < whole.statistics["generator_calls"]
-    assert "; 4 were wanted, but the budget of 20 calls ended" in tiny.summary()
+    assert ". 4 were wanted, but the budget of 20 calls ended" in tiny.summary()
 
 
 def test_a_pilot_run_leaves_a_part_of_the_budget():
@@ -172,7 +172,7 @@ def test_until_satisfied_has_the_same_budget(model):
 
 
 def test_a_budget_is_refused_where_each_picture_takes_one_call():
-    with pytest.raises(ArgumentError, match=r"each takes one, its picture\nleave it out; or .*--only-satisfied"):
+    with pytest.raises(ArgumentError, match=r"each takes one, its picture\nleave it out; or .*until_satisfied"):
         draw(known_model(), 3, budget=10)
 
 

@@ -37,7 +37,7 @@ def test_holes_are_marked(model):
     assert result.probability.mean() > 0.85  # the heads are certain
     assert result.satisfied.mean() < 0.6  # and wrong
     assert result.doubtful[~result.satisfied].mean() > 0.7
-    assert f"; {result.doubtful.sum()} are doubtful: two sets of heads disagree" in result.summary()
+    assert f". {result.doubtful.sum()} are doubtful: two sets of heads disagree" in result.summary()
     assert result.statistics["doubtful"] == result.doubtful.mean()
 
 

@@ -96,7 +96,9 @@ def test_a_table_of_labels(folder, tmp_path):
     table.write_text(f"index,chosen,drawn,hat\n0,random,{drawn},yes\n1,random,{drawn},no\n")
     assert read_label_table(table).drawn == drawn
     table.write_text(table.read_text().replace("condition=", "label="))
-    with pytest.raises(DataError, match=rf"labels\.csv {EARLIER}write condition= in place of label= in every 'drawn'"):
+    with pytest.raises(
+        DataError, match=rf"labels\.csv {EARLIER}write the word condition in place of label in every 'drawn'"
+    ):
         read_label_table(table)
 
 

@@ -125,13 +125,13 @@ def test_a_reader_that_cannot_read_is_refused_by_name(reader, why):
     model = model_of(reader)
     with pytest.raises(WeakHeadError, match=rf"my-reader cannot decide about {TEXT}: {why}") as caught:
         generate(f"{TEXT} AND hat", 4, model=model, progress=False)
-    assert "energyql calibrate" in caught.value.hint and "--allow-weak" in caught.value.hint
+    assert "energyql calibrate" in caught.value.hint and "allow_weak=[" in caught.value.hint
 
 
 def test_labels_or_the_user_overrule_the_examination():
     model, text = model_of(Guessing()), TEXT.strip('"')
     result = generate(TEXT, 4, model=model, allow_weak=[text], attempts=2000, progress=False)
-    assert "; of the reader of words: it tells the model's 6 own attributes" in result.summary()
+    assert ". Of the reader of words: it tells the model's 6 own attributes" in result.summary()
     calibrated = Words(Guessing(), "my-reader", "1", {text: Calibration(labels=30)})
     model = Model("columns", Columns(), heads(), words=calibrated)
     assert "doubts" not in generate(TEXT, 4, model=model, attempts=2000, progress=False).provenance["words"]
@@ -148,7 +148,7 @@ def test_doubts_are_told():
         f"{hopeful.right:.0%} of its surest answers are right; its P is off by {hopeful.off:.2f}"
     )
     result = generate('"no hat"', 4, model=model_of(Reader(negates=False)), progress=False)
-    told = "; of the reader of words: it does not understand negations, so write NOT before the quotes"
+    told = ". Of the reader of words: it does not understand negations, so write NOT before the quotes"
     assert result.summary().endswith(told)
 
 

@@ -81,7 +81,7 @@ class TestAttributes:
 class TestPilot:
     def test_prevalence_and_cost(self, tiny):
         pilot = explain("smile", model=tiny, pilot=True).pilot
-        assert "by the heads, whose errors `energyql report` shows" in str(pilot)
+        assert "by the heads, whose errors `energyql report --full` shows" in str(pilot)
         prepared = plan_query(open_session(tiny, "auto"), "smile")
         random = torch.Generator().manual_seed(5)
         energies = prepared.energy(torch.randn(20_000, 8, generator=random)).double()

@@ -132,7 +132,10 @@ class TestOnePrompt:
             draw("tall", condition="pink", model=several)
 
     def test_attributes_of_another_prompt(self):
-        with pytest.raises(ArgumentError, match="were learned from pictures of another prompt\ngive all prompts"):
+        with pytest.raises(
+            ArgumentError,
+            match="were learned from pictures of another prompt\nmake the generator with a list of all prompts",
+        ):
             draw("tall", condition="dim", model=model(fitted="0123"))
         assert draw("tall", condition="dark", model=model(fitted="0123")).satisfied.all()
 
@@ -198,7 +201,7 @@ class TestSeveralPrompts:
         assert loaded.prompt.tolist() == whole.prompt.tolist()
         assert loaded.provenance["mixture"] == whole.provenance["mixture"]
         assert json.loads((folder / "result.json").read_text())["samples"][0]["prompt"] == whole.prompt[0]
-        assert "prompts in the shares " in loaded.summary()
+        assert "Prompts in the shares " in loaded.summary()
         assert '% "bright"' in loaded.summary()
         assert loaded[:3].prompt.tolist() == whole.prompt[:3].tolist()
         single = draw("white", 2, condition="dim")

@@ -107,7 +107,8 @@ class TestLabels:
     def test_it_stands_under_the_grid(self, conditional, monkeypatch):
         footers = []
         monkeypatch.setattr(
-            "energyql.pipeline.result.label_grid", lambda images, *, footer, **_: footers.append(footer) or images[0]
+            "energyql.pipeline.result.label_grid",
+            lambda cells, *, footer, **_: footers.append(footer) or cells[0].picture,
         )
         generate("smile", 1, model=labelled(conditional, 2), progress=False).grid()
         assert "Model labelled, condition 2, seed 0" in footers[0]
@@ -165,7 +166,7 @@ class TestModelsInMemory:
         assert result.provenance["judge"] == f"judge {colours.__module__}:colours"
         said = f"of 40 satisfy the query, says the judge {colours.__module__}:colours"
         helps = "--verify sure keeps only those, --only-satisfied draws until 40 do; more labels improve the heads"
-        assert result.summary().endswith(f"{said} (heads 93%; {helps})")
+        assert result.summary().endswith(f"{said}. The attribute heads expected 93 %: {helps}")
         assert list(result.judged) == ["bright", "first", "red"]
         assert [column.dtype.kind for column in result.judged.values()] == ["b", "U", "f"]
         shown = torch.tensor(np.stack([np.asarray(image) for image in result.images])).permute(0, 3, 1, 2) / 127.5 - 1

@@ -205,7 +205,7 @@ def test_wrong_queries(model, query, error, message):
 
 
 def test_a_model_without_a_reader_says_how_to_give_one():
-    with pytest.raises(UnknownAttribute, match="give model 'avatars' a reader: --reader") as caught:
+    with pytest.raises(UnknownAttribute, match="give model 'avatars' a reader: reader=") as caught:
         generate('"somebody red"', n=1)
     assert '"somebody red"\n  ^^^^' in caught.value.render()
 

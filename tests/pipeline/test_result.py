@@ -13,7 +13,9 @@ from PIL import Image, ImageColor
 from energyql import generate
 from energyql.errors import ArgumentError, UnknownAttribute
 from energyql.pipeline import result as module
-from energyql.pipeline.result import MOST_PICTURES, MOST_QUERY, Result, reading
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_folder import MOST_PICTURES
+from energyql.pipeline.result_words import MOST_QUERY, alternative_text, captions, cells, failures, reading, verdict
 from energyql.render.pictures import NO, YES
 from energyql.vocabulary import ByAttribute
 
@@ -23,33 +25,43 @@ JUDGED = {
     "age": np.array([0.125, 0.5]),
     "hat": np.array([False, False]),
 }
+PREDICTED = ByAttribute(
+    smile=np.ones(2), hat=np.ones(2), hair={"red": np.ones(2), "black": np.zeros(2)}, age=(np.ones(2), np.ones(2))
+)
 
 
 def test_a_summary_counts_and_says_who_says_so():
-    assert make().summary() == "2 of 3 satisfy the query, says the image judge; the solver could not finish 1"
+    assert make().summary() == "2 of 3 satisfy the query, says the image judge. The solver could not finish 1"
     assert make(1).summary() == "1 of 1 satisfy the query, says the image judge"
     one = make(1, doubtful=np.ones(1, bool)).summary()
-    assert one.endswith("; 1 is doubtful: two sets of heads disagree, or the latent is too far out")
+    assert one.endswith(". 1 is doubtful: two sets of heads disagree, or the latent is too far out")
     assert len(make()) == 3
     assert repr(make()).startswith(f"<Result of '{QUERY}': 2 of 3")
 
 
 @pytest.mark.parametrize(
-    ("precision", "words"), [(0.583, "; 58% of what it accepts is right, by held-out labels"), (0.9, "")]
+    ("judge", "precision", "words"),
+    [
+        ("image judge", 0.583, f". About 58 % are truly right: label more pictures of `{QUERY}`"),
+        ("image judge", 0.9, ""),
+        ("image judge", None, ""),
+        ("judge faces:look", 0.583, ""),  # code, which knows
+    ],
 )
-def test_a_summary_says_that_a_verifier_is_seldom_right(precision, words):
+def test_a_summary_says_that_a_verifier_is_seldom_right(judge, precision, words):
     threshold = {"probability": 0.5, "precision": precision, "recall": 0.15}
     whole = make(1, statistics={"drawn": 31.0, "drawn_probability": 0.92})
     verified = {"by": "verifier", "stated": False, "threshold": threshold}
-    result = replace(whole, provenance=whole.provenance | {"verified": verified, "purity": 0.97})
-    assert result.verdict().endswith(f", accepted by the verifier (of 31 drawn, heads 92%{words})")
+    result = replace(whole, provenance=whole.provenance | {"verified": verified, "purity": 0.97, "judge": judge})
+    said = f"1 of 1 satisfy the query, says the {judge}, accepted by the verifier. 31 pictures were drawn{words}"
+    assert verdict(result) == result.summary() == said
 
 
 def test_what_nobody_judged_has_no_tick_and_no_cross(tmp_path):
     result = make(2, satisfied=None, judged={})
     heads = "by the attribute heads (smile: balanced accuracy 0.9, hat: quality not measured)"
-    assert result.verdict() == f"not judged: the model has no judge; mean P 0.80 {heads}"
-    assert make(2, semantics="lace", satisfied=None).verdict().endswith(f"mean energy 0.25 {heads}")
+    assert verdict(result) == f"not judged: the model has no judge; mean P 0.80 {heads}"
+    assert verdict(make(2, semantics="lace", satisfied=None)).endswith(f"mean energy 0.25 {heads}")
     assert result[[1]].satisfied is Result.join([result, result]).satisfied is None
     marks = {ImageColor.getrgb(YES), ImageColor.getrgb(NO)}
     assert not {colour for _, colour in result.grid().getcolors(1 << 16)} & marks
@@ -122,17 +134,17 @@ class TestGrid:
             make().grid(columns=0)
 
     @pytest.mark.parametrize(
-        ("semantics", "captions"), [("exact", ["P 0.050"]), ("lace", ["E 2.996"]), ("product", ["E 2.996"])]
+        ("semantics", "caption"), [("exact", "P 0.050"), ("lace", "E 2.996"), ("product", "E 2.996")]
     )
-    def test_only_exact_energies_are_probabilities(self, monkeypatch, semantics, captions):
+    def test_only_exact_energies_are_probabilities(self, monkeypatch, semantics, caption):
         seen = {}
-        monkeypatch.setattr(module, "label_grid", lambda images, **settings: seen.update(settings))
+        monkeypatch.setattr(module, "label_grid", lambda cells, **settings: seen.update(settings, cells=cells))
         make(1, energy=[-np.log(0.05)], semantics=semantics).grid()
-        assert seen["captions"] == captions
+        assert [cell.caption for cell in seen["cells"]] == [caption]
         probability = make(energy=[0.0, np.inf, np.log(2)], semantics=semantics).probability
         assert probability is None if semantics != "exact" else probability == pytest.approx([1, 0, 0.5])
         assert seen["title"] == QUERY
-        assert seen["verdicts"] == [True]
+        assert [cell.satisfied for cell in seen["cells"]] == [True]
 
     def test_energies_without_bounds(self):
         make(energy=[np.nan, np.inf, -2000.0], semantics="lace").grid()
@@ -153,11 +165,11 @@ def test_a_reading(index, only, expected):
 
 
 def test_alternative_text():
-    assert make(2, judged=JUDGED).alternative_text(0, [("smile", True), ("hat", False)], False) == (
+    assert alternative_text(make(2, judged=JUDGED), 0, [("smile", True), ("hat", False)], False) == (
         "Picture 1 of 2. Image judge: smile, hair = red, age = 0.12; no hat. "
         "The query smile holds. The query hat does not hold."
     )
-    assert make(1, judged={}).alternative_text(0, [("x" * 9999, True)], False, 7) == (
+    assert alternative_text(make(1, judged={}), 0, [("x" * 9999, True)], False, 7) == (
         f"Picture 1 of 7. The query {'x' * MOST_QUERY}… holds."
     )
 
@@ -184,3 +196,48 @@ def test_a_notebook_shows_not_too_many_pictures():
     assert len(Document(html).all("img")) == MOST_PICTURES
     assert "Not shown: 3 more" in html
     assert Document(many(0)._repr_html_()).all("img") == []
+
+
+def test_numbers_that_hardly_differ_are_left_out():
+    alike = make(3, energy=-np.log([0.921, 0.926, 0.929]))
+    assert captions(alike) == ["", "", ""]
+    assert captions(make(3, energy=-np.log([0.921, 0.926, 0.94]))) == ["P 0.921", "P 0.926", "P 0.940"]
+    assert captions(alike[0]) == ["P 0.921"]
+    assert captions(make(2, energy=[2.5, 2.501], semantics="lace")) == ["", ""]
+    assert captions(make(2, energy=[np.inf, np.inf], semantics="lace")) == ["E inf", "E inf"]
+
+
+class TestWhyACross:
+    @staticmethod
+    def of(query, *, satisfied, **judged):
+        judged = {name: np.array(column) for name, column in judged.items()}
+        result = make(2, judged=ByAttribute(judged), probabilities=PREDICTED)
+        facts = {"query": query, "canonical": query}
+        return replace(result, satisfied=np.array(satisfied), provenance=result.provenance | facts)
+
+    @pytest.mark.parametrize(
+        ("query", "satisfied", "failed"),
+        [
+            ("smile AND hat", [False, False], ["hat", "smile, hat"]),
+            ("smile AND NOT hat", [True, False], ["", "smile"]),
+            ("2 * smile AND hair = red", [True, False], ["", "smile, hair = red"]),
+            ("NONE OF (smile, hat)", [False, True], ["NOT smile", ""]),
+            ("smile AND (hat OR age > 0.4)", [False, False], ["hat OR age > 0.4", "smile"]),
+            ("smile", [True, True], ["", ""]),
+            ("smile AND hat", [True, False], ["", "smile AND hat"]),  # not what the values say
+            ("smile AND age = 0.5", [False, False], ["smile AND age = 0.5"] * 2),  # the tolerance is the model's
+            ("smile AND beard", [False, True], ["smile AND beard", ""]),
+        ],
+    )
+    def test_the_parts_that_fail(self, query, satisfied, failed):
+        columns = {"smile": [True, False], "hat": [False, False], "hair": ["red", "black"], "age": [0.1, 0.9]}
+        assert failures(self.of(query, satisfied=satisfied, **columns)) == failed
+
+    def test_what_nobody_judged(self):
+        assert failures(make(2, satisfied=None)) == ["", ""]
+
+    def test_sheet_and_notebook_say_it(self):
+        result = self.of("smile AND hat", satisfied=[True, False], smile=[True, True], hat=[True, False])
+        assert [cell.note for cell in cells(result)] == ["", "no: hat, says the image judge"]
+        assert "no: hat, says the image judge" in result._repr_html_()
+        assert result.grid().height > replace(result, satisfied=np.ones(2, bool)).grid().height

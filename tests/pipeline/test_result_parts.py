@@ -1,5 +1,6 @@
 """Results as containers and as tables: parts, joins, and frames of pandas."""
 
+import ast
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from energyql.errors import ArgumentError, DataError
 from energyql.pipeline.columns import concatenate, take_rows
 from energyql.pipeline.provenance import ENTRIES
 from energyql.pipeline.result import Result
-from energyql.pipeline.settings import SETTINGS
+from energyql.pipeline.settings import SETTINGS, RecordedSettings, settings_of
 from energyql.sampling import Status
 
 
@@ -204,6 +205,58 @@ def test_every_entry_of_provenance_is_in_the_table(tiny):
         source = (Path(energyql.__file__).parent / f"{entry.writer.replace('.', '/')}.py").read_text(encoding="utf-8")
         written = (f'"{name}"', f"{name}=", name.upper())
         assert name in SETTINGS or any(each in source for each in written), name
+
+
+def written(tree):
+    """Keys that a module writes into provenance: by `| {...}`, in `facts: Provenance = {...}`, by `facts["key"] =`."""
+    typed = {
+        node.target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and holds(node.annotation)
+    }
+
+    def is_record(node):
+        return holds(node) or (isinstance(node, ast.Name) and node.id in typed)
+
+    for node in ast.walk(tree):
+        match node:
+            case ast.BinOp(left=left, op=ast.BitOr(), right=ast.Dict() as right) if is_record(left):
+                yield from keys(right)
+            case ast.AnnAssign(target=ast.Name(id=name), value=value) if name in typed:
+                parts = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+                yield from (key for part in parts for key in keys(part))
+            case ast.Assign(targets=[ast.Subscript(value=value, slice=ast.Constant(value=key))]) if is_record(value):
+                yield key
+
+
+def holds(node):
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return name in ("provenance", "Provenance")
+
+
+def keys(node):
+    return [key.value for key in getattr(node, "keys", []) if isinstance(key, ast.Constant)]
+
+
+OTHER_WRITERS = {
+    ("studio.downloads", "index"),  # of all pictures, in a list that the studio sends beside the provenance
+    ("pipeline.result_folder", "condition"),  # the tuple of before it was saved, again
+}
+
+
+def test_no_entry_of_provenance_has_two_writers():
+    package, found = Path(energyql.__file__).parent, set()
+    for path in package.rglob("*.py"):
+        module = ".".join(path.relative_to(package).with_suffix("").parts)
+        for name in written(ast.parse(path.read_text(encoding="utf-8"))):
+            found.add(name)
+            if (module, name) not in OTHER_WRITERS:
+                assert ENTRIES[name].writer == module, (name, module)
+    assert found >= ENTRIES.keys() - SETTINGS.keys() - {"index"}
+
+
+def test_the_types_of_recorded_settings_are_those_of_the_settings():
+    assert tuple(RecordedSettings.__annotations__) == settings_of("provenance")
 
 
 def test_the_reference_lists_the_entries_of_provenance():

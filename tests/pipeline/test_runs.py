@@ -45,7 +45,10 @@ class TestUntilSatisfied:
         assert result.satisfied.all()
         assert len(result) == len(result.images) == 6
         assert 6 < drawn <= 500
-        assert f"6 of 6 satisfy the query, says the judge test_runs:by_colour, out of {drawn} drawn" in result.summary()
+        assert (
+            f"6 of 6 satisfy the query, says the judge test_runs:by_colour. {drawn} pictures were drawn"
+            in result.summary()
+        )
         assert result.statistics["evaluations_mean"] > 0
 
     def test_they_are_the_first_of_the_run(self, plain):

@@ -144,7 +144,7 @@ def test_a_query_without_accepted_pictures_does_not_end_a_gallery(model, tmp_pat
 def test_a_judge_that_disagrees_with_the_verifier_is_a_reason_for_more_labels(model):
     generous = replace(model, verifier=lambda images: {"bright": YesNo(torch.full([len(images)], 9.0))})
     summary = draws(generous, 40, sampler="slice").summary()
-    assert summary.endswith(", heads 49%): more labels improve test_verified:<lambda>")
+    assert summary.endswith(" pictures were drawn. More labels improve test_verified:<lambda>")
     assert "labels" not in draws(replace(generous, judge=generous.verifier), 40).summary()
 
 
@@ -169,7 +169,7 @@ def test_a_function_that_reads_a_part_verifies_that_part_by_default(model):
     assert draws(partly, 4).provenance["verify"] == "sure"
     result = generate("bright AND warm", 4, model=partly, progress=False)
     assert "verify" not in result.provenance
-    assert result.summary().endswith("; no verifier decided, because test_verified:<lambda> does not read 'warm'")
+    assert result.summary().endswith(". No verifier decided, because test_verified:<lambda> does not read 'warm'")
     with pytest.raises(ModelError, match="cannot be verified: test_verified:<lambda> does not read 'warm'"):
         plan_query(open_session(partly, "cpu"), "bright AND warm", verify="sure")
 
@@ -440,8 +440,8 @@ def test_a_slice_counts_its_own_draws(model, tmp_path):
         assert whole.draws.sum() == whole.statistics["drawn"]
         few = whole[whole.draws > 1]
         assert 0 < len(few) < 64
-        assert few.summary().endswith(f"(of {few.draws.sum()} drawn)")
-        assert (whole[:9] + whole[9:]).summary() == result.summary().partition(", heads")[0] + ")"
+        assert few.summary().endswith(f". {few.draws.sum()} pictures were drawn")
+        assert (whole[:9] + whole[9:]).summary() == result.summary()
         assert whole[::-1].summary() == result.summary()
     assert draws(model, 4, verify="off").draws is None
 
@@ -463,7 +463,7 @@ def test_a_slice_does_not_say_that_a_budget_ended(model):
         assert f"9 were wanted, but the budget of {budget} calls ended" in result.summary()
         assert "budget" not in result[:1].summary()
         if mode == "off":
-            assert result[1:2].summary().endswith(f":<lambda>, out of 10 drawn for all {len(result)}")
+            assert result[1:2].summary().endswith(f":<lambda>. 10 pictures were drawn for all {len(result)}")
     whole = draws(partly, 10, verify="sure", attempts=2)
     for name in ("drawn", "accepted", "drawn_probability"):
         assert result.statistics[name] == pytest.approx(whole.statistics[name])
@@ -503,10 +503,10 @@ def test_code_of_a_notebook_or_program_has_a_name_that_one_finds(model, monkeypa
     monkeypatch.delattr("__main__.__file__", raising=False)
     place = "(defined in a notebook or console)"
     definition = draws(replace(model, judge=own), 4, verify="sure").summary()
-    assert definition.startswith(f"4 of 4 satisfy the query by the definition <lambda> {place} (of ")
+    assert definition.startswith(f"4 of 4 satisfy the query by the definition <lambda> {place}. ")
     monkeypatch.setattr("__main__.__file__", "/here/my_program.py", raising=False)
     summary = draws(replace(model, verifier=guess), 4, verify="sure").summary()
-    assert ", accepted by guess (defined in my_program.py) (of " in summary
+    assert ", accepted by guess (defined in my_program.py). " in summary
 
 
 def test_the_pilot_looks_at_drafts_and_results_do_not(model):

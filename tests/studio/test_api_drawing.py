@@ -30,6 +30,24 @@ class TestDrawing:
         assert [picture["satisfied"] for picture in job["pictures"]] == expected.satisfied.tolist()
         assert job["summary"] == expected.summary()
 
+    def test_a_cross_says_which_part_failed(self, studio, tiny):
+        job = studio.draw(query=QUERY, n=5, seed=3)
+        result = generate(QUERY, 5, model=tiny, seed=3, device="cpu", progress=False)
+        failed = [
+            [
+                part
+                for part, holds in (("smile", smile), ("NOT glasses", not glasses), ("NOT beard", not beard))
+                if not holds
+            ]
+            for smile, glasses, beard in zip(
+                *(result.judged[name] for name in ("smile", "glasses", "beard")), strict=True
+            )
+        ]
+        assert any(failed)
+        for picture, parts in zip(job["pictures"], failed, strict=True):
+            said = f"The query does not hold: {', '.join(parts)}" if parts else "The query holds"
+            assert picture["verdict"] == f"{said}, says the image judge"
+
     def test_what_is_known_of_a_picture(self, studio):
         job = studio.draw(query=QUERY, n=3, seed=1)
         picture = job["pictures"][2]

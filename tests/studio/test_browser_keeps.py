@@ -130,7 +130,7 @@ def test_weak_attributes_are_allowed_and_doubtful_pictures_marked(guest):
             route.continue_()
             return
         refused = {"error": "WeakHeadError", "message": "the head of 'beard' is too weak for queries: 0.55 of 1"}
-        hint = "allow it by name: allow_weak=['beard'], or --allow-weak beard"
+        hint = "allow it by name: allow_weak=['beard']"
         route.fulfill(json={"ok": False, "problem": refused | {"hint": hint, "spans": [[0, 5]], "drawing": ""}})
 
     page.route("**/api/info", weak_model)

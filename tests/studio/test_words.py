@@ -65,9 +65,9 @@ def test_a_picture_is_drawn_and_drawn_again(studio):
     (weights,) = restore(json.dumps(provenance | {"index": 0}), changed).notes
     assert "other weights" in weights
     without = {"query": query, "model": "bare"}
-    with pytest.raises(UnknownAttribute, match="--reader"):
+    with pytest.raises(UnknownAttribute, match="reader="):
         studio.draw(DrawRequest(**without, n=1))
-    assert "--reader" in studio.check(CheckRequest(**without)).problem.hint
+    assert "reader=" in studio.check(CheckRequest(**without)).problem.hint
 
 
 @pytest.mark.parametrize("verify", [None, "sure", "off"])

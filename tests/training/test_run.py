@@ -165,7 +165,7 @@ class TestAdding:
     def test_names_do_not_clash(self, tmp_path):
         for attempt in range(2):
             if attempt:
-                with pytest.raises(VocabularyError, match=r"already has 'bright'\n.*--replace"):
+                with pytest.raises(VocabularyError, match=r"already has 'bright'\n.*replace=True"):
                     train(ADA, bright, tmp_path)
             train(ADA, bright, tmp_path, replace=attempt > 0, seed=attempt)
 

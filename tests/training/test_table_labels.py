@@ -60,7 +60,9 @@ def test_a_table_among_pictures_is_about_these(tmp_path):
 
 
 def test_rows_without_an_index_are_about_nothing(tmp_path):
-    with pytest.raises(DataError, match="has no column 'index', so nothing says .*\n.*sample --seed.*--latents"):
+    with pytest.raises(
+        DataError, match="has no column 'index', so nothing says .*\n.*energyql sample drew; or give latents"
+    ):
         read_label_table(written(tmp_path / "a.csv", "smile\n1\n0\n"))
 
 

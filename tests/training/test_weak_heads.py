@@ -16,7 +16,7 @@ import energyql
 from energyql import Gallery, WeakHeadError, load_model
 from energyql.attributes.quality import WEAK_HELP
 from energyql.cli.main import app
-from energyql.errors import ArgumentError, UnknownAttribute
+from energyql.errors import ArgumentError, EnergyQLError, UnknownAttribute
 from energyql.generators.load import load_generator
 from energyql.language import parse
 from energyql.language.binder import bind
@@ -26,6 +26,7 @@ from energyql.training.heads import HeadSettings
 
 ROWS, SEED = 400, 7
 QUERY = "dark_bg AND dominant = green"
+HELP = EnergyQLError("", hint=WEAK_HELP).hint  # as Python shows it
 SETTINGS = HeadSettings(steps=80, hidden=8, batch=128, lr=2e-2, weight_decay=1e-2)
 
 
@@ -90,10 +91,13 @@ def test_queries_refuse_it(folder):
             call(*arguments, **({} if call is draw else {"model": folder, "device": "cpu", "progress": False}))
         assert refused.value.message.startswith(f"the head of 'dark_bg' is too weak for queries: {auc}")
         assert refused.value.query[slice(*refused.value.span)] == "dark_bg"
+        give = "if a function defines it, give it: load_model(..., judge=look); " if call is draw else ""
         assert refused.value.hint == (
-            f"it was fitted to 320 labels and measured on 80 others. What helps: {WEAK_HELP}; or allow it by name: "
-            "allow_weak=['dark_bg'], or --allow-weak dark_bg"
+            f"{give}it was fitted to 320 labels and measured on 80 others. What helps: {HELP}; or allow it by name: "
+            "allow_weak=['dark_bg']"
         )
+        assert ("give it: --judge module:function; it" in refused.value.for_command_line()) == (call is draw)
+        assert refused.value.for_command_line().endswith("allow it by name: --allow-weak dark_bg")
     assert len(draw(folder, 1, "dominant = green")) == 1
 
 
@@ -101,7 +105,7 @@ def test_where_a_reader_decides_nothing_is_refused(folder, look):
     judged = dataclasses.replace(load_model(folder), judge=look)
     with pytest.raises(WeakHeadError) as refused:
         draw(judged)
-    assert refused.value.hint.startswith('let a reader of the pictures decide: verify="sure", or --verify sure; it')
+    assert refused.value.hint.startswith('let a reader of the pictures decide: verify="sure"; it')
     for call in (partial(draw, judged, verify="off"), partial(energyql.edit, 0, QUERY, model=judged, device="cpu")):
         with pytest.raises(WeakHeadError) as refused:  # an edit has no such setting
             call()
@@ -109,10 +113,10 @@ def test_where_a_reader_decides_nothing_is_refused(folder, look):
     result = draw(judged, 4, verify="sure")
     assert result.satisfied.all()
     expr, reports = bind(parse(QUERY), judged.vocabulary), judged.report
-    for reads in (None, ["dominant"]):
+    for reads, hint in ((None, "it was fitted to 320 labels"), (["dominant"], "if a function defines it, give it: ")):
         with pytest.raises(WeakHeadError) as refused:
             check_heads(expr, ["dark_bg"], reports, (), QUERY, reads)
-        assert refused.value.hint.startswith("it was fitted to 320 labels")
+        assert refused.value.hint.startswith(hint)
 
 
 def test_galleries_refuse_it_before_they_draw(folder):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.errors import CheckpointWarning, EnergyQLError, caller_level
+from energyql.errors import CheckpointWarning, EnergyQLError, caller_level, either
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.mapping import StyleGAN
 from energyql.numerics.shapes import Float
@@ -91,7 +91,7 @@ def completed(
         if clamped and not torch.equal(_pictures(network), _pictures(build(multiplier, None))):
             problem = f"its activations exceed {DEFAULT_CLAMP:g}, and the file does not say whether they are clamped"
             values = f"it is {DEFAULT_CLAMP:g} after a training with mixed precision, as is usual, or inf for no limit"
-            raise CheckpointError(problem, hint=f"{values}. {_how_to_give('conv_clamp', '--conv-clamp')}")
+            raise CheckpointError(problem, hint=f"{values}. {_give('conv_clamp', 'conv-clamp')}")
         assumed.append(f"a limit of {DEFAULT_CLAMP:g} of activations")
     if clamped and assumed:  # programs whose networks are never clamped offer no such settings
         text = f"leaky ReLU, and {' and '.join(assumed)}"
@@ -139,12 +139,12 @@ def _check_multiplier(network: StyleGAN, has_mean: bool) -> None:
         return
     problem = f"it does not hold the learning-rate multiplier of its mapping network: {reason}"
     value = f"it is the lr_mlp or mapping_lr of its training, probably about {likely:.2g}"
-    raise CheckpointError(problem, hint=f"{value}. {_how_to_give('lr_multiplier', '--lr-mlp')}")
+    raise CheckpointError(problem, hint=f"{value}. {_give('lr_multiplier', 'lr-mlp')}")
 
 
-def _how_to_give(argument: str, option: str) -> str:
+def _give(argument: str, option: str) -> str:
     """Hint for an error message: how to give a setting in Python and on the command line."""
-    return f"Use energyql convert {option} and the new folder; in Python, give {argument} to load_generator"
+    return either(f"Give {argument} to load_generator", f"Use energyql convert --{option} and the new folder")
 
 
 def _some_w(network: StyleGAN, count: int) -> Tensor:

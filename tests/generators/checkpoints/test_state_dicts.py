@@ -162,7 +162,7 @@ class TestWhatItDoesNotHold:
     def test_clamping_is_asked_for_where_it_matters(self, state: dict[str, Tensor], tmp_path: Path) -> None:
         strong = state | {"synthesis.b32.torgb.bias": torch.tensor([0.0, 0.0, 300.0])}
         torch.save(strong, tmp_path / "x.pt")
-        with pytest.raises(ModelError, match="activations exceed 256.*\n.*--conv-clamp"):
+        with pytest.raises(ModelError, match="activations exceed 256.*\n.*Give conv_clamp to load_generator"):
             load_generator(tmp_path / "x.pt")
         free = load_generator(tmp_path / "x.pt", conv_clamp=math.inf, lr_multiplier=0.01)
         assert free.config.conv_clamp is None  # type: ignore[attr-defined]
@@ -175,7 +175,7 @@ class TestWhatItDoesNotHold:
             for name, tensor in rosinality["g_ema"].items()
         }
         torch.save(rosinality | {"g_ema": weights}, tmp_path / "x.pt")
-        with pytest.raises(ModelError, match=rf"its weights have the size .*\n.*about {multiplier:g}\. .*--lr-mlp"):
+        with pytest.raises(ModelError, match=rf"its weights have the size .*\n.*about {multiplier:g}\. Give lr_"):
             load_generator(tmp_path / "x.pt")
         check_pictures(tmp_path / "x.pt", "rosinality", lr_multiplier=multiplier)
 
