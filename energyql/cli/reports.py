@@ -85,7 +85,7 @@ def print_verdicts(model: str | Path, names: Iterable[str] | None = None) -> Non
     place = shlex.quote(str(model))
     if usable:
         spec = vocabulary[usable[0]]
-        query = str(KINDS[spec.kind].example(Attribute(spec.name), spec))
+        query = str(KINDS[spec.kind].queries.example(Attribute(spec.name), spec))
         query = shlex.quote(query) if set(query) & set('"$`\\!') else f'"{query}"'
         config = _config(folder)
         code = " --allow-plugins" if "judge" in config or config.get("generator", {}).get("kind") == NAMED else ""

@@ -40,7 +40,7 @@ Order = Literal["vocabulary", "occurrence"]
 
 def predicate_cells(predicate: Predicate, spec: AttributeSpec) -> CellSet:
     """The values of an attribute for which a condition is true, as a cell set."""
-    return KINDS[spec.kind].cells(predicate, spec)
+    return KINDS[spec.kind].queries.cells(predicate, spec)
 
 
 def partition(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> dict[str, tuple[CellSet, ...]]:
@@ -54,7 +54,7 @@ def partition(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> dict[str, 
     for node in predicates(expr):
         mentioned.setdefault(node.name, []).append(predicate_cells(node, vocabulary[node.name]))
     specs = [vocabulary[name] for name in in_order(mentioned, vocabulary)]
-    return {spec.name: KINDS[spec.kind].partition(mentioned[spec.name], spec) for spec in specs}
+    return {spec.name: KINDS[spec.kind].queries.partition(mentioned[spec.name], spec) for spec in specs}
 
 
 def holds(cells: CellSet, atom: CellSet) -> bool:
@@ -67,7 +67,7 @@ def holds(cells: CellSet, atom: CellSet) -> bool:
 
 def union(atoms: Iterable[CellSet], spec: AttributeSpec) -> CellSet:
     """The union of disjoint cell sets of one attribute, sorted and with touching intervals merged."""
-    return KINDS[spec.kind].union((part for atom in atoms for part in atom), spec)
+    return KINDS[spec.kind].queries.union((part for atom in atoms for part in atom), spec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import PICTURE, SPACES, Bank
-from energyql.attributes.heads import Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
@@ -269,8 +269,8 @@ def _finished(bank: Bank | None, file: StepFile) -> list[str] | None:
 
 def _weights(bank: Bank, names: Sequence[str]) -> str:
     """Digest of the heads of some attributes, or of the network that reads pictures."""
-    if (heads := bank.as_heads) is not None:
-        return digest(names, *(tensor for name in names for tensor in heads.heads[name].tensors().values()))
+    if isinstance(bank, AttributeBank):
+        return digest(names, *(tensor for name in names for tensor in bank.heads[name].tensors().values()))
     return digest(names, *bank.reader.state_dict().values())
 
 
