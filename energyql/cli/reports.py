@@ -68,14 +68,14 @@ def print_saved(model: str | Path, names: Iterable[str] | None = None) -> None:
 
 def print_verdicts(model: str | Path, names: Iterable[str] | None = None) -> None:
     """Print what queries may expect of each of the attributes `names`, or of all, and the next command."""
-    from energyql.attributes.quality import READY, UNMEASURED, VERIFIED, read_guide_reports
+    from energyql.attributes.quality import READY, UNMEASURED, VERIFIED, read_guide_reports, verdict_on
     from energyql.generators.families import NAMED
     from energyql.models import model_folder, read_vocabulary
 
     folder, vocabulary = model_folder(model), read_vocabulary(model)
     reports, verified = read_guide_reports(folder), _verified(folder, vocabulary)
     verdicts = {
-        name: reports[name].verdict(name in verified) if name in reports else UNMEASURED
+        name: verdict_on(reports[name], name in verified) if name in reports else UNMEASURED
         for name in (vocabulary if names is None else names)
     }
     width = max(map(len, verdicts))

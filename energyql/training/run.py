@@ -20,7 +20,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
 from energyql.attributes.pictures import load_bank
 from energyql.attributes.predictions import output_count
-from energyql.attributes.quality import HeadReport
+from energyql.attributes.quality import HeadReport, verdict_on
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.files import real_path
 from energyql.generators.base import Generator, head_reader
@@ -89,9 +89,9 @@ class Trained:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Attribute -> what queries may expect of it, such as "ready"; see `HeadReport.verdict`."""
+        """Attribute -> what queries may expect of it, such as "ready"; see `energyql.attributes.quality.verdict_on`."""
         reads = () if self.verifier is None else getattr(self.verifier, "vocabulary", self.report)
-        return {name: each.verdict(name in reads) for name, each in self.report.items()}
+        return {name: verdict_on(each, name in reads) for name, each in self.report.items()}
 
 
 def train_attributes(
