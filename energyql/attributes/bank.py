@@ -25,8 +25,6 @@ from energyql.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from typing import Self
 
-    from energyql.attributes.heads import AttributeBank
-
 SPACES = ("w", "z", "direction", "features")
 """Possible inputs of heads. "direction" is z scaled to a mean square of 1, since the pictures of a StyleGAN do not
 depend on the length of z. "features" is a function of z that some generators compute for their heads."""
@@ -203,11 +201,6 @@ class Bank(Protocol):
     def reads_pictures(self) -> bool:
         """Whether `predict` takes pictures, and not latents."""
         return self.space == PICTURE
-
-    @property
-    def as_heads(self) -> AttributeBank | None:
-        """This bank if it predicts from latents, by heads; `None` if it predicts from pictures."""
-        return None
 
     @property
     def latent_dim(self) -> int | None:

@@ -327,11 +327,6 @@ class AttributeBank(Bank):
         self._raw: dict[tuple[str, ...], RawOutputs] = {}
 
     @property
-    def as_heads(self) -> AttributeBank:
-        """This bank, because it predicts from latents."""
-        return self
-
-    @property
     def latent_dim(self) -> int:
         """Size of the latents that the heads take."""
         return self._first.hidden_weight.shape[1]
@@ -452,12 +447,12 @@ def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
 
 def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
     """Read the second heads of a model folder, by attribute; {} if it has none, or its `bank` has no heads at all."""
-    path, first = folder / SECOND, bank.as_heads
-    if not path.is_file() or first is None:
+    path = folder / SECOND
+    if not path.is_file() or not isinstance(bank, AttributeBank):
         return {}
     heads = read_heads(path, bank.vocabulary)
     with naming_damage(path):
-        second_bank(first, heads)  # checks the shapes
+        second_bank(bank, heads)  # checks the shapes
     return heads
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.predictions import PREDICTIONS, Prediction, on_cpu
+from energyql.attributes.predictions import HEAD_KINDS, Prediction, on_cpu
 from energyql.errors import ArgumentError, DataError, misfit
 from energyql.kinds import KINDS, lacks_value
 from energyql.numerics.shapes import Float
@@ -84,7 +84,7 @@ def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary)
         numbers = encode_column(columns[name], spec, "the judge").numpy()
         if np.isnan(numbers).any():
             raise DataError(f"the judge returns no value of {name!r} for some pictures")
-        values[name] = PREDICTIONS[spec.kind].decode(numbers, spec)
+        values[name] = HEAD_KINDS[spec.kind].decode(numbers, spec)
     return values
 
 
@@ -200,11 +200,12 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
     A `DataError` about a label that is no value of the attribute names `source` and the row, counted from 1.
     """
     values: list[float] = []
-    encode = KINDS[spec.kind].encoder(spec)
+    written = KINDS[spec.kind].labels
+    encode = written.encoder(spec)
     for row, cell in enumerate(cells, 1):
         value = math.nan if lacks_value(cell, spec) else encode(cell)
         if value is None:
-            raise DataError(f"{source}, row {row}: {spec.name!r} is {cell!r}, not {KINDS[spec.kind].expected(spec)}")
+            raise DataError(f"{source}, row {row}: {spec.name!r} is {cell!r}, not {written.expected(spec)}")
         values.append(value)
     return torch.tensor(values, dtype=torch.float32)
 
@@ -213,5 +214,5 @@ def known_cells(cells: Column, spec: AttributeSpec) -> Column:
     """Replace labels that are no class of a categorical attribute by `None`: for a training, they are missing."""
     if not spec.values:
         return cells
-    encode = KINDS[spec.kind].encoder(spec)
+    encode = KINDS[spec.kind].labels.encoder(spec)
     return [None if lacks_value(cell, spec) or encode(cell) is None else cell for cell in cells]

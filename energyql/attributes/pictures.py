@@ -19,7 +19,7 @@ from energyql.attributes.labels import (
     encode_column,
     import_labeller,
 )
-from energyql.attributes.predictions import PREDICTIONS, Prediction
+from energyql.attributes.predictions import HEAD_KINDS, Prediction
 from energyql.attributes.quality import READER, REPORT, HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError, either
 from energyql.kinds import KINDS
@@ -186,13 +186,13 @@ def load_heads(folder: Path) -> AttributeBank | None:
 
 def heads_of(bank: Bank, what: str) -> AttributeBank:
     """The bank's heads; an `ArgumentError` if it has none, which says that `what`, such as "an edit", needs them."""
-    if (heads := bank.as_heads) is None:
+    if not isinstance(bank, AttributeBank):
         raise ArgumentError(
             f"{what} needs heads that read latents, and the attributes of this model are read off pictures",
             hint="train heads for the same generator in another folder: "
             + either('train_attributes(..., space="w")', "energyql train --space w"),
         )
-    return heads
+    return bank
 
 
 def _name_of(reader: ImageLabeller) -> str:
@@ -210,10 +210,11 @@ def as_prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Predicti
         for part, tensor, _ in value.tensors(len(pictures)):
             if not isinstance(tensor, Tensor):
                 raise DataError(f"the reader's {part} of {spec.name!r} is a {type(tensor).__name__}, not a tensor")
-    kind = PREDICTIONS[spec.kind]
+    kind = HEAD_KINDS[spec.kind]
     if isinstance(value, Prediction) and kind.fits(value, spec):
         return value.to(pictures)
     numbers = encode_column(as_cells(value, len(pictures), spec.name, "the reader"), spec, "the reader").to(pictures)
     if numbers.isnan().any():
         raise DataError(f"the reader returns no value of {spec.name!r} for some pictures")
-    return kind.of_outputs(kind.certain(numbers, spec, CERTAIN), spec, spec.tolerance)
+    sure: Prediction = kind.of_outputs(kind.certain(numbers, spec, CERTAIN), spec, spec.tolerance)
+    return sure

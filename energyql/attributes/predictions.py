@@ -1,6 +1,6 @@
-"""Predictions of attributes, one class for each kind of attribute: `YesNo`, `Categorical` and `Continuous`.
+"""Predictions of attributes (`YesNo`, `Categorical`, `Continuous`), and how heads make and learn them (`HEAD_KINDS`).
 
-A class has all code that depends on the kind and needs tensors; `energyql.kinds` has the code that needs none.
+All code that depends on the kind of an attribute and needs tensors is here; `energyql.kinds` has what needs none.
 Log-probabilities of possible values, and their gradients, are finite in float32 even where a probability is below the
 smallest float, because they are never computed from probabilities.
 """
@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -52,19 +52,15 @@ Terms with the same function are computed together."""
 class Prediction(ABC):
     """Predicted distributions of the value of one attribute, one for each sample of a batch.
 
-    There is a derived class for each kind; this one does what is right for classes. The outputs of a head are a tensor
-    (batch, outputs): one logit for yes/no, a logit for each class, or one mean. Labels are numbers: 0 for no and 1 for
-    yes, the index of a class, or the value of a continuous attribute. Cells are sets of values that do not overlap:
-    True, False, a class, or an interval (low, high).
+    There is a derived class for each kind; this one does what is right for classes. Cells are sets of values that do
+    not overlap: True, False, a class, or an interval (low, high).
 
     Attributes:
         kind: name of the kind of attribute.
-        elementwise: whether a head of this kind has one output; outputs of several such heads are computed together.
     """
 
     __slots__ = ()
     kind: ClassVar[str]
-    elementwise: ClassVar[bool] = False
 
     def log_probability(self, cells: Cells) -> Float[Tensor, " batch"]:
         """Logarithm, in nats, of the probability that the value is in one of `cells`, (batch,).
@@ -100,10 +96,6 @@ class Prediction(ABC):
     def to(self, like: Tensor) -> Prediction:
         """The same prediction on the device and in the dtype of the tensor `like`."""
         return self.mapped(lambda tensor: tensor.to(like))
-
-    def at(self, rows: Tensor) -> Prediction:
-        """The prediction, on the CPU, for the samples where `rows`, (batch,) bool, is true."""
-        return self.mapped(lambda tensor: tensor[rows].cpu() if tensor.ndim else tensor.cpu())
 
     @abstractmethod
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Prediction:
@@ -144,98 +136,6 @@ class Prediction(ABC):
         """
         return [name], self.columns()[:, 0]
 
-    def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
-        """Predicted probabilities of values, and for each 1 if the value is the label, else 0, to measure calibration.
-
-        They are (batch,), P(yes) and the label, or (batch * classes,); not for continuous attributes.
-        """
-        raise NotImplementedError
-
-    def scores(self, labels: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Scores of the samples, from which the quality of a head is computed.
-
-        For classes, 1 if the likeliest value is the label, else 0; the balanced accuracy is the mean over classes. For
-        numbers, 1 - squared error / variance of the labels; R2 is the mean.
-        """
-        return (self.number() == labels).float()
-
-    @classmethod
-    def fits(cls, value: object, spec: AttributeSpec) -> bool:
-        """Whether a value is a prediction of this class, with the classes of the attribute, if any."""
-        return isinstance(value, cls)
-
-    @classmethod
-    def output_count(cls, spec: AttributeSpec) -> int:
-        """Number of outputs of a head of the attribute."""
-        return 1
-
-    @classmethod
-    @abstractmethod
-    def of_outputs(cls, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> Prediction:
-        """Make the prediction of one attribute from outputs of its head, (batch, outputs); `std` is for numbers."""
-
-    @classmethod
-    @abstractmethod
-    def of_table(cls, columns: Sequence[Float[Tensor, " batch"]], spec: AttributeSpec) -> Prediction:
-        """Make the prediction of one attribute from the columns of a `Table`: probabilities, or mean and deviation."""
-
-    @classmethod
-    @abstractmethod
-    def certain(cls, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
-        """Outputs of a head that is almost sure of given values: `logit` for yes or the class, `-logit` for no.
-
-        Outputs of other classes are 0; a continuous value is its own output. `logit` is a positive number.
-        """
-
-    @classmethod
-    def decode(cls, numbers: Array, spec: AttributeSpec) -> npt.NDArray[Any]:
-        """The values that numbers stand for, (batch,): bools, names of classes, or float64."""
-        return np.asarray(np.array(KINDS[spec.kind].values(spec))[numbers.astype(int)])
-
-    @classmethod
-    @abstractmethod
-    def losses(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
-        """Training loss of each sample, from outputs of the head and labels: minus the log-likelihood, in nats.
-
-        For a continuous attribute, it is half the squared error, with errors in tenths of the attribute's range.
-        """
-
-    @classmethod
-    @abstractmethod
-    def divergence(cls, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """KL divergence between predictions, in nats, (batch, attributes), and its derivative with respect to `now`.
-
-        It is KL(P(value | then) || P(value | now)); edits measure by it how much a prediction has changed. The outputs
-        `now` and `then` are those of one attribute, (batch, outputs), or, for an `elementwise` kind, of several,
-        (batch, attributes). `std` is for continuous attributes.
-        """
-
-    @classmethod
-    def base_outputs(
-        cls, labels: Float[Tensor, " batch"], spec: AttributeSpec, balanced: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Scale and offset, (outputs,) each, by which a network in training turns its numbers x into a head's outputs.
-
-        x = 0 then predicts the mean of the labels, or the frequencies of their classes; equal ones if `balanced`.
-        """
-        count = cls.output_count(spec)
-        scale, offset = torch.ones(count, device=labels.device), torch.zeros(count, device=labels.device)
-        if not balanced:
-            # Half a label more of each class keeps the logit of an absent class finite.
-            shares = torch.bincount(labels.long(), minlength=len(KINDS[spec.kind].classes(spec))).float() + 0.5
-            offset = cls.logits_of((shares / shares.sum()).log())
-        return scale, offset
-
-    @classmethod
-    def logits_of(cls, logs: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Outputs of a head, (outputs,), that predict the log-probabilities `logs` of the classes."""
-        return logs
-
-    @classmethod
-    def shift_of(cls, weights: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Shift of a head's outputs by weights of the classes in the loss; it is subtracted after the training."""
-        return weights.log()
-
 
 @dataclass(frozen=True, slots=True)
 class YesNo(Prediction):
@@ -245,7 +145,7 @@ class YesNo(Prediction):
         logit: log-odds of yes, (batch,), so that `P(yes) = sigmoid(logit)`.
     """
 
-    kind, elementwise = "yes/no", True
+    kind = "yes/no"
     logit: Float[Tensor, " batch"]
 
     def terms(self, cells: Cells) -> list[Term]:
@@ -287,40 +187,6 @@ class YesNo(Prediction):
 
     def leads(self) -> list[Float[Tensor, " batch"]]:
         return [self.logit, -self.logit]
-
-    def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
-        return self.logit.sigmoid(), labels
-
-    @classmethod
-    def of_outputs(cls, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> Prediction:
-        return cls(outputs[:, 0])
-
-    @classmethod
-    def of_table(cls, columns: Sequence[Float[Tensor, " batch"]], spec: AttributeSpec) -> Prediction:
-        (yes,) = columns
-        return cls(yes.log() - torch.log1p(-yes))  # infinite for 0 and 1, which the log-sigmoid takes
-
-    @classmethod
-    def certain(cls, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
-        return (logit * (2 * numbers - 1))[:, None]
-
-    @classmethod
-    def losses(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
-        return F.binary_cross_entropy_with_logits(outputs[:, 0], labels, reduction="none")
-
-    @classmethod
-    def divergence(cls, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        p = then.sigmoid()
-        divergence = p * (F.softplus(-now) - F.softplus(-then)) + (1 - p) * (F.softplus(now) - F.softplus(then))
-        return divergence, now.sigmoid() - p
-
-    @classmethod
-    def logits_of(cls, logs: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        return logs[1:] - logs[:1]
-
-    @classmethod
-    def shift_of(cls, weights: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        return (weights[1] / weights[0]).log().reshape(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,38 +246,6 @@ class Categorical(Prediction):
     def titled(self, name: str) -> tuple[list[str], Tensor]:
         return [f"{name} = {value}" for value in self.values], self.logits
 
-    def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
-        return self.logits.softmax(1).flatten(), F.one_hot(labels.long(), len(self.values)).float().flatten()
-
-    @classmethod
-    def fits(cls, value: object, spec: AttributeSpec) -> bool:
-        return isinstance(value, cls) and value.values == spec.values
-
-    @classmethod
-    def output_count(cls, spec: AttributeSpec) -> int:
-        return len(spec.values)
-
-    @classmethod
-    def of_outputs(cls, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> Prediction:
-        return cls(outputs, spec.values)
-
-    @classmethod
-    def of_table(cls, columns: Sequence[Float[Tensor, " batch"]], spec: AttributeSpec) -> Prediction:
-        return cls(torch.stack(list(columns), dim=1).log(), spec.values)
-
-    @classmethod
-    def certain(cls, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
-        return logit * (numbers[:, None] == torch.arange(len(spec.values), device=numbers.device)).to(numbers)
-
-    @classmethod
-    def losses(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
-        return F.cross_entropy(outputs, labels.long(), reduction="none")
-
-    @classmethod
-    def divergence(cls, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        p, log_p, log_q = then.softmax(1), then.log_softmax(1), now.log_softmax(1)
-        return (p * (log_p - log_q)).sum(1, keepdim=True), log_q.exp() - p
-
 
 @dataclass(frozen=True, slots=True)
 class Continuous(Prediction):
@@ -422,7 +256,7 @@ class Continuous(Prediction):
         std: standard deviations, (batch,), or one for all samples; above 0.
     """
 
-    kind, elementwise = "continuous", True
+    kind = "continuous"
     mean: Float[Tensor, " batch"]
     std: Float[Tensor, "*batch"] | float
 
@@ -468,46 +302,207 @@ class Continuous(Prediction):
     def certainty(self) -> Float[Tensor, " batch"]:
         return torch.ones_like(self.mean)
 
-    def scores(self, labels: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+
+P = TypeVar("P", bound=Prediction)
+
+
+class HeadKind(ABC, Generic[P]):
+    """How heads of one kind of attribute are read, fitted and measured, with one object for each kind.
+
+    The outputs of a head are a tensor (batch, outputs): one logit for yes/no, a logit for each class, or one mean.
+    Labels are numbers: 0 for no and 1 for yes, the index of a class, or the value of a continuous attribute. This class
+    does what is right for classes.
+
+    Attributes:
+        prediction: the class of predictions of this kind.
+        elementwise: whether a head of this kind has one output; outputs of several such heads are computed together.
+    """
+
+    prediction: type[P]
+    elementwise = False
+
+    def outcomes(self, prediction: P, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
+        """Predicted probabilities of values, and for each 1 if the value is the label, else 0, to measure calibration.
+
+        They are (batch,), P(yes) and the label, or (batch * classes,); not for continuous attributes.
+        """
+        raise NotImplementedError
+
+    def scores(self, prediction: P, labels: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Scores of the samples, from which the quality of a head is computed.
+
+        For classes, 1 if the likeliest value is the label, else 0; the balanced accuracy is the mean over classes. For
+        numbers, 1 - squared error / variance of the labels; R2 is the mean.
+        """
+        return (prediction.number() == labels).float()
+
+    def fits(self, value: object, spec: AttributeSpec) -> bool:
+        """Whether a value is a prediction of this class, with the classes of the attribute, if any."""
+        return isinstance(value, self.prediction)
+
+    def output_count(self, spec: AttributeSpec) -> int:
+        """Number of outputs of a head of the attribute."""
+        return 1
+
+    @abstractmethod
+    def of_outputs(self, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> P:
+        """Make the prediction of one attribute from outputs of its head, (batch, outputs); `std` is for numbers."""
+
+    @abstractmethod
+    def of_table(self, columns: Sequence[Float[Tensor, " batch"]], spec: AttributeSpec) -> P:
+        """Make the prediction of one attribute from the columns of a `Table`: probabilities, or mean and deviation."""
+
+    @abstractmethod
+    def certain(self, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
+        """Outputs of a head that is almost sure of given values: `logit` for yes or the class, `-logit` for no.
+
+        Outputs of other classes are 0; a continuous value is its own output. `logit` is a positive number.
+        """
+
+    def decode(self, numbers: Array, spec: AttributeSpec) -> npt.NDArray[Any]:
+        """The values that numbers stand for, (batch,): bools, names of classes, or float64."""
+        return np.asarray(np.array(KINDS[spec.kind].values(spec))[numbers.astype(int)])
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
+        """Training loss of each sample, from outputs of the head and labels: minus the log-likelihood, in nats.
+
+        For a continuous attribute, it is half the squared error, with errors in tenths of the attribute's range.
+        """
+
+    @abstractmethod
+    def divergence(self, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """KL divergence between predictions, in nats, (batch, attributes), and its derivative with respect to `now`.
+
+        It is KL(P(value | then) || P(value | now)); edits measure by it how much a prediction has changed. The outputs
+        `now` and `then` are those of one attribute, (batch, outputs), or, for an `elementwise` kind, of several,
+        (batch, attributes). `std` is for continuous attributes.
+        """
+
+    def base_outputs(
+        self, labels: Float[Tensor, " batch"], spec: AttributeSpec, balanced: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Scale and offset, (outputs,) each, by which a network in training turns its numbers x into a head's outputs.
+
+        x = 0 then predicts the mean of the labels, or the frequencies of their classes; equal ones if `balanced`.
+        """
+        count = self.output_count(spec)
+        scale, offset = torch.ones(count, device=labels.device), torch.zeros(count, device=labels.device)
+        if not balanced:
+            # Half a label more of each class keeps the logit of an absent class finite.
+            shares = torch.bincount(labels.long(), minlength=len(KINDS[spec.kind].classes(spec))).float() + 0.5
+            offset = self.logits_of((shares / shares.sum()).log())
+        return scale, offset
+
+    def logits_of(self, logs: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
+        """Outputs of a head, (outputs,), that predict the log-probabilities `logs` of the classes."""
+        return logs
+
+    def shift_of(self, weights: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
+        """Shift of a head's outputs by weights of the classes in the loss; it is subtracted after the training."""
+        return weights.log()
+
+
+class _YesNoHeads(HeadKind[YesNo]):
+    prediction, elementwise = YesNo, True
+
+    def outcomes(self, prediction: YesNo, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
+        return prediction.logit.sigmoid(), labels
+
+    def of_outputs(self, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> YesNo:
+        return YesNo(outputs[:, 0])
+
+    def of_table(self, columns: Sequence[Float[Tensor, " batch"]], spec: AttributeSpec) -> YesNo:
+        (yes,) = columns
+        return YesNo(yes.log() - torch.log1p(-yes))  # infinite for 0 and 1, which the log-sigmoid takes
+
+    def certain(self, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
+        return (logit * (2 * numbers - 1))[:, None]
+
+    def losses(self, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
+        return F.binary_cross_entropy_with_logits(outputs[:, 0], labels, reduction="none")
+
+    def divergence(self, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        p = then.sigmoid()
+        divergence = p * (F.softplus(-now) - F.softplus(-then)) + (1 - p) * (F.softplus(now) - F.softplus(then))
+        return divergence, now.sigmoid() - p
+
+    def logits_of(self, logs: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
+        return logs[1:] - logs[:1]
+
+    def shift_of(self, weights: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
+        return (weights[1] / weights[0]).log().reshape(1)
+
+
+class _CategoricalHeads(HeadKind[Categorical]):
+    prediction = Categorical
+
+    def outcomes(self, prediction: Categorical, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
+        return prediction.logits.softmax(1).flatten(), F.one_hot(
+            labels.long(), len(prediction.values)
+        ).float().flatten()
+
+    def fits(self, value: object, spec: AttributeSpec) -> bool:
+        return isinstance(value, self.prediction) and value.values == spec.values
+
+    def output_count(self, spec: AttributeSpec) -> int:
+        return len(spec.values)
+
+    def of_outputs(self, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> Categorical:
+        return self.prediction(outputs, spec.values)
+
+    def of_table(self, columns: Sequence[Float[Tensor, " batch"]], spec: AttributeSpec) -> Categorical:
+        return self.prediction(torch.stack(list(columns), dim=1).log(), spec.values)
+
+    def certain(self, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
+        return logit * (numbers[:, None] == torch.arange(len(spec.values), device=numbers.device)).to(numbers)
+
+    def losses(self, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
+        return F.cross_entropy(outputs, labels.long(), reduction="none")
+
+    def divergence(self, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        p, log_p, log_q = then.softmax(1), then.log_softmax(1), now.log_softmax(1)
+        return (p * (log_p - log_q)).sum(1, keepdim=True), log_q.exp() - p
+
+
+class _ContinuousHeads(HeadKind[Continuous]):
+    prediction, elementwise = Continuous, True
+
+    def scores(self, prediction: Continuous, labels: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         spread = (labels - labels.mean()).square().mean().clamp(min=1e-12)
-        return 1 - (labels - self.mean).square() / spread
+        return 1 - (labels - prediction.mean).square() / spread
 
-    @classmethod
-    def of_outputs(cls, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> Prediction:
-        return cls(outputs[:, 0], std)
+    def of_outputs(self, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> Continuous:
+        return Continuous(outputs[:, 0], std)
 
-    @classmethod
-    def of_table(cls, columns: Sequence[Float[Tensor, " batch"]], spec: AttributeSpec) -> Prediction:
-        return cls(*columns)
+    def of_table(self, columns: Sequence[Float[Tensor, " batch"]], spec: AttributeSpec) -> Continuous:
+        return Continuous(*columns)
 
-    @classmethod
-    def certain(cls, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
+    def certain(self, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
         return numbers[:, None]
 
-    @classmethod
-    def decode(cls, numbers: Array, spec: AttributeSpec) -> npt.NDArray[Any]:
+    def decode(self, numbers: Array, spec: AttributeSpec) -> npt.NDArray[Any]:
         return numbers.astype(np.float64)
 
-    @classmethod
-    def losses(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
+    def losses(self, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
         """Half the squared error of each sample, in units of (a tenth of the attribute's range)²."""
         return 0.5 * ((outputs[:, 0] - labels) / (0.1 * (spec.high - spec.low))).square()
 
-    @classmethod
-    def divergence(cls, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    def divergence(self, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         difference = (now - then) / std
         return difference.square() / 2, difference / std
 
-    @classmethod
     def base_outputs(
-        cls, labels: Float[Tensor, " batch"], spec: AttributeSpec, balanced: bool
+        self, labels: Float[Tensor, " batch"], spec: AttributeSpec, balanced: bool
     ) -> tuple[Tensor, Tensor]:
         scale = labels.std(correction=0).clamp(min=1e-3 * (spec.high - spec.low))
         return scale.reshape(1), labels.mean().reshape(1)
 
 
-PREDICTIONS: dict[str, type[Prediction]] = {each.kind: each for each in (YesNo, Categorical, Continuous)}
-"""The class of predictions of each kind, by the name of the kind."""
+HEAD_KINDS: dict[str, HeadKind[Any]] = {
+    each.prediction.kind: each for each in (_YesNoHeads(), _CategoricalHeads(), _ContinuousHeads())
+}
+"""Name of a kind of attribute -> how its heads are read, fitted and measured."""
 
 
 def log_probabilities(requests: Sequence[tuple[Prediction, Cells]]) -> Float[Tensor, "requests batch"]:
@@ -551,7 +546,7 @@ Readings = TypeVar("Readings")
 
 def output_count(spec: AttributeSpec) -> int:
     """Number of outputs that a head of the attribute has: one logit, one for each class, or one mean."""
-    return PREDICTIONS[spec.kind].output_count(spec)
+    return HEAD_KINDS[spec.kind].output_count(spec)
 
 
 def split_outputs(
@@ -564,13 +559,14 @@ def split_outputs(
         columns = outputs[:, start : start + output_count(spec)]
         start += columns.shape[1]
         spread = std[spec.name] if KINDS[spec.kind].numeric else 1.0
-        predictions[spec.name] = PREDICTIONS[spec.kind].of_outputs(columns, spec, spread)
+        predictions[spec.name] = HEAD_KINDS[spec.kind].of_outputs(columns, spec, spread)
     return predictions
 
 
 def of_columns(columns: Float[Tensor, "batch columns"], spec: AttributeSpec) -> Prediction:
     """Make a prediction from the result of `Prediction.columns`."""
-    return PREDICTIONS[spec.kind].of_outputs(columns[:, : output_count(spec)], spec, columns[:, -1])
+    made: Prediction = HEAD_KINDS[spec.kind].of_outputs(columns[:, : output_count(spec)], spec, columns[:, -1])
+    return made
 
 
 def on_cpu(values: Mapping[str, Readings]) -> dict[str, Readings]:
@@ -589,6 +585,13 @@ def on_cpu(values: Mapping[str, Readings]) -> dict[str, Readings]:
     same = {name: mapped(value, noted) for name, value in values.items()}
     moved = iter(to_cpu(tensors))
     return {name: mapped(value, lambda _: next(moved)) for name, value in same.items()}
+
+
+def at_rows(value: Prediction | Tensor, rows: Tensor) -> Any:
+    """A prediction, or numbers (batch,), on the CPU, for the samples where `rows`, (batch,) bool, is true."""
+    if isinstance(value, Prediction):
+        return value.mapped(lambda tensor: tensor[rows].cpu() if tensor.ndim else tensor.cpu())
+    return value[rows].cpu()
 
 
 def decide(predictions: Mapping[str, Prediction]) -> dict[str, npt.NDArray[Any]]:

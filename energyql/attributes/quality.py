@@ -36,7 +36,7 @@ WEAK_HELP = (
 )
 """Text for users: what to do if the head of an attribute is too weak."""
 READY, VERIFIED, UNMEASURED = "ready", "works where pictures are verified", "not measured"
-"""Verdicts on an attribute, see `HeadReport.verdict`; the last is for a head without a report."""
+"""Verdicts on an attribute, see `verdict_on`; the last is for a head without a report."""
 GAP = 0.1
 """Distance above its bound to which the measure of a weak head is expected to rise at least, with more labels."""
 ENOUGH = 20
@@ -196,77 +196,8 @@ class HeadReport:
         without AUC, it is weak if the lower end of its balanced accuracy is less than `MARGIN` above chance, or its
         recall of one class is below `LEAST_RECALL`.
         """
-        weakness = self._weakness()
+        weakness = _weakness(self)
         return None if weakness is None else weakness.reason
-
-    def _weakness(self) -> _Weakness | None:
-        rarest = min(self.labels, key=lambda name: self.labels[name], default="")
-        if self.score is None or self.interval is None:
-            missing = [name for name in self.labels if name not in self.recall]
-            if self.held_out and missing:
-                return _Weakness(f"no label of {missing[0]!r} was held out", missing[0])
-            return _Weakness("its quality is unknown", rarest)
-        low = self.interval[0]
-        if KINDS[self.kind].numeric:
-            reason = f"{self} is not clearly above {LEAST_R2:g}"
-            return _Weakness(reason, "", self.score, low, LEAST_R2) if low < LEAST_R2 else None
-        if self.auc is not None:
-            bound = 0.5 + MARGIN
-            if self.auc[1] <= bound:
-                mean = "mean " if len(self.ranking) > 1 else ""
-                reason = f"{mean}{auc_text(self.auc)} is not clearly above {bound:.2f} (chance is 0.50)"
-                return _Weakness(reason, rarest, *self.auc[:2], bound)
-            for name, each in self.ranking.items():
-                if each.auc[0] <= bound:
-                    reason = f"for {name!r}, {auc_text(each.auc)} is hardly above chance, 0.50"
-                    return _Weakness(reason, name, *each.auc[:2], bound)
-            return None
-        if low < (least := self.chance + MARGIN):
-            reason = f"{self} is not clearly above {least:.2f} (chance is {self.chance:.2f})"
-            return _Weakness(reason, rarest, self.score, low, least)
-        for name, (recall, below, _) in self.recall.items():
-            if recall < LEAST_RECALL:
-                reason = f"it recognises only {100 * recall:.0f} % of {name!r}"
-                return _Weakness(reason, name, recall, below, LEAST_RECALL)
-        return None
-
-    @property
-    def lacking(self) -> tuple[int, str] | None:
-        """About how many more labels a weak head needs, and of which answer, "" for a number; `None` if it is not weak.
-
-        An interval is as wide as 1 / sqrt(labels of the rarer answer). So the number is that with which its lower end
-        would reach the bound of `weak`, if the measure were at least `GAP` above it. It is at least twice the present
-        one and `ENOUGH`, and at most `MOST_TIMES` the present one; what is missing has one significant digit.
-        """
-        weakness = self._weakness()
-        if weakness is None:
-            return None
-        _, answer, value, low, bound = weakness
-        return self._more(answer, min(max(((value - low) / max(value - bound, GAP)) ** 2, 2), MOST_TIMES)), answer
-
-    @property
-    def wanted(self) -> str:
-        """More labels that a head needs, or that a network could learn from, such as "about 70 more labels of yes".
-
-        If the head is not weak, they are as many again of the rarest answer.
-        """
-        rarest = min(self.labels, key=lambda name: self.labels[name], default="")
-        number, answer = self.lacking or (self._more(rarest, 2), rarest)
-        return f"about {number:,} more labels{f' of {answer}' if answer else ''}"
-
-    def _more(self, answer: str, times: float) -> int:
-        """Labels, rounded, with which there are `times` as many of an answer, or of a number, and at least `ENOUGH`."""
-        present = self.labels[answer] if answer else self.fitted + self.held_out
-        return int(float(f"{max(present * times, ENOUGH) - present:.0e}"))
-
-    def verdict(self, verified: bool) -> str:
-        """What queries may expect of the attribute, in words for users; `verified`: a verifier, or code, reads it.
-
-        "ready", "works where pictures are verified", or "needs about 70 more labels of yes".
-        """
-        if self.lacking is None:
-            return READY
-        return VERIFIED if verified else f"needs {self.wanted}"
 
     @property
     def counts(self) -> str:
@@ -317,6 +248,78 @@ class HeadReport:
             {str(name): Ranking.from_dict(each) for name, each in data["ranking"].items()},
             None if data["correlation"] is None else _interval(data["correlation"]),
         )  # fmt: skip
+
+
+def _weakness(report: HeadReport) -> _Weakness | None:
+    rarest = min(report.labels, key=lambda name: report.labels[name], default="")
+    if report.score is None or report.interval is None:
+        missing = [name for name in report.labels if name not in report.recall]
+        if report.held_out and missing:
+            return _Weakness(f"no label of {missing[0]!r} was held out", missing[0])
+        return _Weakness("its quality is unknown", rarest)
+    low = report.interval[0]
+    if KINDS[report.kind].numeric:
+        reason = f"{report} is not clearly above {LEAST_R2:g}"
+        return _Weakness(reason, "", report.score, low, LEAST_R2) if low < LEAST_R2 else None
+    if report.auc is not None:
+        bound = 0.5 + MARGIN
+        if report.auc[1] <= bound:
+            mean = "mean " if len(report.ranking) > 1 else ""
+            reason = f"{mean}{auc_text(report.auc)} is not clearly above {bound:.2f} (chance is 0.50)"
+            return _Weakness(reason, rarest, *report.auc[:2], bound)
+        for name, each in report.ranking.items():
+            if each.auc[0] <= bound:
+                reason = f"for {name!r}, {auc_text(each.auc)} is hardly above chance, 0.50"
+                return _Weakness(reason, name, *each.auc[:2], bound)
+        return None
+    if low < (least := report.chance + MARGIN):
+        reason = f"{report} is not clearly above {least:.2f} (chance is {report.chance:.2f})"
+        return _Weakness(reason, rarest, report.score, low, least)
+    for name, (recall, below, _) in report.recall.items():
+        if recall < LEAST_RECALL:
+            reason = f"it recognises only {100 * recall:.0f} % of {name!r}"
+            return _Weakness(reason, name, recall, below, LEAST_RECALL)
+    return None
+
+
+def lacking_labels(report: HeadReport) -> tuple[int, str] | None:
+    """About how many more labels a weak head needs, and of which answer, "" for a number; `None` if it is not weak.
+
+    An interval is as wide as 1 / sqrt(labels of the rarer answer). So the number is that with which its lower end
+    would reach the bound of `HeadReport.weak`, if the measure were at least `GAP` above it. It is at least twice the
+    present one and `ENOUGH`, and at most `MOST_TIMES` the present one; what is missing has one significant digit.
+    """
+    weakness = _weakness(report)
+    if weakness is None:
+        return None
+    _, answer, value, low, bound = weakness
+    return _more(report, answer, min(max(((value - low) / max(value - bound, GAP)) ** 2, 2), MOST_TIMES)), answer
+
+
+def wanted_labels(report: HeadReport) -> str:
+    """More labels that a head needs, or that a network could learn from, such as "about 70 more labels of yes".
+
+    If the head is not weak, they are as many again of the rarest answer.
+    """
+    rarest = min(report.labels, key=lambda name: report.labels[name], default="")
+    number, answer = lacking_labels(report) or (_more(report, rarest, 2), rarest)
+    return f"about {number:,} more labels{f' of {answer}' if answer else ''}"
+
+
+def _more(report: HeadReport, answer: str, times: float) -> int:
+    """Labels, rounded, with which there are `times` as many of an answer, or of a number, and at least `ENOUGH`."""
+    present = report.labels[answer] if answer else report.fitted + report.held_out
+    return int(float(f"{max(present * times, ENOUGH) - present:.0e}"))
+
+
+def verdict_on(report: HeadReport, verified: bool) -> str:
+    """What queries may expect of the attribute, in words for users; `verified`: a verifier, or code, reads it.
+
+    "ready", "works where pictures are verified", or "needs about 70 more labels of yes".
+    """
+    if lacking_labels(report) is None:
+        return READY
+    return VERIFIED if verified else f"needs {wanted_labels(report)}"
 
 
 def wilson(successes: float, trials: float) -> tuple[float, float]:
@@ -500,9 +503,11 @@ def read_decider(folder: Path, code: object = None) -> JudgeReport | None:
 
 
 def verdicts(names: Iterable[str], reports: Mapping[str, HeadReport], decider: JudgeReport | None) -> dict[str, str]:
-    """Attribute -> what queries may expect of it, as in `HeadReport.verdict`; `decider` decides about pictures."""
+    """Attribute -> what queries may expect of it, as in `verdict_on`; `decider` decides about pictures."""
     return {
-        name: reports[name].verdict(decider is not None and decider.reads(name)) if name in reports else UNMEASURED
+        name: (
+            verdict_on(reports[name], decider is not None and decider.reads(name)) if name in reports else UNMEASURED
+        )
         for name in names
     }
 

@@ -443,7 +443,7 @@ def with_texts(bank: Bank, words: Words, texts: Sequence[str], samples: Callable
         return PictureBank(reader, vocabulary, gradient=False, reports=reports, **fitted)
     latents, log_odds = samples()
     x = latents / latents.square().mean(1, keepdim=True).sqrt() if bank.space == "direction" else latents
-    heads = bank.as_heads.heads if bank.as_heads else {}
+    heads = bank.heads if isinstance(bank, AttributeBank) else {}
     heads = heads | {text: fit_head(x, log_odds[:, i]) for i, text in enumerate(texts)}
     return AttributeBank(vocabulary, heads, reports=reports, **fitted)
 

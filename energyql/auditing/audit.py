@@ -10,6 +10,7 @@ import numpy as np
 
 from energyql.attributes.labels import ImageLabeller, import_labeller
 from energyql.auditing.answers import AnswerBook, AuditPlan
+from energyql.auditing.evidence import Evidence
 from energyql.auditing.questions import QUERY, Answer, Answers
 from energyql.auditing.report import Audit
 from energyql.auditing.session import Session
@@ -67,15 +68,15 @@ def audit(
             hint = f"energyql audit {subject.name} asks for them; or give answers"
             raise DataError(f"{subject.name} has no answers yet", hint=hint)
         with sole_writer(subject.folder, "an audit"):
-            return Session(subject, AnswerBook.open(subject, None), "").report()
+            return Evidence(subject, AnswerBook.open(subject, None)).report()
     plan = AuditPlan(clicks, width, attributes)
     if callable(answers) or isinstance(answers, str):
         session = Session(subject, AnswerBook(plan), "function")
         session.simulate(import_labeller(answers) if isinstance(answers, str) else answers)
-        return session.report()
+        return session.evidence.report()
     people = _people(answers, subject)
     looked = {key for given in people.values() for key in given}
-    return Session(subject, AnswerBook(AuditPlan(max(1, len(looked))), people=people), "").report()
+    return Evidence(subject, AnswerBook(AuditPlan(max(1, len(looked))), people=people)).report()
 
 
 def _people(answers: Any, subject: Subject) -> dict[str, dict[str, Answers]]:

@@ -130,10 +130,10 @@ def _truths(condition: Predicate, cells: Sequence[Any]) -> list[Answer]:
     else:
         spec = AttributeSpec(condition.name, "continuous")
     known = [cell for cell in cells if not lacks_value(cell, spec)]
-    encode = KINDS[spec.kind].encoder(spec)
+    encode = KINDS[spec.kind].labels.encoder(spec)
     numbers = [encode(cell) for cell in known]
     if None in numbers:
-        wrong = f"{condition.name!r} is {known[numbers.index(None)]!r}, not {KINDS[spec.kind].expected(spec)}"
+        wrong = f"{condition.name!r} is {known[numbers.index(None)]!r}, not {KINDS[spec.kind].labels.expected(spec)}"
         raise DataError(wrong, hint=f"the query asks for {condition}")
     values: npt.NDArray[Any] = np.array([float(number) for number in numbers if number is not None])
     if not KINDS[spec.kind].numeric:

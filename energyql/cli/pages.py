@@ -53,8 +53,8 @@ def gallery(
         about: Text under the title; a blank line begins a new paragraph.
     """
     from energyql.files import sole_writer
-    from energyql.gallery.gallery import Gallery, check_literals, split_literals
-    from energyql.gallery.page import page_path
+    from energyql.gallery.gallery import Gallery, check_literals, check_traversal, split_literals
+    from energyql.gallery.page import page_path, same_queries
     from energyql.pipeline.queries import SUFFIXES, read_queries
 
     if any(re.match("--?[a-z]", query) for query in traverse or ()):
@@ -79,7 +79,7 @@ def gallery(
     for literals in tables:
         check_literals(literals, page.vocabulary)
     if traverse is not None:
-        page.check_traversal(*traverse, steps)
+        check_traversal(*traverse, steps, page.settings, page.vocabulary)
     with nullcontext() if target == save_to else sole_writer(save_to, "a gallery"):
         page.add_all(questions, source=str(queries))
         for literals in tables:
@@ -88,7 +88,7 @@ def gallery(
             page.add_traversal(*traverse, steps, n=n)
         page.save(target)
     if not quiet:
-        for note in page.notes():
+        for note in same_queries(page.sections):
             out.print(f"[yellow]note[/]: {escape(note)}")
         out.print(f"{escape(page.summary())}. Saved {escape(str(target))} ({decimal(target.stat().st_size)})")
 
@@ -262,7 +262,7 @@ def audit(
                 port, "Look at the pictures at", "Ctrl+C ends it, and the same command continues it."
             )
             serve_app(partial(create_audit_app, session), **serving)
-        audited = session.report()
+        audited = session.evidence.report()
         if as_json:
             print_json(audited.to_dict())
         elif not quiet:

@@ -90,7 +90,7 @@ def print_verdicts(model: str | Path, names: Iterable[str] | None = None) -> Non
     place = shlex.quote(str(model))
     if usable:
         spec = vocabulary[usable[0]]
-        query = str(KINDS[spec.kind].example(Attribute(spec.name), spec))
+        query = str(KINDS[spec.kind].queries.example(Attribute(spec.name), spec))
         query = shlex.quote(query) if set(query) & set('"$`\\!') else f'"{query}"'
         allowed = " --allow-plugins" if "judge" in config or config.get("generator", {}).get("kind") == NAMED else ""
         following = f"To draw pictures of one, type: energyql generate {query} --model {place}{allowed}"
@@ -111,6 +111,8 @@ def _unread(
     reports: Mapping[str, HeadReport], decider: JudgeReport | None, judges: Sequence[JudgeReport]
 ) -> Iterator[str]:
     """A sentence for each attribute that judge or verifier could not learn, with what it needs."""
+    from energyql.attributes.quality import wanted_labels
+
     if reports and decider is None and not judges:
         yield "No network reads pictures, so none is ticked: energyql train-judge trains one from labels of pictures."
         return
@@ -119,7 +121,7 @@ def _unread(
         if judged and (kept or decider is None):
             continue
         who, so = ("verifier", "chosen by its head alone") if judged else ("judge" if kept else "network", "not ticked")
-        yield f"No {who} reads {name} yet, so its pictures are {so}: it needs {each.wanted}."
+        yield f"No {who} reads {name} yet, so its pictures are {so}: it needs {wanted_labels(each)}."
 
 
 def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:

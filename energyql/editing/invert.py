@@ -33,7 +33,7 @@ from torch import Tensor
 from energyql import __version__
 from energyql.attributes.judge import JointJudge, Judge
 from energyql.attributes.labels import ImageLabeller, call_labeller, encode_column, read_images
-from energyql.attributes.predictions import PREDICTIONS, Prediction, output_count
+from energyql.attributes.predictions import HEAD_KINDS, Prediction, output_count
 from energyql.editing.folder import ORIGINALS, check_place, edit_files
 from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, draw_result, shifted
 from energyql.editing.pictures import Embed, Picture, as_images, as_pictures, flat_features, open_picture
@@ -394,7 +394,7 @@ def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple
         spec, reading = vocabulary[name], readings[name]
         # Twice as large where each class has a logit, since that of yes is plus or minus `TARGET_LOGIT`.
         logit = TARGET_LOGIT * min(2, output_count(spec))
-        outputs.append(PREDICTIONS[spec.kind].certain(encode_column(column.tolist(), spec), spec, logit))
+        outputs.append(HEAD_KINDS[spec.kind].certain(encode_column(column.tolist(), spec), spec, logit))
         is_sure = reading.certainty() >= CLEAR if isinstance(reading, Prediction) else torch.ones(len(images))
         clear.append(is_sure.to(images.device, torch.bool))
     return tuple(values), torch.cat(outputs, 1), torch.stack(clear, 1)

@@ -170,7 +170,7 @@ class Dependence:
                 continue
             excluded = self.excludes(name, values)
             if excluded.any() and not excluded.all():
-                parts.append(kind.excluding(Attribute(name), values[excluded].tolist()))
+                parts.append(kind.queries.excluding(Attribute(name), values[excluded].tolist()))
         return reduce(and_, parts) if parts else None
 
 

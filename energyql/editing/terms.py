@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import accumulate, chain
 from operator import add
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.heads import RawOutputs
-from energyql.attributes.predictions import PREDICTIONS, Categorical, Continuous, Prediction, YesNo, output_count
+from energyql.attributes.predictions import HEAD_KINDS, Categorical, Continuous, HeadKind, YesNo, output_count
 from energyql.editing.pictures import Embed, flat_features
 from energyql.energy.circuit import CircuitFold, CircuitRule, LeafEnergies, energy_of_rows
 from energyql.energy.query_energy import QueryEnergy
@@ -194,7 +194,7 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> AnyTer
         before: outputs of the heads at z0, (n, outputs).
         weights: weight of each attribute in each sample, (n, attributes); 0 where it may change.
     """
-    kinds = {PREDICTIONS[spec.kind] for spec in raw.specs}
+    kinds = {HEAD_KINDS[spec.kind].prediction for spec in raw.specs}
     if before.device.type != "cpu" and kinds <= {YesNo, Categorical, Continuous}:
         return _keep_rows(raw, before, weights)
     blocks = _blocks(raw, before)
@@ -219,7 +219,7 @@ def _keep_rows(raw: RawOutputs, before: Tensor, weights: Tensor) -> HeadTerm:
     """`keep_predictions` in few operations, for other devices than the CPU, by a table in which yes/no is (x, 0)."""
     ends = [*accumulate(map(output_count, raw.specs), initial=0)]
     columns = [range(*ends[i : i + 2]) for i in range(len(raw.specs))]
-    means = [i for i, spec in enumerate(raw.specs) if PREDICTIONS[spec.kind] is Continuous]
+    means = [i for i, spec in enumerate(raw.specs) if HEAD_KINDS[spec.kind].prediction is Continuous]
     tables = [i for i in range(len(raw.specs)) if i not in means]
     shape = (len(tables), max([2, *(len(columns[i]) for i in tables)]))
     matrix = torch.zeros(math.prod(shape) + len(means), before.shape[1], dtype=torch.float64)
@@ -310,11 +310,11 @@ def keep_identity(
     return Term("w", evaluate)
 
 
-def _blocks(raw: RawOutputs, like: Tensor) -> list[tuple[type[Prediction], Tensor, Tensor, Tensor]]:
+def _blocks(raw: RawOutputs, like: Tensor) -> list[tuple[HeadKind[Any], Tensor, Tensor, Tensor]]:
     """Blocks of outputs whose divergences are one operation: kind, columns, places in `raw.specs`, deviations."""
     starts = [0, *accumulate(map(output_count, raw.specs))]
     blocks = []
-    for name, kind in sorted(PREDICTIONS.items(), key=lambda item: item[1].elementwise):
+    for name, kind in sorted(HEAD_KINDS.items(), key=lambda item: item[1].elementwise):
         of_kind = [i for i, spec in enumerate(raw.specs) if spec.kind == name]
         for members in ([of_kind] if of_kind else []) if kind.elementwise else [[i] for i in of_kind]:
             columns = [column for i in members for column in range(starts[i], starts[i + 1])]

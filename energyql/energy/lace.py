@@ -152,7 +152,7 @@ class _Published(Kernel[Tensor]):
             return torch.zeros(())
         assert isinstance(node, Predicate)
         prediction = self._predictions[node.name]
-        allowed = node.form in KINDS[prediction.kind].forms
+        allowed = node.form in KINDS[prediction.kind].queries.forms
         match node:
             case Attribute() if allowed:
                 return prediction.log_each((True,))[0]

@@ -203,7 +203,7 @@ class QueryEnergy:
         self.rule: EnergyRule = CircuitRule(rule) if isinstance(rule, Circuit) else rule
         self.encode = encode
         self.surrogate = surrogate
-        heads = predict.as_heads if isinstance(predict, Bank) else None
+        heads = predict if isinstance(predict, AttributeBank) else None
         # Code of users may change between two runs, and may not work in several threads.
         self._without_user_code = heads is not None and isinstance(encode, Convertible)
         self.kept: MutableMapping[Hashable, Any] | None = {} if self._without_user_code else None

@@ -17,7 +17,7 @@ from energyql.energy.circuit import EnergyRule as EnergyRule
 from energyql.errors import ArgumentError
 from energyql.language import Expr
 from energyql.logic.circuit import compile_query
-from energyql.logic.diagram import DEFAULT_MAX_NODES
+from energyql.logic.nodes import DEFAULT_MAX_NODES
 from energyql.numerics.shapes import Float
 from energyql.render.markup import Markup
 from energyql.vocabulary import AttributeSpec

@@ -61,11 +61,11 @@ class RandomConditions:
 
     def values(self, spec: AttributeSpec) -> list[Expr]:
         """All conditions on an attribute that protocols use: `a` and `NOT a`, each class, or each of `TARGETS`."""
-        return KINDS[spec.kind].conditions(Attribute(spec.name), spec, TARGETS)
+        return KINDS[spec.kind].queries.conditions(Attribute(spec.name), spec, TARGETS)
 
     def condition(self, spec: AttributeSpec) -> Expr:
         """Random condition on one attribute; for a yes/no attribute `a` it is always `a`."""
-        if BARE in KINDS[spec.kind].forms:
+        if BARE in KINDS[spec.kind].queries.forms:
             return Attribute(spec.name)
         values = self.values(spec)
         return values[int(self._uniform() * len(values))]

@@ -84,6 +84,16 @@ Query = str | Expr
 Queries = Query | Iterable[Query | tuple[str, Query] | ListedQuery] | Mapping[str, Query]
 
 
+def check_traversal(
+    start: Query, end: Query, steps: int, settings: DrawSettings, vocabulary: Vocabulary
+) -> list[CheckedQuery]:
+    """Check the arguments of `Gallery.add_traversal`, and return its two queries; errors are the same."""
+    whole_number("steps", steps, least=2, most=MOST_STEPS)
+    check_single_condition(settings.condition)
+    entries = [ListedQuery(start, place="start"), ListedQuery(end, place="end")]
+    return check_all(entries, vocabulary, check_semantics(settings.semantics), source="traversal")
+
+
 class Gallery:
     """An HTML page of queries, with the pictures of each query, the judge's verdicts, and the compiled query.
 
@@ -236,7 +246,7 @@ class Gallery:
             ArgumentError: `steps` is outside its range, or the gallery is of several prompts.
         """
         n = min(self.n, 3) if n is None else n
-        first, last = self.check_traversal(start, end, steps)
+        first, last = check_traversal(start, end, steps, self.settings, self.vocabulary)
         times = [step / (steps - 1) for step in range(steps)]
         settings = replace(self.settings, verify="off")
         ends = [self._plan(query.expr, settings) for query in (first, last)]
@@ -256,22 +266,6 @@ class Gallery:
         traversal = Traversal(result, first, last, times, probabilities, holds)
         self.sections.append(traversal)
         return traversal
-
-    def check_traversal(self, start: Query, end: Query, steps: int) -> list[CheckedQuery]:
-        """Check the arguments of `add_traversal`, and return its two queries; errors are the same."""
-        whole_number("steps", steps, least=2, most=MOST_STEPS)
-        check_single_condition(self.settings.condition)
-        entries = [ListedQuery(start, place="start"), ListedQuery(end, place="end")]
-        return check_all(entries, self.vocabulary, self.semantics, source="traversal")
-
-    def notes(self) -> list[str]:
-        """Line for each query with the same meaning as an earlier one: "line 3 (A) means the same as line 1 (B)"."""
-        sections = {number: each for number, each in enumerate(self.sections, 1) if isinstance(each, QuerySection)}
-        return [
-            f"{section.query.name} means the same as {sections[section.same_as].query.name}"
-            for section in sections.values()
-            if section.same_as is not None
-        ]
 
     def to_html(self) -> str:
         """The page as HTML."""

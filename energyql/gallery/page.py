@@ -313,6 +313,16 @@ def summary(sections: Sequence[Section]) -> str:
     return f"{parts}; {verdict}, says the {results[0].provenance['judge']}{others}"
 
 
+def same_queries(sections: Sequence[Section]) -> list[str]:
+    """Line for each query with the same meaning as an earlier one: "line 3 (A) means the same as line 1 (B)"."""
+    queries = {number: each for number, each in enumerate(sections, 1) if isinstance(each, QuerySection)}
+    return [
+        f"{section.query.name} means the same as {queries[section.same_as].query.name}"
+        for section in queries.values()
+        if section.same_as is not None
+    ]
+
+
 def render(sections: Sequence[Section], *, title: str = "", about: str = "") -> str:
     """HTML of a page; blank lines in `about` separate paragraphs, and the default `title` names the model."""
     results = [result for section in sections for result in section.results]

@@ -83,7 +83,7 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
     if not pictures:
         raise DataError(f"{sheet.folder.path} has no pictures yet", hint="draw some with energyql sample")
     specs = sheet.attributes.values()
-    attributes = [AttributeField(**asdict(spec), answers=KINDS[spec.kind].answers(spec)) for spec in specs]
+    attributes = [AttributeField(**asdict(spec), answers=KINDS[spec.kind].labels.answers(spec)) for spec in specs]
 
     def state(rows: dict[int, Cells]) -> State:
         left = [index for index in pictures if index not in rows]

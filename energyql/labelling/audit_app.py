@@ -57,7 +57,7 @@ def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
     def state() -> AuditState:
         coming = session.next(AHEAD)
         try:
-            summary = "" if coming else session.report().summary()
+            summary = "" if coming else session.evidence.report().summary()
         except DataError as error:
             summary = error.render()
         asked = [

@@ -153,9 +153,9 @@ def _cell(spec: AttributeSpec, cell: Any) -> str:
     """Text of a label in a table, such as "yes" for true; raise a `DataError` if it is no value of the attribute."""
     if lacks_value(cell, spec):
         return ""
-    label = KINDS[spec.kind].label(cell, spec)
+    label = KINDS[spec.kind].labels.label(cell, spec)
     if label is None:
-        raise DataError(f"{spec.name!r} is {cell!r:.40}, not {KINDS[spec.kind].asked(spec)}")
+        raise DataError(f"{spec.name!r} is {cell!r:.40}, not {KINDS[spec.kind].labels.asked(spec)}")
     return label
 
 

@@ -83,13 +83,13 @@ def is_words(node: Predicate, vocabulary: Vocabulary) -> bool:
 
 
 def _check(node: Predicate, spec: AttributeSpec) -> _Problem | None:
-    kind, name = KINDS[spec.kind], quote(spec.name)
-    if node.form in kind.forms:
+    queries, name = KINDS[spec.kind].queries, quote(spec.name)
+    if node.form in queries.forms:
         return _check_range(node, spec) if isinstance(node, (Interval, Near)) else _check_values(node, spec)
-    instead = tuple(map(str, kind.instead(Attribute(spec.name), spec, node)[:_MOST_LISTED]))
+    instead = tuple(map(str, queries.instead(Attribute(spec.name), spec, node)[:_MOST_LISTED]))
     hint = f"values of {name}: {_listed(spec.values)}" if spec.values else None
-    offered = " or ".join(f"`{text}`" for text in instead[: kind.offered])
-    return _Problem(f"{name} {kind.nature(spec)}: write {offered}", hint, instead=instead)
+    offered = " or ".join(f"`{text}`" for text in instead[: queries.offered])
+    return _Problem(f"{name} {queries.nature(spec)}: write {offered}", hint, instead=instead)
 
 
 def _check_values(node: Predicate, spec: AttributeSpec) -> _Problem | None:

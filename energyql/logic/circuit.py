@@ -27,16 +27,17 @@ from energyql.errors import LimitError
 from energyql.kinds import CellSet
 from energyql.language import Attribute, Expr, Interval, Not, OneOf, quote
 from energyql.logic.diagram import (
-    ALWAYS,
-    DEFAULT_MAX_NODES,
-    NEVER,
     Diagram,
     WeightVariable,
     build_diagram,
-    dependencies_first,
+    exits,
     relations_for,
+    tested_attributes,
+    tested_conditions,
     union,
+    values_by_child,
 )
+from energyql.logic.nodes import ALWAYS, DEFAULT_MAX_NODES, NEVER, dependencies_first
 from energyql.logic.satisfiability import report_constants
 from energyql.render.graph import MOST_BOXES, Box, draw_graph
 from energyql.render.markup import Markup
@@ -186,11 +187,11 @@ def to_nodes(diagram: Diagram) -> tuple[CircuitNode, ...]:
     related: dict[int, list[_Branch]] = {NEVER: [], ALWAYS: []}
 
     def within(node: int) -> list[_Branch]:
-        name = cast(str, diagram.variables[diagram.levels[node]])
-        return [(partial(builder.leaf, name, cells), child, []) for cells, child in diagram.branches(node)]
+        name = cast(str, diagram.variable(node))
+        return [(partial(builder.leaf, name, cells), child, []) for cells, child in values_by_child(diagram, node)]
 
     def weighted(node: int, factor: float, inner: int) -> list[_Branch]:
-        no, yes = diagram.children[node]
+        no, yes = diagram.nodes.children[node]
         of_yes: _Branch = lambda: builder.scaled(factor, values[inner]), yes, [inner]
         if no == NEVER:
             return [of_yes]
@@ -199,7 +200,7 @@ def to_nodes(diagram: Diagram) -> tuple[CircuitNode, ...]:
         return [of_yes, (make, no, [inner, complement])]
 
     def through_group(node: int, condition: int) -> Iterator[_Branch]:
-        for way, end in diagram.ways(node):
+        for way, end in exits(diagram, node):
             if end != NEVER:
                 both = diagram.conjunction([way, condition])
                 for part in (both, condition):
@@ -210,7 +211,7 @@ def to_nodes(diagram: Diagram) -> tuple[CircuitNode, ...]:
         return builder.given(inside[both], inside[condition], _only_leaf(diagram, way, both, condition))
 
     def outside(node: int) -> list[_Branch]:
-        variable = diagram.variables[diagram.levels[node]]
+        variable = diagram.variable(node)
         if isinstance(variable, WeightVariable):
             return weighted(node, variable.factor, variable.inner)
         if variable not in diagram.group_of:
@@ -251,7 +252,7 @@ def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]], values
 
 def _only_leaf(diagram: Diagram, way: int, both: int, condition: int) -> Leaf | None:
     """A condition on one attribute that is equivalent to the part `way` where the relations hold; `None` for none."""
-    for name in sorted(diagram.attributes(way), key=list(diagram.cells).index):
+    for name in sorted(tested_attributes(diagram, way), key=list(diagram.cells).index):
         atoms = [atom for atom in diagram.cells[name] if diagram.conjunction([both, diagram.falls_in(name, atom)])]
         cells = union(atoms, diagram.vocabulary[name])
         if diagram.conjunction([diagram.falls_in(name, cells), condition]) == both:
@@ -504,18 +505,18 @@ def _smallest(
     """
     diagram = build_diagram(expr, vocabulary, max_nodes, groups)
     key = diagram.digest(diagram.root)
-    key = " given ".join([key, *map(diagram.digest, diagram.concerned())])
+    key = " given ".join([key, *map(diagram.digest, tested_conditions(diagram))])
     if diagram.order == "occurrence":
         return diagram, f"occurrence {key}"
-    if diagram.root in (NEVER, ALWAYS) or len(diagram.levels) <= _SMALL:
+    if diagram.root in (NEVER, ALWAYS) or len(diagram.nodes.levels) <= _SMALL:
         return diagram, key
 
     def size(diagram: Diagram) -> int:
         return sum(1 for _ in dependencies_first(diagram.root, diagram.needs))
 
     with suppress(LimitError):
-        other = Diagram(expr, vocabulary, groups, order="occurrence", max_nodes=len(diagram.levels))
+        other = Diagram(expr, vocabulary, groups, order="occurrence", max_nodes=len(diagram.nodes.levels))
         if size(other) < size(diagram):
-            other.max_nodes = max_nodes  # complements of weighted parts may still be added
+            other.nodes.max_nodes = max_nodes  # complements of weighted parts may still be added
             return other, key
     return diagram, key

@@ -23,35 +23,24 @@ relations) / P(relations), and more contradictions and tautologies are found.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
-from typing import Literal, TypeVar, cast
+from typing import Literal, cast
 
-from energyql.errors import EnergyQLError, LimitError, VocabularyError, either
+from energyql.errors import EnergyQLError, LimitError, VocabularyError
 from energyql.kinds import KINDS, CellSet
 from energyql.language import And, Constant, Expr, Predicate, bind, parse, predicates
 from energyql.language.expr import Kernel, allowed_counts
+from energyql.logic.nodes import ALWAYS, DEFAULT_MAX_NODES, NEVER, Nodes, dependencies_first
 from energyql.vocabulary import AttributeSpec, Vocabulary, in_order
 
-NEVER, ALWAYS = 0, 1
-"""Indices of the two nodes without children in every diagram: false and true."""
-DEFAULT_MAX_NODES = 100_000
-BRANCHES_PER_NODE = 4
-"""Limit of the children of all nodes together, per `max_nodes`. It limits memory: a node that tests an attribute with
-many thresholds has many children."""
-WORK_PER_NODE = 12
-"""Limit of the number of steps while a diagram is built, per `max_nodes`. It limits time."""
-
 Order = Literal["vocabulary", "occurrence"]
-_BELOW_ALL = 1 << 80
-
-T = TypeVar("T")
 
 
 def predicate_cells(predicate: Predicate, spec: AttributeSpec) -> CellSet:
     """The values of an attribute for which a condition is true, as a cell set."""
-    return KINDS[spec.kind].cells(predicate, spec)
+    return KINDS[spec.kind].queries.cells(predicate, spec)
 
 
 def partition(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> dict[str, tuple[CellSet, ...]]:
@@ -65,7 +54,7 @@ def partition(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> dict[str, 
     for node in predicates(expr):
         mentioned.setdefault(node.name, []).append(predicate_cells(node, vocabulary[node.name]))
     specs = [vocabulary[name] for name in in_order(mentioned, vocabulary)]
-    return {spec.name: KINDS[spec.kind].partition(mentioned[spec.name], spec) for spec in specs}
+    return {spec.name: KINDS[spec.kind].queries.partition(mentioned[spec.name], spec) for spec in specs}
 
 
 def holds(cells: CellSet, atom: CellSet) -> bool:
@@ -78,27 +67,7 @@ def holds(cells: CellSet, atom: CellSet) -> bool:
 
 def union(atoms: Iterable[CellSet], spec: AttributeSpec) -> CellSet:
     """The union of disjoint cell sets of one attribute, sorted and with touching intervals merged."""
-    return KINDS[spec.kind].union((part for atom in atoms for part in atom), spec)
-
-
-def dependencies_first(root: T, needed: Callable[[T], Iterable[T]], done: Container[T] = ()) -> Iterator[T]:
-    """Yield `root` and all that it depends on, directly or not, each item after those that it depends on.
-
-    Args:
-        needed: function from an item to the items that it directly depends on; called once for each item.
-        done: items that are left out, for which `needed` is not called.
-    """
-    stack = [] if root in done else [(root, iter(needed(root)))]
-    visited = {root}
-    while stack:
-        index, rest = stack[-1]
-        missing = next((each for each in rest if each not in visited and each not in done), None)
-        if missing is None:
-            stack.pop()
-            yield index
-        else:
-            visited.add(missing)
-            stack.append((missing, iter(needed(missing))))
+    return KINDS[spec.kind].queries.union((part for atom in atoms for part in atom), spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +98,10 @@ class Diagram(Kernel[int]):
         order: order in which variables are tested. "vocabulary" (weighted parts last) is the same for every query, so
             that diagrams can be compared. "occurrence", the order of the query's text, gives smaller diagrams if
             attributes that belong together are written side by side.
-        max_nodes: number of nodes above which a `LimitError` is raised. Children and steps are limited by multiples of
-            it.
+        max_nodes: number of nodes above which a `LimitError` is raised.
 
     Attributes:
-        levels: for each node, the level of the variable that it tests. Variables of small levels are tested first.
-        children: for each node, the indices of its children, one for each cell of its attribute.
+        nodes: the nodes, of the query and of all that is computed with it later.
         variables: the variable of each level.
         cells: for each attribute, the cells that the query and the relations tell apart.
         values: the node of each part of the query, by the part's `id`.
@@ -146,7 +113,7 @@ class Diagram(Kernel[int]):
         self, expr: Expr, vocabulary: Mapping[str, AttributeSpec], groups: Sequence[Sequence[Expr]] = (), *,
         order: Order = "vocabulary", max_nodes: int = DEFAULT_MAX_NODES,
     ) -> None:  # fmt: skip
-        self.vocabulary, self.order, self.max_nodes = vocabulary, order, max_nodes
+        self.vocabulary, self.order = vocabulary, order
         self.relations = [relation for group in groups for relation in group]
         self.cells = partition(And((expr, *self.relations)) if self.relations else expr, vocabulary)
         named = [{name for relation in group for name in _names(relation)} for group in groups]
@@ -154,12 +121,7 @@ class Diagram(Kernel[int]):
         self.group_of: dict[Variable, int] = {name: i for i, names in enumerate(self._members) for name in names}
         self.variables: dict[int, Variable] = {}
         self._level_of: dict[Variable, int] = {}
-        self.levels: list[int] = [_BELOW_ALL, _BELOW_ALL]  # of node i: the key of its variable, small ones at the top
-        self.children: list[tuple[int, ...]] = [(), ()]
-        self._unique: dict[tuple[int, tuple[int, ...]], int] = {}
-        self._memo: dict[tuple[int, int, int], int] = {}
-        self._constrained: dict[tuple[int, int], int] = {}
-        self._branches, self._work = 0, 0
+        self.nodes = Nodes(self._value_count, max_nodes)
         self._digests: dict[int, str] = {NEVER: "false", ALWAYS: "true"}
         if order == "vocabulary":
             for name in self.cells:
@@ -167,11 +129,19 @@ class Diagram(Kernel[int]):
         self.conditions: list[int] = []
         self.conditions = [self.conjunction([relation.evaluate(self) for relation in group]) for group in groups]
         self.values: dict[int, int] = {}
-        self.root = self._given_conditions(expr.fold(self._valued))
+        self.root = self.given_conditions(expr.fold(self._valued))
 
     def _valued(self, part: Expr, operands: Sequence[int]) -> int:
         value = self.values[id(part)] = part._lower(self, operands)
         return value
+
+    def _value_count(self, level: int) -> int:
+        variable = self.variables[level]
+        return len(self.cells[variable]) if isinstance(variable, str) else 2
+
+    def variable(self, node: int) -> Variable:
+        """What a node with children tests."""
+        return self.variables[self.nodes.levels[node]]
 
     def leaf(self, node: Expr) -> int:
         """The node of a predicate or of a constant."""
@@ -183,19 +153,19 @@ class Diagram(Kernel[int]):
     def falls_in(self, name: str, cells: CellSet) -> int:
         """The node of "the attribute `name` has one of the values in `cells`"; `NEVER` if there are none."""
         truths = tuple(ALWAYS if holds(cells, atom) else NEVER for atom in self.cells[name])
-        return self.node(self.level(name), truths)
+        return self.nodes.node(self.level(name), truths)
 
     def negation(self, value: int) -> int:
         """The node of the negation of a node."""
-        return self.choice(value, NEVER, ALWAYS)
+        return self.nodes.choice(value, NEVER, ALWAYS)
 
     def conjunction(self, values: Sequence[int]) -> int:
         """The node of the AND of nodes."""
-        return self.chain(lambda left, right: self.choice(left, right, NEVER), [ALWAYS, *values])
+        return self.chain(lambda left, right: self.nodes.choice(left, right, NEVER), [ALWAYS, *values])
 
     def disjunction(self, values: Sequence[int]) -> int:
         """The node of the OR of nodes."""
-        return self.chain(lambda left, right: self.choice(left, ALWAYS, right), [NEVER, *values])
+        return self.chain(lambda left, right: self.nodes.choice(left, ALWAYS, right), [NEVER, *values])
 
     def count(self, quantifier: str, count: int, values: Sequence[int]) -> int:
         """The node of "at least (at most, exactly) `count` of `values` are true", by dynamic programming."""
@@ -203,8 +173,8 @@ class Diagram(Kernel[int]):
         # ends[j]: the node of "the count holds if j of the operands that are not yet treated are true".
         ends = [ALWAYS if number in allowed else NEVER for number in range(len(values) + 1)]
         # Operands of late variables come first, so that each choice adds nodes on top of finished ones.
-        for operand in sorted(values, key=lambda node: self.levels[node], reverse=True):
-            ends = [self.choice(operand, ends[number + 1], ends[number]) for number in range(len(ends) - 1)]
+        for operand in sorted(values, key=lambda node: self.nodes.levels[node], reverse=True):
+            ends = [self.nodes.choice(operand, ends[number + 1], ends[number]) for number in range(len(ends) - 1)]
         return ends[0]
 
     def weighted(self, factor: float, value: int) -> int:
@@ -213,62 +183,18 @@ class Diagram(Kernel[int]):
         Nested weights are multiplied: `2 * (3 * a)` is `6 * a`. If the weight is 1, or the part is constant where the
         relations hold, the result is `value`, the node of the part without its weight.
         """
-        value = self._given_conditions(value)
-        variable = self.variables.get(self.levels[value])
-        if isinstance(variable, WeightVariable) and self.children[value] == (NEVER, ALWAYS):
+        value = self.given_conditions(value)
+        if value in (NEVER, ALWAYS):
+            return value
+        variable = self.variable(value)
+        if isinstance(variable, WeightVariable) and self.nodes.children[value] == (NEVER, ALWAYS):
             product = factor * variable.factor  # 2 * (3 * smile) is 6 * smile
             if product > 0:  # no underflow
                 factor, value = product, variable.inner
         factor = float(f"{factor:.12g}")  # as thresholds: 0.1 * (3 * a) and 0.3 * a are one predicate
-        if factor == 1 or value in (NEVER, ALWAYS):
+        if factor == 1:
             return value
-        return self.node(self.level(WeightVariable(factor, value)), (NEVER, ALWAYS))
-
-    def choice(self, test: int, then: int, otherwise: int) -> int:
-        """The node of "if `test` then `then` else `otherwise`", by which NOT, AND, OR and counts are computed.
-
-        Raises:
-            LimitError: the diagram became too large.
-        """
-        root = _normal(test, then, otherwise)
-        stack = [root]
-        while stack:
-            key = stack[-1]
-            if self._result(key) is not None:
-                stack.pop()
-                continue
-            level = min(self.levels[key[0]], self.levels[key[1]], self.levels[key[2]])
-            sides = [self.cofactors(node, level) for node in key]
-            parts = [_normal(*triple) for triple in zip(*sides, strict=True)]
-            results = [self._result(part) for part in parts]
-            if None in results:
-                stack.extend(part for part, result in zip(parts, results, strict=True) if result is None)
-                continue
-            self._work += len(parts)
-            if self._work > WORK_PER_NODE * self.max_nodes:
-                raise self._too_large()
-            self._memo[key] = self.node(level, tuple(cast("list[int]", results)))
-            stack.pop()
-        return cast(int, self._result(root))
-
-    def _result(self, key: tuple[int, int, int]) -> int | None:
-        """The node of `choice(*key)` if it is trivial or was computed before, else `None`."""
-        test, then, otherwise = key
-        if test == ALWAYS or then == otherwise:
-            return then
-        if test == NEVER:
-            return otherwise
-        return test if then == ALWAYS and otherwise == NEVER else self._memo.get(key)
-
-    def branches(self, node: int) -> list[tuple[CellSet, int]]:
-        """For each distinct child of a node that tests an attribute, all values that lead to it, and the child."""
-        name = cast(str, self.variables[self.levels[node]])
-        atoms: dict[int, list[CellSet]] = {}
-        for atom, child in zip(self.cells[name], self.children[node], strict=True):
-            atoms.setdefault(child, []).append(atom)
-        spec = self.vocabulary[name]
-        merged = [(union(group, spec), child) for child, group in atoms.items()]
-        return merged[::-1] if KINDS[spec.kind].reverse else merged  # in the drawing, yes comes before no
+        return self.nodes.node(self.level(WeightVariable(factor, value)), (NEVER, ALWAYS))
 
     def digest(self, node: int) -> str:
         """Hexadecimal digest of the formula of a node.
@@ -276,20 +202,20 @@ class Diagram(Kernel[int]):
         In all diagrams in the vocabulary's order, formulas have the same digest exactly if they are equivalent.
         """
         for top in dependencies_first(node, self.needs, self._digests):
-            variable = self.variables[self.levels[top]]
+            variable = self.variable(top)
             if isinstance(variable, WeightVariable):
-                children = [self._digests[child] for child in self.children[top]]
+                children = [self._digests[child] for child in self.nodes.children[top]]
                 text = f"weight {self._weight_digest(variable)}: {children}"
             else:
-                text = f"{variable!r}: {[(cells, self._digests[child]) for cells, child in self.branches(top)]}"
+                text = f"{variable!r}: {[(cells, self._digests[child]) for cells, child in values_by_child(self, top)]}"
             self._digests[top] = hashlib.sha256(text.encode()).hexdigest()
         return self._digests[node]
 
     def needs(self, node: int) -> list[int]:
         """The nodes that a node directly depends on: its children, and the part inside of the weight that it tests."""
-        variable = self.variables.get(self.levels[node])
+        variable = self.variables.get(self.nodes.levels[node])
         inner = [variable.inner] if isinstance(variable, WeightVariable) else []
-        return [*self.children[node], *inner]
+        return [*self.nodes.children[node], *inner]
 
     def level(self, variable: Variable) -> int:
         """The level of a variable: its place in the order of tests, small ones first.
@@ -309,127 +235,70 @@ class Diagram(Kernel[int]):
     def _weight_digest(self, variable: WeightVariable) -> str:
         return hashlib.sha256(f"{variable.factor!r} * {self.digest(variable.inner)}".encode()).hexdigest()
 
-    def cofactors(self, node: int, level: int) -> tuple[int, ...]:
-        """For each value of the variable of `level`, the node of what the formula becomes if the variable has it.
-
-        `level` must be at most that of the variable that `node` tests.
-        """
-        if self.levels[node] == level:
-            return self.children[node]
-        variable = self.variables[level]
-        return (node,) * (len(self.cells[variable]) if isinstance(variable, str) else 2)
-
-    def node(self, level: int, children: tuple[int, ...]) -> int:
-        """The node that tests the variable of `level` and has these `children`; their one node if all are equal.
-
-        Raises:
-            LimitError: the diagram became too large.
-        """
-        if all(child == children[0] for child in children):
-            return children[0]
-        node = self._unique.get((level, children))
-        if node is None:
-            node = len(self.levels)
-            self._branches += len(children)
-            if node >= self.max_nodes + 2 or self._branches > BRANCHES_PER_NODE * self.max_nodes:
-                raise self._too_large()
-            self.levels.append(level)
-            self.children.append(children)
-            self._unique[level, children] = node
-        return node
-
-    def _too_large(self) -> LimitError:
-        semantics = either('semantics="product"', "--semantics product")
-        remedy = f"use {semantics}, which needs no diagram, or write the query in smaller parts"
-        return LimitError(f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; {remedy}")
-
-    def constrain(self, node: int, condition: int) -> int:
-        """A node that is true for the same values as `node` wherever `condition`, a node other than `NEVER`, is true.
-
-        Two nodes that agree wherever `condition` is true give the same result. It is the generalized cofactor of
-        Coudert and Madre (1990): a value that the condition excludes is replaced by the first that it allows.
-
-        Raises:
-            LimitError: the diagram became too large.
-        """
-
-        def sides(pair: tuple[int, int]) -> list[tuple[int, int]]:
-            if pair[1] == ALWAYS or pair[0] in (NEVER, ALWAYS):
-                return []
-            level = min(self.levels[pair[0]], self.levels[pair[1]])
-            pairs = list(zip(self.cofactors(pair[0], level), self.cofactors(pair[1], level), strict=True))
-            allowed = next(each for each in pairs if each[1] != NEVER)
-            return [each if each[1] != NEVER else allowed for each in pairs]
-
-        results = self._constrained
-        for pair in dependencies_first((node, condition), sides, results):
-            if len(results) > WORK_PER_NODE * self.max_nodes:
-                raise self._too_large()
-            parts = tuple(results[part] for part in sides(pair))
-            results[pair] = self.node(min(self.levels[each] for each in pair), parts) if parts else pair[0]
-        return results[node, condition]
-
-    def _given_conditions(self, node: int) -> int:
-        """`constrain` under all relations; `NEVER` if they never hold."""
-        return NEVER if NEVER in self.conditions else reduce(self.constrain, self.conditions, node)
-
-    def constant(self, part: Expr) -> bool | None:
-        """The truth value of a part of the query if it is constant where the relations hold, else `None`.
-
-        Raises:
-            LimitError: the diagram became too large.
-        """
-        return {NEVER: False, ALWAYS: True}.get(self._given_conditions(self.values[id(part)]))
-
-    def ways(self, entry: int) -> list[tuple[int, int]]:
-        """Exits of the tests of one group of attributes, from `entry`, a node that tests one of them.
-
-        Returns:
-            A pair of nodes (condition, exit) for each exit, a first node outside of the group. The condition is true
-            exactly if the values of the group's attributes lead from `entry` to the exit.
-        """
-        group = self._group(entry)
-
-        def within(node: int) -> list[int]:
-            return [child for child in self.children[node] if child > ALWAYS and self._group(child) == group]
-
-        inside = dict.fromkeys(dependencies_first(entry, within))
-        children = [child for node in reversed(inside) for _, child in self.branches(node)]
-        exits = [child for child in dict.fromkeys(children) if child not in inside]
-        ways = []
-        for end in exits:
-            leads = {other: ALWAYS if other == end else NEVER for other in exits}
-            for node in inside:
-                leads[node] = self.node(self.levels[node], tuple(leads[child] for child in self.children[node]))
-            ways.append((leads[entry], end))
-        return ways
-
-    def attributes(self, node: int) -> set[str]:
-        """The attributes that a node and the nodes below it test, but not those inside of weighted parts only."""
-        nodes = dependencies_first(node, self.children.__getitem__, (NEVER, ALWAYS))
-        variables = (self.variables[self.levels[below]] for below in nodes)
-        return {variable for variable in variables if isinstance(variable, str)}
-
-    def concerned(self) -> list[int]:
-        """For each group of relations with an attribute that the diagram tests, the node of their AND."""
-        groups = {self._group(below) for below in dependencies_first(self.root, self.needs, (NEVER, ALWAYS))}
-        return [condition for i, condition in enumerate(self.conditions) if i in groups]
-
-    def _group(self, node: int) -> int | None:
-        return self.group_of.get(self.variables[self.levels[node]])
+    def given_conditions(self, node: int) -> int:
+        """A node that agrees with `node` wherever all relations hold (`Nodes.constrain`); `NEVER` if they never do."""
+        return NEVER if NEVER in self.conditions else reduce(self.nodes.constrain, self.conditions, node)
 
 
-def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:
-    """Arguments of `choice` with the same result, in one form for a AND b and b AND a, so that it is computed once."""
-    if then == test:
-        then = ALWAYS
-    if otherwise == test:
-        otherwise = NEVER
-    if otherwise == NEVER and then < test:  # AND commutes
-        test, then = then, test
-    elif then == ALWAYS and otherwise < test:  # OR commutes
-        test, otherwise = otherwise, test
-    return test, then, otherwise
+def values_by_child(diagram: Diagram, node: int) -> list[tuple[CellSet, int]]:
+    """For each distinct child of a node that tests an attribute, all values that lead to it, and the child."""
+    name = cast(str, diagram.variable(node))
+    atoms: dict[int, list[CellSet]] = {}
+    for atom, child in zip(diagram.cells[name], diagram.nodes.children[node], strict=True):
+        atoms.setdefault(child, []).append(atom)
+    spec = diagram.vocabulary[name]
+    merged = [(union(group, spec), child) for child, group in atoms.items()]
+    return merged[::-1] if KINDS[spec.kind].reverse else merged  # in the drawing, yes comes before no
+
+
+def truth_of(diagram: Diagram, part: Expr) -> bool | None:
+    """The truth value of a part of the query if it is constant where the relations hold, else `None`.
+
+    Raises:
+        LimitError: the diagram became too large.
+    """
+    return {NEVER: False, ALWAYS: True}.get(diagram.given_conditions(diagram.values[id(part)]))
+
+
+def exits(diagram: Diagram, entry: int) -> list[tuple[int, int]]:
+    """Exits of the tests of one group of attributes, from `entry`, a node that tests one of them.
+
+    Returns:
+        A pair of nodes (condition, exit) for each exit, a first node outside of the group. The condition is true
+        exactly if the values of the group's attributes lead from `entry` to the exit.
+    """
+    nodes, group = diagram.nodes, _group(diagram, entry)
+
+    def within(node: int) -> list[int]:
+        return [child for child in nodes.children[node] if child > ALWAYS and _group(diagram, child) == group]
+
+    inside = dict.fromkeys(dependencies_first(entry, within))
+    children = [child for node in reversed(inside) for _, child in values_by_child(diagram, node)]
+    ends = [child for child in dict.fromkeys(children) if child not in inside]
+    found = []
+    for end in ends:
+        leads = {other: ALWAYS if other == end else NEVER for other in ends}
+        for node in inside:
+            leads[node] = nodes.node(nodes.levels[node], tuple(leads[child] for child in nodes.children[node]))
+        found.append((leads[entry], end))
+    return found
+
+
+def tested_attributes(diagram: Diagram, node: int) -> set[str]:
+    """The attributes that a node and the nodes below it test, but not those inside of weighted parts only."""
+    nodes = dependencies_first(node, diagram.nodes.children.__getitem__, (NEVER, ALWAYS))
+    variables = (diagram.variable(below) for below in nodes)
+    return {variable for variable in variables if isinstance(variable, str)}
+
+
+def tested_conditions(diagram: Diagram) -> list[int]:
+    """For each group of relations with an attribute that the diagram tests, the node of their AND."""
+    groups = {_group(diagram, below) for below in dependencies_first(diagram.root, diagram.needs, (NEVER, ALWAYS))}
+    return [condition for i, condition in enumerate(diagram.conditions) if i in groups]
+
+
+def _group(diagram: Diagram, node: int) -> int | None:
+    return diagram.group_of.get(diagram.variable(node))
 
 
 def build_diagram(

@@ -26,14 +26,13 @@ from energyql.language import And, Attribute, Constant, Expr, Interval, Near, No
 from energyql.language.expr import Joined, Kernel, allowed_counts
 from energyql.language.rewrite import lower, without_constants
 from energyql.logic.diagram import (
-    ALWAYS,
-    DEFAULT_MAX_NODES,
-    NEVER,
     Diagram,
     build_diagram,
     predicate_cells,
     relations_for,
+    truth_of,
 )
+from energyql.logic.nodes import ALWAYS, DEFAULT_MAX_NODES, NEVER
 from energyql.vocabulary import AttributeSpec
 
 _MOST_SHOWN = 60
@@ -138,9 +137,9 @@ def _constant_parts(expr: Expr, diagram: Diagram) -> Iterator[_Place]:
         place = stack.pop()
         part = place.part
         stack += [_Place(operand, place) for operand in reversed(part.children)]
-        if diagram.constant(part) is None or isinstance(part, Constant):
+        if truth_of(diagram, part) is None or isinstance(part, Constant):
             continue
-        if not _decide(part, [diagram.constant(operand) for operand in part.children]):
+        if not _decide(part, [truth_of(diagram, operand) for operand in part.children]):
             yield place
 
 
@@ -157,7 +156,7 @@ def _decide(part: Expr, truths: Sequence[bool | None]) -> bool:
 def _describe(place: _Place, diagram: Diagram, query: str | None) -> ConstantPartWarning:
     """Warning about a constant part: why it is constant, and which larger parts are constant for this reason."""
     part, holder = place
-    truth = diagram.constant(part)
+    truth = truth_of(diagram, part)
     asserted = Not(part, span=part.span) if truth else part
     clash, needed = _clash(asserted, diagram)
     if truth:
@@ -168,12 +167,12 @@ def _describe(place: _Place, diagram: Diagram, query: str | None) -> ConstantPar
     else:
         message = _reason(clash, diagram, "this part")
     whole, constant = part, truth
-    while holder is not None and diagram.constant(holder.part) is not None:
+    while holder is not None and truth_of(diagram, holder.part) is not None:
         alone = [constant if operand is whole else None for operand in holder.part.children]
         if not _decide(holder.part, alone):
             break
         whole, holder = holder
-        constant = diagram.constant(whole)
+        constant = truth_of(diagram, whole)
     name, follows = "this part", ""
     if whole is not part or len(clash) < len(conjuncts(asserted)):
         text = str(whole)

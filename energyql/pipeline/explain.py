@@ -147,12 +147,13 @@ def _best(circuit: Circuit, model: str | Path | Model) -> float | None:
     """Highest P(query) of any predictions of the heads; `None` if at least 0.9, or without intervals or heads."""
     if not circuit.has_intervals:
         return None
+    from energyql.attributes.heads import AttributeBank
     from energyql.attributes.pictures import load_heads
     from energyql.energy.circuit import CircuitRule
     from energyql.energy.query_energy import SURE, least_energy
 
-    heads = load_heads(model_folder(model)) if isinstance(model, str | Path) else model.bank.as_heads
-    if heads is None:
+    heads = load_heads(model_folder(model)) if isinstance(model, str | Path) else model.bank
+    if not isinstance(heads, AttributeBank):
         return None
     best = math.exp(-least_energy(CircuitRule(circuit), heads.std))
     return best if best < SURE else None

@@ -712,7 +712,7 @@ def _use(model: Model, hub_name: str, mark: str) -> str:
     calibrations = {} if model.words is None else model.words.calibrations
     texts = "".join(f'\n- `"{text}"`, read as words: {one}' for text, one in calibrations.items())
     name, first = next(iter(vocabulary.items()))
-    query = str(KINDS[first.kind].example(Attribute(name), first))
+    query = str(KINDS[first.kind].queries.example(Attribute(name), first))
     return f"""## Use
 
 With [energyql](https://pypi.org/project/energyql/) and `huggingface_hub`:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from energyql.attributes.heads import AttributeBank
 from energyql.numerics.pool import one_thread
 from energyql.numerics.pullback import Convertible
 from energyql.pipeline.plan import Plan
@@ -63,7 +64,7 @@ def propose(
         zeros = torch.zeros(count, dtype=torch.int64)
         return SampleResult(z0, torch.full_like(zeros, Status.OK), zeros, zeros.clone())
     # A discriminator, and other functions than those of heads and mapping networks, may be large networks of users.
-    small = plan.model.bank.as_heads is not None and isinstance(plan.reads, Convertible) and not costly
+    small = isinstance(plan.model.bank, AttributeBank) and isinstance(plan.reads, Convertible) and not costly
     with one_thread(z0.shape[1] * z0.numel() if small else math.inf):
         return draw_with(plan.sampler, energy, z0, streams, progress)
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from energyql.attributes.predictions import PREDICTIONS
+from energyql.attributes.predictions import HEAD_KINDS
 from energyql.energy.rule import SEMANTICS, EnergyRule, check_semantics, compile_energy_rule
 from energyql.errors import ArgumentError, DataError, KindError, UnknownAttribute
 from energyql.files import naming_source, read_bytes
@@ -117,7 +117,7 @@ def score_with_rule(
     predictions = {}
     for spec in (spec for spec in specs if spec.name in rule.attributes):
         tensors = [torch.from_numpy(np.array(values)) for values in columns[spec.name].values()]
-        predictions[spec.name] = PREDICTIONS[spec.kind].of_table(tensors, spec)
+        predictions[spec.name] = HEAD_KINDS[spec.kind].of_table(tensors, spec)
     with torch.no_grad():
         energy = 0.0 - rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
     return energy.numpy(), rule

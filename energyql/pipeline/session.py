@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
 from energyql.energy.query_energy import Encode
 from energyql.errors import ArgumentError, either
@@ -186,8 +187,8 @@ class Session:
 
         `None` if z has too many numbers, or attributes are read off pictures. `reads` maps z to the input of the heads.
         """
-        heads, z_dim = self.model.bank.as_heads, self.model.generator.z_dim
-        if heads is None or z_dim > MOST_NUMBERS:
+        heads, z_dim = self.model.bank, self.model.generator.z_dim
+        if not isinstance(heads, AttributeBank) or z_dim > MOST_NUMBERS:
             return None
         return self._surrogates.setdefault((psi, condition), cache(partial(SurrogateHeads, heads, reads, z_dim)))
 

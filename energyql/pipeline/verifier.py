@@ -23,7 +23,7 @@ from torch import Tensor
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.labels import ImageLabeller, call_labeller, read_images
-from energyql.attributes.predictions import PREDICTIONS, Prediction, Predictions
+from energyql.attributes.predictions import HEAD_KINDS, Prediction, Predictions
 from energyql.attributes.quality import VERIFIER
 from energyql.attributes.words import TextReader
 from energyql.energy.clipped import clipped_density
@@ -265,7 +265,7 @@ class Verifier:
         for node in predicates(self.expr):
             spec = self.vocabulary[node.name]
             labels = self.held_out.labels[spec.name].numpy()[self._complete]
-            values[spec.name] = PREDICTIONS[spec.kind].decode(labels, spec)
+            values[spec.name] = HEAD_KINDS[spec.kind].decode(labels, spec)
         return self._by_heads[self._complete], satisfied(self.expr, values, self.vocabulary)
 
     def for_draws(self, clip: float | None = None) -> Verifier:

@@ -66,10 +66,10 @@ def examples(vocabulary: Vocabulary) -> list[str]:
             queries.append(check(ListedQuery(query), vocabulary, DEFAULT_SEMANTICS).text)
     if len(queries) >= 3:
         return queries
-    plain = [quote(spec.name) for spec in vocabulary.values() if BARE in KINDS[spec.kind].forms][:3]
+    plain = [quote(spec.name) for spec in vocabulary.values() if BARE in KINDS[spec.kind].queries.forms][:3]
     queries += [f"{plain[0]} AND NOT {plain[1]}", f"{plain[0]} XOR {plain[1]}"] if len(plain) > 1 else plain
-    others = [spec for spec in vocabulary.values() if BARE not in KINDS[spec.kind].forms]
-    return [*queries, *(str(KINDS[spec.kind].example(parse(quote(spec.name)), spec)) for spec in others)][:6]
+    others = [spec for spec in vocabulary.values() if BARE not in KINDS[spec.kind].queries.forms]
+    return [*queries, *(str(KINDS[spec.kind].queries.example(parse(quote(spec.name)), spec)) for spec in others)][:6]
 
 
 def describe_model(name: str, session: Session) -> ModelInfo:

@@ -9,7 +9,7 @@ from typing import Any
 from energyql import __version__
 from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.gallery.gallery import Gallery, check_literals
+from energyql.gallery.gallery import Gallery, check_literals, check_traversal
 from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.model import Model
@@ -120,7 +120,7 @@ class Studio:
         gallery = self._gallery(request)
         for query in (request.start, request.end):
             model = self._plan(query, request, verify="off").model
-        gallery.check_traversal(request.start, request.end, request.steps)
+        check_traversal(request.start, request.end, request.steps, gallery.settings, gallery.vocabulary)
         work = partial(tasks.draw_traversal, gallery, request)
         return self._submit("traversal", request.steps * request.n, model, work)
 

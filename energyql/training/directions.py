@@ -122,7 +122,7 @@ def find_directions(
     if truncation is not None and not 0 <= (truncation := finite_number("truncation", truncation)) <= 2:
         raise ArgumentError(f"truncation is a number from 0 to 2, not {truncation:g}")
     source = open_source(Source(model, generator, allow_plugins))
-    network, heads = source.generator, None if source.bank is None else source.bank.as_heads
+    network, heads = source.generator, source.bank if isinstance(source.bank, AttributeBank) else None
     layers = None if layers is None else check_layers(layers, network)
     weights = _style_weights(network, layers, method) if method in ("sefa", "styles") else None
     psi = source.psi if truncation is None else (truncation, truncation)

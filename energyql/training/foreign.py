@@ -142,7 +142,7 @@ def import_boundary(
         ModelError: the file is missing, damaged or no such array; `spec` is no yes/no attribute; the latents are not
             finite, or of another size; there is not one label for each latent; or all labels are the same.
     """
-    if BARE not in KINDS[spec.kind].forms:
+    if BARE not in KINDS[spec.kind].queries.forms:
         raise ModelError(f"{path}: a boundary separates yes from no, so {spec.name!r} cannot be {spec.kind}")
     with reading(path):
         normal = read_npy(path, ModelError).squeeze()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import SLOPE, AttributeBank, Head
-from energyql.attributes.predictions import PREDICTIONS, output_count
+from energyql.attributes.predictions import HEAD_KINDS, output_count
 from energyql.errors import DataError, either
 from energyql.kinds import KINDS
 from energyql.numerics.pool import one_thread, to_cpu, to_device
@@ -49,7 +49,7 @@ def base_outputs(
         labels: 0 or 1, class indices, or numbers; NaN where missing.
         balanced: whether the start is equal frequencies of all classes.
     """
-    return PREDICTIONS[spec.kind].base_outputs(labels[~labels.isnan()], spec, balanced)
+    return HEAD_KINDS[spec.kind].base_outputs(labels[~labels.isnan()], spec, balanced)
 
 
 def attribute_loss(
@@ -70,7 +70,7 @@ def attribute_loss(
             return outputs.sum()
     else:  # to choose rows, a program would wait for the device
         labels, count = torch.where(present, labels, 0), present.sum().clamp(min=1)
-    losses = PREDICTIONS[spec.kind].losses(outputs, labels, spec)
+    losses = HEAD_KINDS[spec.kind].losses(outputs, labels, spec)
     losses = losses if weights is None else losses * weights[labels.long()]
     return losses.mean() if count is None else torch.where(present, losses, 0).sum() / count
 
@@ -289,7 +289,7 @@ class _Fit:
             self.scale[rows], self.offset[rows] = base_outputs(labels, spec, balanced=settings.balance)
             if settings.balance and not KINDS[spec.kind].numeric:
                 self.weights[i] = weights = balancing_weights(labels, spec)
-                self.shifts[i] = PREDICTIONS[spec.kind].shift_of(weights)
+                self.shifts[i] = HEAD_KINDS[spec.kind].shift_of(weights)
 
     def predict(self, x: Float[Tensor, "batch latent_dim"], state: Mapping[str, Tensor]) -> Sequence[Tensor]:
         """Outputs of each head, (batch, outputs), for standardised latents."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import Bank, Described
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import (
     Judge,
@@ -33,7 +34,7 @@ from energyql.attributes.labels import (
     read_images,
 )
 from energyql.attributes.pictures import PictureBank
-from energyql.attributes.predictions import PREDICTIONS, Prediction, of_columns
+from energyql.attributes.predictions import HEAD_KINDS, Prediction, at_rows, of_columns
 from energyql.attributes.quality import FIRST, READER, VERIFIER, HeadReport, JudgeReport, replace_given
 from energyql.errors import ArgumentError, DataError, ModelError, either
 from energyql.files import read_json
@@ -254,7 +255,7 @@ def fit_both(
     settings = settings or PictureSettings()
     learnable = partial(_learnable, bank.vocabulary, only)
     # A sampler draws under one truncation and one class, so its draws are no pictures of a prior with several.
-    propose_some = task.table is None and bank.as_heads is not None and task.prior.is_single
+    propose_some = task.table is None and isinstance(bank, AttributeBank) and task.prior.is_single
     proposed = int(PROPOSED * count) if propose_some else 0
     labelled, prior, index = labelled_pictures("judge", task, learnable, count - proposed, settings.side, apart=1)
     pictures, labels, specs = labelled.inputs, labelled.labels, labelled.vocabulary
@@ -303,7 +304,7 @@ def fit_both(
         stored = torch.cat([torch.arange(len(verifier.rows)) < MOST_HELD_OUT, unknown.isnan()])
         held_out = HeldOut(
             {name: torch.cat([labels[name][rows].float(), unknown]) for name in verifier.readings}, heads,
-            {name: prediction.at(stored) for name, prediction in verifier.readings.items()},
+            {name: at_rows(prediction, stored) for name, prediction in verifier.readings.items()},
         )  # fmt: skip
     return TrainedJudge(judge, report, "", joined(verifier.networks), verifier.report, held_out)
 
@@ -436,7 +437,7 @@ class _Reader:
         readings = call_labeller(self.judge, images, "the judge")
         for name, values in read_images(lambda _: readings, images, self.vocabulary).items():
             prediction, spec = readings[name], self.vocabulary[name]
-            if isinstance(prediction, Prediction) and PREDICTIONS[spec.kind].fits(prediction, spec):
+            if isinstance(prediction, Prediction) and HEAD_KINDS[spec.kind].fits(prediction, spec):
                 rows = prediction.columns().double().cpu().tolist()
                 columns[OUTPUTS + name] = [" ".join(map(str, row)) for row in rows]
             else:  # values without probabilities

@@ -164,7 +164,7 @@ def parse_attribute(text: str) -> AttributeSpec:
     if name in (INDEX, CHOSEN, DRAWN):
         raise VocabularyError(f"an attribute cannot be called {name!r}: the table has another column of that name")
     for kind in KINDS.values():
-        if (fields := kind.parse_domain(equals + domain)) is not None:
+        if (fields := kind.labels.parse_domain(equals + domain)) is not None:
             return AttributeSpec(name, kind.name, **fields)
     hint = f"write {name} for yes/no, {name}=black|brown for classes, {name}=0..1 for a number"
     raise VocabularyError(f"{text!r} is not an attribute", hint=hint)
@@ -172,7 +172,7 @@ def parse_attribute(text: str) -> AttributeSpec:
 
 def attribute_text(spec: AttributeSpec) -> str:
     """Text for an attribute in a table, such as "glasses", "hair=black|brown" or "age=0..1"."""
-    return spec.name + KINDS[spec.kind].domain(spec)
+    return spec.name + KINDS[spec.kind].labels.domain(spec)
 
 
 ENOUGH, RARE = 100, 20
@@ -269,8 +269,8 @@ def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
     if not labels:
         hint = f"label some pictures, or name the other columns: {either('only=[...]', '--only')}"
         raise DataError(f"column {name!r} has no values", hint=hint)
-    record = KINDS[kind] if kind else next(record for record in KINDS.values() if record.fits(labels))
-    return AttributeSpec(name, record.name, **record.infer(f"column {name!r}", labels))
+    record = KINDS[kind] if kind else next(record for record in KINDS.values() if record.labels.fits(labels))
+    return AttributeSpec(name, record.name, **record.labels.infer(f"column {name!r}", labels))
 
 
 def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, AttributeSpec]) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import Bank
+from energyql.attributes.heads import AttributeBank
 from energyql.errors import EnergyQLError
 from energyql.kinds import KINDS
 from energyql.language import Attribute, Expr
@@ -64,10 +65,9 @@ def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tens
     """
     prior, psi = task.prior, task.prior.fitted.truncation[1]
     specs = Vocabulary(spec for name, spec in specs.items() if not labels[name].isnan().all())
-    heads = [
-        tensor for head in (bank.as_heads.heads.values() if bank.as_heads else ()) for tensor in head.tensors().values()
-    ]
-    identity = digest((prior.seed, prior.fitted, specs.to_dict(), count), *heads)
+    heads = bank.heads.values() if isinstance(bank, AttributeBank) else ()
+    tensors = [tensor for head in heads for tensor in head.tensors().values()]
+    identity = digest((prior.seed, prior.fitted, specs.to_dict(), count), *tensors)
     with task.target.work.step("proposals") as path:
         file = StepFile(path, identity)
         if (stored := file.read_tensors()) is None:
@@ -101,7 +101,7 @@ def _condition(spec: AttributeSpec, labels: Tensor, source: random.Random) -> Ex
     """Random condition on one attribute, such as `NOT hat`, `hair = red` or `age > 0.4`."""
     kind = KINDS[spec.kind]
     if not kind.numeric:
-        return cast(Expr, source.choice(kind.conditions(Attribute(spec.name), spec)))
+        return cast(Expr, source.choice(kind.queries.conditions(Attribute(spec.name), spec)))
     value = labels[~labels.isnan()].quantile(source.uniform(*SHARES)).clamp(spec.low, spec.high).item()
     attribute = Attribute(spec.name)
     return source.choice([attribute > value, attribute < value])

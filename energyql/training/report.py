@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.heads import AttributeBank
-from energyql.attributes.predictions import Prediction
+from energyql.attributes.predictions import HEAD_KINDS, Prediction, at_rows
 from energyql.attributes.quality import HeadReport, Interval, Ranking, balanced, explained, wilson
 from energyql.kinds import KINDS, Kind
 from energyql.numerics.shapes import Float
@@ -80,7 +80,7 @@ def describe_gain(gains: Mapping[str, Any]) -> str:
 
 def _gain(before: Prediction, now: Prediction, labels: Float[Tensor, " rows"]) -> dict[str, Any]:
     """Scores of two heads on the same samples, and the difference with a 95 % interval; keys as in `with_gains`."""
-    scores = [prediction.scores(labels) for prediction in (before, now)]
+    scores = [HEAD_KINDS[now.kind].scores(prediction, labels) for prediction in (before, now)]
     kind = KINDS[now.kind]
     groups = [~labels.isnan()] if kind.numeric else [labels == value for value in labels.unique()]
     gain = variance = 0.0
@@ -147,7 +147,7 @@ def report_quality(
         classes, every = kind.classes(spec), torch.cat([others, held_out])
         measured: dict[str, Any] = {"score": None, "interval": None, "recall": {}, "details": {}}
         if len(held_out):
-            own = prediction.at(present) if isinstance(prediction, Prediction) else prediction[present].cpu()
+            own = at_rows(prediction, present)
             measured |= _continuous(own, held_out) if kind.numeric else _discrete(own, held_out, classes)
             if isinstance(own, Prediction):
                 measured["ranking"] = _rankings(own, held_out, spec)
@@ -164,7 +164,7 @@ def _discrete(prediction: Prediction | Tensor, labels: Tensor, classes: Sequence
     confusion = torch.bincount(count * labels.long() + values, minlength=count**2).view(count, count).tolist()
     details: dict[str, Any] = {"confusion": confusion}
     if isinstance(prediction, Prediction):
-        details["reliability"] = _reliability(*prediction.outcomes(labels))
+        details["reliability"] = _reliability(*HEAD_KINDS[prediction.kind].outcomes(prediction, labels))
     score, interval = balanced(confusion) if all(map(sum, confusion)) else (None, None)
     rows = enumerate(zip(classes, confusion, strict=True))
     recall = {name: (row[k] / sum(row), *wilson(row[k], sum(row))) for k, (name, row) in rows if sum(row)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import PICTURE, SPACES, Bank
-from energyql.attributes.heads import Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
@@ -89,7 +89,7 @@ class Trained:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Attribute -> what queries may expect of it, such as "ready"; see `HeadReport.verdict`."""
+        """Attribute -> what queries may expect of it, such as "ready"; see `verdict_on`."""
         reads = dict.fromkeys(getattr(self.verifier, "vocabulary", self.judge_report))
         decider = None if self.verifier is None else JudgeReport(VERIFIER, reads)
         return verdicts(self.report, self.report, decider)
@@ -270,8 +270,8 @@ def _finished(bank: Bank | None, file: StepFile) -> list[str] | None:
 
 def _weights(bank: Bank, names: Sequence[str]) -> str:
     """Digest of the heads of some attributes, or of the network that reads pictures."""
-    if (heads := bank.as_heads) is not None:
-        return digest(names, *(tensor for name in names for tensor in heads.heads[name].tensors().values()))
+    if isinstance(bank, AttributeBank):
+        return digest(names, *(tensor for name in names for tensor in bank.heads[name].tensors().values()))
     return digest(names, *bank.reader.state_dict().values())
 
 

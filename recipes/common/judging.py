@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.judge import Convolutions, Judge
-from energyql.attributes.predictions import PREDICTIONS, output_count
+from energyql.attributes.predictions import HEAD_KINDS, output_count
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float
 from energyql.training.heads import attribute_loss
@@ -135,7 +135,7 @@ def examine(judge: Judge, draw: Draw, *, count: int = 4096, seed: int = 303) -> 
 def balanced_accuracy(outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
     """Return the mean recall of the classes present; for a continuous attribute 1 - mean absolute error / range."""
     present = ~labels.isnan()
-    values, labels = PREDICTIONS[spec.kind].of_outputs(outputs[present], spec, 1.0).number(), labels[present]
+    values, labels = HEAD_KINDS[spec.kind].of_outputs(outputs[present], spec, 1.0).number(), labels[present]
     if KINDS[spec.kind].numeric:
         return 1 - ((values - labels).abs().mean() / (spec.high - spec.low)).item()
     return torch.stack([(values[labels == k] == k).float().mean() for k in labels.long().unique()]).mean().item()

@@ -7,7 +7,17 @@ import pytest
 from toys import VOCABULARY, random_heads
 
 from energyql.attributes.heads import AttributeBank
-from energyql.attributes.quality import REPORT, HeadReport, Ranking, balanced, explained, read_reports, wilson
+from energyql.attributes.quality import (
+    REPORT,
+    HeadReport,
+    Ranking,
+    balanced,
+    explained,
+    lacking_labels,
+    read_reports,
+    verdict_on,
+    wilson,
+)
 from energyql.errors import ModelError
 
 BELOW = "is not clearly above 0.55 (chance is 0.50)"
@@ -139,26 +149,26 @@ def ranked(auc, report=FEW_YES):
     ],
 )  # fmt: skip
 def test_how_many_labels_are_lacking(report, lacking):
-    assert report.lacking == lacking
+    assert lacking_labels(report) == lacking
 
 
 def test_more_labels_of_the_rarer_answer_lack_until_they_suffice():
     """An interval that shrinks as 1 / sqrt(labels) is above its bound with the labels that are asked for."""
     for count, auc, width in ((20, 0.75, 0.3), (50, 0.8, 0.26), (40, 0.7, 0.22)):
         report = ranked((auc, auc - width, 0.99), replace(FEW_YES, labels={"no": 1_000, "yes": count}))
-        more, _ = report.lacking
+        more, _ = lacking_labels(report)
         shrunk = width * math.sqrt(count / (count + more))
         assert ranked((auc, auc - shrunk + 0.02, 0.99)).weak is None  # to the one digit
 
 
 def test_verdicts():
     few, number = ranked((0.6, 0.33, 0.8)), replace(AGE, score=0.2, interval=(0.0, 0.4))
-    assert [GOOD.verdict(verified) for verified in (False, True)] == ["ready", "ready"]
-    assert (few.verdict(False), few.verdict(True)) == (
+    assert [verdict_on(GOOD, verified) for verified in (False, True)] == ["ready", "ready"]
+    assert (verdict_on(few, False), verdict_on(few, True)) == (
         "needs about 90 more labels of yes",
         "works where pictures are verified",
     )
-    assert number.verdict(False) == "needs about 1,000 more labels"
+    assert verdict_on(number, False) == "needs about 1,000 more labels"
 
 
 def test_reports_as_text():

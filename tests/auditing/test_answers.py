@@ -60,7 +60,7 @@ class TestValues:
             for _ in range(6):
                 append(session.book.path, session, {"smile": true, "glasses": false})
                 session = session_of(folder)
-            reports.append(session.report().to_dict() | {"name": ""})
+            reports.append(session.evidence.report().to_dict() | {"name": ""})
         assert reports[0] == reports[1]
         assert reports[0]["share"]["share"] > 0.5
 

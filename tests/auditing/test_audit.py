@@ -32,7 +32,7 @@ def session_of(folder, by="me", **plan):
 
 def run(session, labeller=look):
     session.simulate(labeller)
-    return session.report()
+    return session.evidence.report()
 
 
 class TestQuestions:
@@ -185,7 +185,7 @@ class TestAnswers:
         assert list(again.answers) == list(first.answers)
         again.undo()
         assert len(session_of(folder).answers) == 3
-        assert again.report().anytime  # an early end is none that was planned
+        assert again.evidence.report().anytime  # an early end is none that was planned
         assert not run(again).anytime
         lines = (folder / "audit" / "answers.jsonl").read_text().splitlines()
         assert [min(json.loads(line)) for line in lines] == ["digest", *["answers"] * 4, "by", *["answers"] * 7]
@@ -200,7 +200,7 @@ class TestAnswers:
         for answer in (None, True, None, False, True):
             session.answer(session.next(1)[0].key, {WHOLE: answer})
         assert session.next(1) == []
-        report = session.report()
+        report = session.evidence.report()
         assert (report.looked, report.decided, report.anytime) == (5, 3, False)
 
     def test_only_the_picture_that_is_asked(self, folder):
@@ -308,7 +308,9 @@ class TestPlaces:
     def test_a_run_shows_it(self, tiny, tmp_path):
         out = tmp_path / "run"
         generate("smile", 6, model=tiny, progress=False).save(out)
-        publish((session := session_of(out)).subject, session.report() if session.answers else run(session, faces))
+        publish(
+            (session := session_of(out)).subject, session.evidence.report() if session.answers else run(session, faces)
+        )
         assert ". Audited: " in Result.load(out).summary()
 
     def test_an_edit(self, tiny, tmp_path):
@@ -339,7 +341,7 @@ class TestPlaces:
         assert [picture.verdict for picture in subject.pictures[:3]] == gallery.results[0].satisfied.tolist()
         for _ in range(2):
             session = session_of(tmp_path / place)
-            audited = run(session, faces) if not session.answers else session.report()
+            audited = run(session, faces) if not session.answers else session.evidence.report()
             publish(session.subject, audited)
             line = f'<p class="audited">audited: {audited}</p>\n'
             assert page.read_text().replace(line, "") == before
@@ -371,7 +373,7 @@ class TestPlaces:
         assert [picture.key for picture in session.subject.pictures][:2] == ["000000-00000", "000000-00001"]
         assert session.subject.pictures[6].open().size == (16, 16)
         for _ in range(2):
-            audited = session.report() if session.answers else run(session, faces)
+            audited = session.evidence.report() if session.answers else run(session, faces)
             publish(session.subject, audited)
             card = (out / "README.md").read_text()
             assert card.count(f"Audited: {audited} of the pictures satisfy their query, by 7 pictures") == 1

@@ -21,25 +21,32 @@ EDITS = [
     (
         "energyql/kinds.py",
         "class _Continuous(AttributeKind):\n",
-        '''class _Ordinal(_Categorical):
-    """Attributes with one of several classes that have an order."""
-
-    name, noun, forms = "ordinal", "an ordinal attribute", (CLASSES, "order")
-
-    def domain(self, spec: AttributeSpec) -> str:
+        '''class _OrdinalLabels(Labels):
+    def domain(self, spec: Spec) -> str:
         return f"={'<'.join(spec.values)}"
 
     def parse_domain(self, text: str) -> dict[str, Any] | None:
         return {"values": tuple(value.strip() for value in text[1:].split("<"))} if "<" in text else None
 
-    def fits(self, cells: Sequence[Any]) -> bool:
+    def fits(self, entries: Sequence[Any]) -> bool:
         return False
 
-    def cells(self, literal: Any, spec: AttributeSpec) -> CellSet:
+
+class _OrdinalQueries(Queries):
+    forms = (CLASSES, "order")
+
+    def cells(self, literal: Any, spec: Spec) -> CellSet:
         if literal.form == CLASSES:
             return super().cells(literal, spec)
         at, place = spec.values.index(literal.value), "=" in literal.sign
         return spec.values[at + 1 - place :] if ">" in literal.sign else spec.values[: at + place]
+
+
+class _Ordinal(_Categorical):
+    """Attributes with one of several classes that have an order."""
+
+    name, noun = "ordinal", "an ordinal attribute"
+    labels, queries = _OrdinalLabels(), _OrdinalQueries()
 
 
 class _Continuous(AttributeKind):
@@ -59,13 +66,6 @@ class Ordinal(Categorical):
 
     kind = "ordinal"
 
-    @classmethod
-    def losses(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
-        """Add the ranked probability score (Epstein 1969)."""
-        below = outputs.softmax(1).cumsum(1)[:, :-1]
-        came = labels[:, None] <= torch.arange(below.shape[1], device=labels.device)
-        return Categorical.losses(outputs, labels, spec) + (below - came.to(below)).square().sum(1)
-
 
 @dataclass(frozen=True, slots=True)
 class Continuous(Prediction):
@@ -73,8 +73,23 @@ class Continuous(Prediction):
     ),
     (
         "energyql/attributes/predictions.py",
-        "in (YesNo, Categorical, Continuous)}",
-        "in (YesNo, Categorical, Continuous, Ordinal)}",
+        "class _ContinuousHeads(",
+        '''class _OrdinalHeads(_CategoricalHeads):
+    prediction = Ordinal
+
+    def losses(self, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
+        """Add the ranked probability score (Epstein 1969)."""
+        below = outputs.softmax(1).cumsum(1)[:, :-1]
+        came = labels[:, None] <= torch.arange(below.shape[1], device=labels.device)
+        return super().losses(outputs, labels, spec) + (below - came.to(below)).square().sum(1)
+
+
+class _ContinuousHeads(''',
+    ),
+    (
+        "energyql/attributes/predictions.py",
+        "(_YesNoHeads(), _CategoricalHeads(), _ContinuousHeads())",
+        "(_YesNoHeads(), _CategoricalHeads(), _ContinuousHeads(), _OrdinalHeads())",
     ),
     (
         "grammar/query.lark",

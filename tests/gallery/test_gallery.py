@@ -6,7 +6,7 @@ from toys import pixels
 from energyql import E, Gallery, generate, load_model, traverse, truth_table
 from energyql.errors import ArgumentError, Contradiction, DataError, TautologyWarning, UnknownAttribute
 from energyql.gallery import gallery as module
-from energyql.gallery.page import page_path
+from energyql.gallery.page import page_path, same_queries
 
 
 def make(tiny, queries=(), **settings):
@@ -40,7 +40,7 @@ class TestQueries:
     def test_repetitions_are_noted(self, tiny):
         gallery = make(tiny, [("A", "smile AND beard"), "beard", "beard AND smile"])
         assert [section.same_as for section in gallery.sections] == [None, None, 1]
-        assert gallery.notes() == ["query 3 (beard AND smile) means the same as query 1 (A)"]
+        assert same_queries(gallery.sections) == ["query 3 (beard AND smile) means the same as query 1 (A)"]
         assert "means the same as number 1" in gallery.to_html()
 
     def test_summaries(self, tiny):

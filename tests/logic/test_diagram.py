@@ -2,7 +2,8 @@ import pytest
 
 from energyql.errors import LimitError
 from energyql.language import And, Attribute, Cardinality, Iff, Interval, Not, Or, Weight, Xor
-from energyql.logic.diagram import ALWAYS, NEVER, Diagram
+from energyql.logic.diagram import Diagram
+from energyql.logic.nodes import ALWAYS, NEVER
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 VOCABULARY = Vocabulary([AttributeSpec(f"a{i}", "yes/no") for i in range(600)])
@@ -16,7 +17,7 @@ def root(expr, **settings):
 
 def test_a_literal_has_one_node():
     diagram, node = root(A[0])
-    assert diagram.children[node] == (NEVER, ALWAYS)
+    assert diagram.nodes.children[node] == (NEVER, ALWAYS)
     assert diagram.negation(node) == Not(A[0]).evaluate(diagram)
 
 
@@ -53,7 +54,7 @@ def test_weighted_parts_are_ordered_by_content():
 @pytest.mark.parametrize("count", [1, 10, 19])
 def test_counting_twenty_is_small(count):
     diagram, _ = root(Cardinality("AT LEAST", count, tuple(A[:20])))
-    assert len(diagram.levels) < 500
+    assert len(diagram.nodes.levels) < 500
 
 
 def test_six_hundred_attributes_need_no_deep_stack():
@@ -76,4 +77,4 @@ def test_nodes_of_many_branches_count_for_more():
     query = Xor(tuple(And((Interval("age", low, None), Interval("height", low, None))) for low in tenths))
     with pytest.raises(LimitError, match="more than 500 nodes"):
         Diagram(query, spec, max_nodes=500)
-    assert 500 < len(Diagram(query, spec).children) < 5000
+    assert 500 < len(Diagram(query, spec).nodes.children) < 5000

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from energyql.attributes.predictions import PREDICTIONS
+from energyql.attributes.predictions import HEAD_KINDS
 from energyql.training.heads import (
     CHECKS,
     HeadSettings,
@@ -157,7 +157,7 @@ class TestBalance:
             optimizer.step(closure)
             return outputs.detach()[0]
 
-        corrected, plain = best(weights) - PREDICTIONS[spec.kind].shift_of(weights), best(None)
+        corrected, plain = best(weights) - HEAD_KINDS[spec.kind].shift_of(weights), best(None)
         if name == "hair":
             corrected, plain = corrected.log_softmax(0), plain.log_softmax(0)
         torch.testing.assert_close(corrected, plain, atol=1e-3, rtol=1e-3)

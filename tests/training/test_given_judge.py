@@ -13,7 +13,7 @@ from toys import VOCABULARY, tiny_model
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
-from energyql.attributes.quality import GIVEN, judge_names, read_given, read_judge_reports
+from energyql.attributes.quality import GIVEN, judge_names, read_given, read_judge_reports, verdict_on
 from energyql.errors import ArgumentError, DataError, LabelWarning, ModelError
 from energyql.files import read_json, write_json
 from energyql.pipeline.model import load_model, record_judge
@@ -84,7 +84,7 @@ class TestQuality:
     def test_of_a_module_with_probabilities(self, tmp_path):
         trained = train(Stains(), table(), tmp_path, judge=Guesses(), seed=5, truncation=1.0)
         assert list(trained.judge_report) == ["red", "light"]
-        assert trained.verdicts == {name: each.verdict(False) for name, each in trained.report.items()}
+        assert trained.verdicts == {name: verdict_on(each, False) for name, each in trained.report.items()}
         assert all(each.weak for each in trained.report.values())
         assert trained.judge_report["red"].score == 1
         assert 0 < trained.judge_report["red"].calibration_error < 0.3
