@@ -132,7 +132,8 @@ class _Standard:
 
     def inputs(self, features: Tensor) -> Float[Tensor, "n inputs"]:
         """The inputs of a fit, or of its test."""
-        return ((features.float() - self.mean) * self.scale) @ self.directions
+        inputs: Tensor = ((features.float() - self.mean) * self.scale) @ self.directions
+        return inputs
 
 
 def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features inputs"]:
@@ -212,7 +213,7 @@ def choose_features(
     """
     random = torch.Generator().manual_seed(course.seed % 2**63)
     folds = torch.randperm(len(labelled), generator=random) % FOLDS
-    total = {layer: 0.0 for layer in features}
+    total = dict.fromkeys(features, 0.0)
     for done, layer in enumerate(features):
         losses = _losses(features[layer], labelled, folds, range(2), (FIRST_RIDGE,))
         total[layer] = sum(each[0] for each in losses.values())
@@ -244,7 +245,9 @@ def _losses(
         unseen, test = standard.inputs(features[~rows]), labelled.labels_at(~rows)
         for k in reversed(range(len(ridges))):  # the strongest first: each fit begins near its end
             weight, bias = solver.solve(dict.fromkeys(specs, ridges[k]))
-            for (name, spec), outputs in zip(specs.items(), (unseen @ weight + bias).split(solver.counts, 1), strict=True):
+            for (name, spec), outputs in zip(
+                specs.items(), (unseen @ weight + bias).split(solver.counts, 1), strict=True
+            ):
                 known = ~test[name].isnan()
                 losses[name][k] += float(attribute_loss(outputs, test[name], spec) * known.sum())
     return losses
