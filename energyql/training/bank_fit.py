@@ -105,7 +105,7 @@ def with_labels(specs: Vocabulary, labels: Mapping[str, Tensor], split: int) -> 
 
 
 def _fit(
-    task: Task, labelled: Labelled, taught: Taught, folder: Path, stop: int, settings: HeadSettings
+    task: Task, labelled: Labelled[Tensor], taught: Taught, folder: Path, stop: int, settings: HeadSettings
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:
     """Fit the first heads, to labels by teacher and by hand where `taught` has the attribute, else by hand alone."""
     specs, fitted = labelled.vocabulary, task.prior.fitted
@@ -133,7 +133,7 @@ def _fit(
     return AttributeBank(specs, {name: heads[name] for name in specs}, **vars(fitted)), fits
 
 
-def fit_second(task: Task, labelled: Labelled, settings: HeadSettings, taught: Taught) -> dict[str, Head]:
+def fit_second(task: Task, labelled: Labelled[Tensor], settings: HeadSettings, taught: Taught) -> dict[str, Head]:
     """Fit a second head to each attribute: where it disagrees with the first, predictions are doubtful.
 
     Two heads that learn from almost the same samples make the same errors. So second heads learn from only the last

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,13 +18,13 @@ from energyql.kinds import KINDS
 from energyql.numerics.pool import one_thread
 from energyql.numerics.shapes import Float
 from energyql.training.heads import attribute_loss, base_outputs, check_spread
-from energyql.training.labelled import Labelled
+from energyql.training.labelled import Labelled, Seen
 from energyql.training.steps import Course, StepFile, digest, minimise
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SMALL = 32
 """Side, in pixels, of the small pictures whose pixels are features beside those of a layer."""
-RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3)
+RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 """Strengths of the ridge penalty among which cross-validation chooses, weakest first: the loss is the sum over labels,
 in nats, and features have a mean square of 1 together."""
 FIRST_RIDGE = 0.03
@@ -60,10 +61,10 @@ class FeatureSettings:
 
 
 @torch.no_grad()
-def read_features(backbone: Backbone, pictures: Tensor, layers: Sequence[str], course: Course) -> dict[str, Tensor]:
-    """Layer -> its features of pictures (n, 3, side, side) uint8, then the small pixels, (n, features) float16.
+def see(backbone: Backbone, pictures: Tensor, layers: Sequence[str], course: Course) -> Seen:
+    """Pictures (n, 3, side, side) uint8 with the features of some layers, to which their small pixels are appended.
 
-    They are kept in the checkpoint of `course`, for the same pictures and backbone.
+    Features are kept in the checkpoint of `course`, for the same pictures and backbone.
     """
     file = StepFile(course.checkpoint, digest((backbone.mark, tuple(layers), SMALL), pictures))
     stored = file.read_tensors()
@@ -76,14 +77,14 @@ def read_features(backbone: Backbone, pictures: Tensor, layers: Sequence[str], c
         *own, small = (torch.cat(each) for each in zip(*parts, strict=True))
         stored = dict(zip(layers, own, strict=True)) | {"": small}
         file.write_tensors(stored)
-    return {layer: torch.cat([stored[layer], stored[""]], 1) for layer in layers}
+    return Seen(pictures, {layer: torch.cat([stored[layer], stored[""]], 1) for layer in layers})
 
 
-def fit_linear(labelled: Labelled, settings: FeatureSettings) -> Judge:
+def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
     """Fit a linear reader by penalised maximum likelihood.
 
     Args:
-        labelled: raw features with their labels.
+        labelled: pictures with features (`Seen`) of the layer, and their labels.
 
     Returns:
         The reader in evaluation mode, rounded as it is saved.
@@ -91,13 +92,14 @@ def fit_linear(labelled: Labelled, settings: FeatureSettings) -> Judge:
     Raises:
         DataError: an attribute has no label, or labels that are too large.
     """
-    standard = _Standard.of(labelled.inputs)
+    features = labelled.inputs.features[settings.layer]
+    standard = _Standard.of(features)
     body = Features(settings.backbone, settings.mark, (settings.layer,), settings.side, SMALL, len(standard.mean))
     body.mean.copy_(standard.mean)
     body.scale.copy_(standard.scale)
     judge = Judge(labelled.vocabulary, body)
     with torch.no_grad():
-        weight, bias = _Solver(standard.inputs(labelled.inputs), labelled).solve(settings.ridges)
+        weight, bias = _Solver(standard.inputs(features), labelled).solve(settings.ridges)
         judge.head.weight.copy_((standard.directions @ weight).T)
         judge.head.bias.copy_(bias)
     judge.round()
@@ -132,8 +134,7 @@ class _Standard:
 
     def inputs(self, features: Tensor) -> Float[Tensor, "n inputs"]:
         """The inputs of a fit, or of its test."""
-        inputs: Tensor = ((features.float() - self.mean) * self.scale) @ self.directions
-        return inputs
+        return cast(Tensor, ((features.float() - self.mean) * self.scale) @ self.directions)
 
 
 def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features inputs"]:
@@ -151,7 +152,7 @@ def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features input
 class _Solver:
     """Penalised maximum likelihood for all attributes at once, by L-BFGS; the loss is convex."""
 
-    def __init__(self, inputs: Tensor, labelled: Labelled) -> None:
+    def __init__(self, inputs: Tensor, labelled: Labelled[Any]) -> None:
         self.inputs, self.specs = inputs, list(labelled.vocabulary.values())
         targets, base = labelled.targets, []
         for numbers, spec in zip(targets.unbind(1), self.specs, strict=True):
@@ -169,7 +170,10 @@ class _Solver:
     @one_thread()  # its operations are small
     def solve(self, ridges: Mapping[str, float]) -> tuple[Tensor, Tensor]:
         """Weights (inputs, outputs) and biases, begun at those of the last call."""
-        strengths = [torch.full((n,), ridges[spec.name]) for spec, n in zip(self.specs, self.counts, strict=True)]
+        strengths = [
+            torch.full((n,), ridges.get(spec.name, FIRST_RIDGE))
+            for spec, n in zip(self.specs, self.counts, strict=True)
+        ]
         penalty = torch.cat(strengths) / 2
 
         def loss() -> Tensor:
@@ -203,14 +207,13 @@ def _sum_of(parts: Sequence[Tensor], rows: Sequence[int], labels: Tensor, spec: 
     return attribute_loss(outputs[present], flat[present], spec) * present.sum()
 
 
-def choose_features(
-    backbone: Backbone, features: Mapping[str, Tensor], labelled: Labelled, course: Course
-) -> list[FeatureSettings]:
+def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course) -> list[FeatureSettings]:
     """Cross-validation: the two best layers, best first, each with the best ridge penalty of each attribute.
 
     Args:
-        features: layer -> features of the labelled pictures, by `read_features`.
+        labelled: pictures with the features of all layers (`see`).
     """
+    features = labelled.inputs.features
     random = torch.Generator().manual_seed(course.seed % 2**63)
     folds = torch.randperm(len(labelled), generator=random) % FOLDS
     total = dict.fromkeys(features, 0.0)
@@ -229,7 +232,7 @@ def choose_features(
 
 
 def _losses(
-    features: Tensor, labelled: Labelled, folds: Tensor, tested: Sequence[int], ridges: Sequence[float]
+    features: Tensor, labelled: Labelled[Seen], folds: Tensor, tested: Sequence[int], ridges: Sequence[float]
 ) -> dict[str, list[float]]:
     """Attribute -> sum of the held-out losses with each strength of the penalty, over some folds that are left out.
 
@@ -241,7 +244,7 @@ def _losses(
         labels = labelled.labels_at(rows)
         specs = Vocabulary(spec for name, spec in labelled.vocabulary.items() if not labels[name].isnan().all())
         standard = _Standard.of(features[rows])
-        solver = _Solver(standard.inputs(features[rows]), Labelled(features[rows], labels, specs))
+        solver = _Solver(standard.inputs(features[rows]), Labelled(labelled.inputs, labels, specs))
         unseen, test = standard.inputs(features[~rows]), labelled.labels_at(~rows)
         for k in reversed(range(len(ridges))):  # the strongest first: each fit begins near its end
             weight, bias = solver.solve(dict.fromkeys(specs, ridges[k]))

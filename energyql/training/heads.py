@@ -159,7 +159,7 @@ class HeadSettings:
 
 @one_thread()  # its operations are small
 def train_heads(
-    labelled: Labelled,
+    labelled: Labelled[Tensor],
     settings: HeadSettings,
     course: Course = Course(),  # noqa: B008 (frozen)
     *,

@@ -47,12 +47,20 @@ from energyql.progress import Report, reporting
 from energyql.training.heads import MORE
 from energyql.training.labelled import Labelled
 from energyql.training.labels import LabelTable, read_label_table, warn
-from energyql.training.picture_fit import PictureSettings, Split, fit_judge, fit_verifier, judge_settings, leave_out
+from energyql.training.picture_fit import (
+    Family,
+    PictureSettings,
+    Split,
+    fit_judge,
+    fit_verifier,
+    judge_settings,
+    leave_out,
+)
 from energyql.training.proposals import propose
 from energyql.training.report import report_quality
 from energyql.training.samples import LABEL_SEED, PICTURES, Prior, label_prior
 from energyql.training.target import Source, Target, Task, call_text, opening_target
-from energyql.training.teacher import draw_further, further_pictures
+from energyql.training.teacher import FEATURES, FEW, draw_further, feature_settings, further_pictures
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 MOST_TESTS = 1_000
@@ -73,8 +81,6 @@ BY_FUNCTION = 2
 """Number of networks of a verifier if a function labels pictures: more labels then help more than more networks."""
 VERIFIER_FOLDS = 2
 """Number of folds of the labelled pictures for a verifier; each of its networks learns from all folds but one."""
-FEW = 1_000
-"""With fewer labelled pictures, there is a fold for each network, so that each learns from more of the labels."""
 FRESH = 256
 """Fewest pictures without labels that a verifier reads after its training."""
 VERIFIER_SEED = 16
@@ -257,13 +263,15 @@ def fit_both(
     # A sampler draws under one truncation and one class, so its draws are no pictures of a prior with several.
     propose_some = task.table is None and isinstance(bank, AttributeBank) and task.prior.is_single
     proposed = int(PROPOSED * count) if propose_some else 0
-    labelled, prior, index = labelled_pictures("judge", task, learnable, count - proposed, settings.side, apart=1)
+    labelled, prior, index = labelled_pictures(
+        "judge", task, learnable, count - proposed, task.side(settings.side), apart=1
+    )
     pictures, labels, specs = labelled.inputs, labelled.labels, labelled.vocabulary
     chosen = 0 if task.table is None else task.table.learned
     proposals = propose(task, bank, specs, labels, proposed) if proposed else None
     if proposals is not None and len(proposals.latents):
         every, step = torch.arange(len(proposals.latents)), f"{PICTURES} of proposals"
-        proposed_pictures, columns = task.draw(step, proposals, every, settings.side, task.labeller)
+        proposed_pictures, columns = task.draw(step, proposals, every, side, task.labeller)
         chosen, pictures = len(proposed_pictures), torch.cat([proposed_pictures, pictures])
         labels = {name: torch.cat([numbers, labels[name]]) for name, numbers in _encode(columns, specs).items()}
     seed = (prior.seed + 1) % 2**63
@@ -276,20 +284,26 @@ def fit_both(
         warn(f"too few labels of {', '.join(few)} for two networks that read pictures, so nothing checks it")
     if not enough:
         return TrainedJudge(None, {})
-    labelled = Labelled(pictures, labels, Vocabulary(specs[name] for name in enough))
+    labelled = Labelled(task.look(FEATURES, pictures), labels, Vocabulary(specs[name] for name in enough))
     own, networks = judge_settings(settings)
+    layers = feature_settings(task, labelled, order)
+    by_pixels = not layers or len(pictures) >= FEW
+    split = Split(parts[0], tests[1])
     with task.target.work.step("judge") as checkpoint:
-        judge, report = fit_judge(
-            labelled, own, task.course("judge", checkpoint, seed), split=Split(parts[0], tests[1])
-        )
+        course = task.course("judge", checkpoint, seed)
+        # Another layer than the verifier's, and other labels, so that it is a second opinion.
+        tried = [fit_judge(labelled, each, course, split=split) for each in ([own] * by_pixels + layers[1:])]
+    judge, report = max(tried, key=lambda each: sum(report.score or 0.0 for report in each[1].values()))
     count = NETWORKS if task.table is not None else BY_FUNCTION
     size = count if len(pictures) < FEW else VERIFIER_FOLDS
+    families = [Family(networks, count)] * by_pixels + [Family(layers[:1], size)] * bool(layers)
     splits = leave_out([order[k::size] for k in range(size)], chosen)
     unlabelled = FRESH if bank.reads_pictures else max(further_pictures(task, further), FRESH)
-    fresh, others = draw_further(task, unlabelled, settings.side)
+    fresh, others = draw_further(task, unlabelled, side)
+    seen = task.look(f"{FEATURES} of further pictures", fresh, [each.layer for each in layers[:1]])
     with task.target.work.step(VERIFIER) as checkpoint:
         course = task.course(VERIFIER, checkpoint, seed + VERIFIER_SEED)
-        verifier = fit_verifier(labelled, splits, networks, course, count=count, fresh=fresh)
+        verifier = fit_verifier(labelled, splits, families, course, fresh=seen)
     held_out = None
     if verifier.networks:
         rows = verifier.rows[:MOST_HELD_OUT]
@@ -488,7 +502,7 @@ def fit_reader(task: Task, learnable: Callable[[Mapping[str, Column]], Vocabular
 
 def labelled_pictures(
     name: str, task: Task, learnable: Callable[[Mapping[str, Column]], Vocabulary], count: int, side: int, *, apart: int
-) -> tuple[Labelled, Prior, Tensor]:
+) -> tuple[Labelled[Tensor], Prior, Tensor]:
     """Labelled pictures: those of a table of labels, or new ones that a function labels.
 
     Args:

@@ -11,15 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.judge import Convolutions, Judge, thumbnails
+from energyql.attributes.judge import Convolutions, Features, Judge, thumbnails
 from energyql.attributes.predictions import Predictions, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.errors import DataError
 from energyql.kinds import KINDS
 from energyql.numerics.pool import to_cpu, to_device
 from energyql.numerics.shapes import Float, Int
+from energyql.training.feature_fit import FeatureSettings, fit_linear
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, check_spread, residuals
-from energyql.training.labelled import Labelled
+from energyql.training.labelled import Inputs, Labelled, Seen
 from energyql.training.report import report_quality
 from energyql.training.steps import Course, Optimization, StepFile, digest, minimise
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -36,6 +37,8 @@ LEAST_SIDE = 16
 """Smallest side, in pixels, to which a network of a verifier reduces pictures."""
 DEEP_PASSES, LEAST_PICTURES = 10, 3_000
 """Upper bounds of `passes` and `least` of `PictureSettings` in `judge_settings`."""
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Weights of the first of two families of readers that are tried."""
 SCALE_PENALTY = 15.0
 """Factor, in nats, of the penalty log(scale)² on the sum of losses in a calibration: without it, a network that by
 chance reads a hundred labels right would become much too certain."""
@@ -109,7 +112,7 @@ def distortion_strength(done: float) -> float:
     return 1 - (1 - CALM) * min(1.0, max(0.0, 2 * done - 1))
 
 
-def fit_network(labelled: Labelled, settings: PictureSettings, course: Course = Course()) -> Judge:  # noqa: B008
+def fit_network(labelled: Labelled[Inputs], settings: PictureSettings, course: Course = Course()) -> Judge:  # noqa: B008
     """Fit a network that reads attributes off pictures. All classes count equally, however rare.
 
     Args:
@@ -124,7 +127,7 @@ def fit_network(labelled: Labelled, settings: PictureSettings, course: Course = 
     vocabulary, seed, device = labelled.vocabulary, course.seed, torch.device(course.device)
     specs = list(vocabulary.values())
     random = torch.Generator().manual_seed(seed)
-    pictures, targets = _reduced(labelled.inputs, settings.side), labelled.targets
+    pictures, targets = _reduced(pictures_of(labelled.inputs), settings.side), labelled.targets
     with torch.random.fork_rng(devices=[]):  # layers are made with global random numbers
         torch.manual_seed(seed)
         judge = Judge(vocabulary, Convolutions(pictures.shape[-1], settings.channels))
@@ -171,13 +174,24 @@ def _reduced(pictures: Tensor, side: int) -> Tensor:
     return torch.cat(list(parts))
 
 
+def pictures_of(inputs: Inputs) -> Tensor:
+    """Pictures without their features, (n, 3, side, side) uint8."""
+    return inputs.pictures if isinstance(inputs, Seen) else inputs
+
+
 @torch.no_grad()
-def read_outputs(network: Judge, pictures: Tensor) -> Float[Tensor, "n outputs"]:
+def read_outputs(network: Judge, inputs: Inputs) -> Float[Tensor, "n outputs"]:
     """Outputs of a network for pictures, (n, 3, side, side) uint8, side by side in the order of its vocabulary.
 
-    An attribute has one logit for yes/no, one for each class, or the mean of a number.
+    An attribute has one logit for yes/no, one for each class, or the mean of a number. Features that are there already
+    are not computed again.
     """
-    parts = (network.features(part.float() / 127.5 - 1) for part in pictures.split(AT_ONCE))
+    body = network.body
+    if isinstance(inputs, Seen) and isinstance(body, Features) and body.layers[0] in inputs.features:
+        raw = inputs.features[body.layers[0]]
+        parts = ((part.float() - body.mean) * body.scale for part in raw.split(AT_ONCE))
+    else:
+        parts = (network.features(part.float() / 127.5 - 1) for part in pictures_of(inputs).split(AT_ONCE))
     return torch.cat([network.head(features) for features in parts])
 
 
@@ -193,29 +207,85 @@ def leave_out(folds: Sequence[Tensor], first: int = 0) -> list[Split]:
     return [Split(torch.cat([*folds[:k], *folds[k + 1 :]]), fold[fold >= first]) for k, fold in enumerate(folds)]
 
 
+class Family(NamedTuple):
+    """Readers of one kind: those of the same split differ in settings, in turn. `size` is a multiple of the splits."""
+
+    settings: Sequence[PictureSettings | FeatureSettings]
+    size: int
+
+
 def fit_readers(
-    labelled: Labelled, splits: Sequence[Split], settings: Sequence[PictureSettings], course: Course, count: int
+    labelled: Labelled[Inputs], splits: Sequence[Split], families: Sequence[Family], course: Course
 ) -> tuple[list[Judge], Float[Tensor, "n outputs"]]:
     """Labelled pictures in; readers, and what they read off pictures from which they did not learn, out.
 
-    Every judge, verifier and teacher is fitted here, whatever is then made of its readings.
+    Every judge, verifier and teacher is fitted here, whatever is then made of its readings. Several families are
+    weighted, for each attribute, by the loss of their readings (`_blend`).
 
     Args:
-        splits: reader k learns and is tested by split `k % len(splits)`.
-        settings: readers of the same split differ in settings, in turn.
-        count: number of readers, a multiple of the number of splits.
+        splits: reader k of a family learns and is tested by split `k % len(splits)`.
+        families: readers of the same split and family differ in settings, in turn.
 
     Returns:
         The readers; and their outputs for the test pictures of all splits, one split after the other (`read_unseen`).
     """
-    readers = []
-    for k in range(count):
-        own = settings[(k + k // len(splits)) % len(settings)]
-        readers.append(fit_network(labelled.take(splits[k % len(splits)].learn), own, course.part(k, count)))
+    fitted, total = [list[Judge]() for _ in families], sum(family.size for family in families)
+    turns = [(f, k) for f, family in enumerate(families) for k in range(family.size)]
+    for done, (f, k) in enumerate(turns):
+        settings = families[f].settings[(k + k // len(splits)) % len(families[f].settings)]
+        learned = labelled.take(splits[k % len(splits)].learn)
+        if isinstance(settings, FeatureSettings):
+            assert isinstance(inputs := learned.inputs, Seen)
+            fitted[f].append(fit_linear(Labelled(inputs, learned.labels, labelled.vocabulary), settings))
+            course.part(done, total).progress(1.0)
+        else:
+            fitted[f].append(fit_network(learned, settings, course.part(done, total)))
+    readers = fitted[0] if len(families) == 1 else _blend(fitted, labelled, splits)
     return readers, read_unseen(readers, labelled.inputs, splits)
 
 
-def read_unseen(readers: Sequence[Judge], pictures: Tensor, splits: Sequence[Split]) -> Float[Tensor, "n outputs"]:
+def _blend(families: Sequence[list[Judge]], labelled: Labelled[Inputs], splits: Sequence[Split]) -> list[Judge]:
+    """Weight two families so that, for each attribute, the mean of all readers has the least loss on unseen pictures.
+
+    A family whose weight is 0 for all attributes is left out.
+    """
+    rows = torch.cat([split.test for split in splits])
+    labels, specs = labelled.labels_at(rows), list(labelled.vocabulary.values())
+    counts = list(map(output_count, specs))
+    outputs = [read_unseen(readers, labelled.inputs, splits).split(counts, 1) for readers in families]
+    factors, shifts = [list[Tensor]() for _ in families], [list[Tensor]() for _ in families]
+    shares = []
+    for position, spec in enumerate(specs):
+        own = [each[position] for each in outputs]
+        fits = [_calibrated(each, labels[spec.name], spec) for each in own]
+        scaled = [each * scale + shift for each, (scale, shift) in zip(own, fits, strict=True)]
+        losses = [
+            float(attribute_loss(share * scaled[0] + (1 - share) * scaled[1], labels[spec.name], spec))
+            for share in SHARES
+        ]
+        share = SHARES[losses.index(min(losses))]
+        shares.append(share)
+        for f, (part, (scale, shift)) in enumerate(zip((share, 1 - share), fits, strict=True)):
+            factors[f].append((part * scale).expand(counts[position]))
+            shifts[f].append(part * shift)
+    used = [f for f, unused in enumerate((0.0, 1.0)) if any(share != unused for share in shares)]
+    total = sum(len(families[f]) for f in used)
+    for f in used:
+        times = total / len(families[f])
+        for reader in families[f]:
+            reader.adjust(torch.cat(factors[f]) * times, torch.cat(shifts[f]) * times)
+            reader.round()
+    return [reader for f in used for reader in families[f]]
+
+
+def _calibrated(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> tuple[Tensor, Tensor]:
+    """`calibration`; factor 1 and shift 0 for a number."""
+    if KINDS[spec.kind].numeric:
+        return torch.ones(()), torch.zeros(outputs.shape[1])
+    return calibration(outputs, labels, spec)
+
+
+def read_unseen(readers: Sequence[Judge], pictures: Inputs, splits: Sequence[Split]) -> Float[Tensor, "n outputs"]:
     """Outputs for the test pictures of each split: the mean of the readers that did not learn from them."""
     return torch.cat([mean_outputs(readers[k :: len(splits)], pictures[split.test]) for k, split in enumerate(splits)])
 
@@ -232,8 +302,8 @@ def measure(
 
 
 def fit_judge(
-    labelled: Labelled,
-    settings: PictureSettings | None = None,
+    labelled: Labelled[Inputs],
+    settings: PictureSettings | FeatureSettings | None = None,
     course: Course = Course(),  # noqa: B008 (frozen)
     *,
     split: Split | None = None,
@@ -257,7 +327,7 @@ def fit_judge(
         order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(course.seed))
         tested = max(1, round(JUDGE_TEST_SHARE * len(order)))
         split = Split(order[tested:], order[:tested])
-    (judge,), outputs = fit_readers(labelled, [split], [settings or PictureSettings()], course, 1)
+    (judge,), outputs = fit_readers(labelled, [split], [Family([settings or PictureSettings()], 1)], course)
     unseen, learnt = labelled.labels_at(split.test), labelled.labels_at(split.learn)
     std, judge.report = measure(outputs, unseen, labelled.vocabulary, learnt)
     judge.std.copy_(torch.stack(list(std.values())))
@@ -285,13 +355,12 @@ class FittedVerifier:
 
 
 def fit_verifier(
-    labelled: Labelled,
+    labelled: Labelled[Inputs],
     splits: Sequence[Split],
-    settings: Sequence[PictureSettings],
+    families: Sequence[Family],
     course: Course,
     *,
-    count: int,
-    fresh: Tensor,
+    fresh: Inputs,
 ) -> FittedVerifier:
     """Train the networks of a verifier, which decides which pictures are kept, by cross-fitting, and calibrate them.
 
@@ -307,15 +376,14 @@ def fit_verifier(
 
     Args:
         splits: at least two, by `leave_out`; only random pictures calibrate and measure the networks.
-        settings: networks that leave out the same fold have different settings, in turn.
-        count: number of networks, a multiple of the number of splits.
-        fresh: further random pictures without labels, (m, 3, side, side) uint8.
+        families: the kinds of networks, see `fit_readers`.
+        fresh: further random pictures without labels, (m, 3, side, side) uint8, with the features of the labelled ones.
 
     Raises:
         DataError: an attribute has no label of a picture to learn from, or labels that are too large.
     """
     vocabulary, pictures = labelled.vocabulary, labelled.inputs
-    networks, outputs = fit_readers(labelled, splits, settings, course, count)
+    networks, outputs = fit_readers(labelled, splits, families, course)
     rows, every = torch.cat([split.test for split in splits]), torch.cat([split.learn for split in splits]).unique()
     # A label counts once, although it serves to learn and to measure.
     unseen, learnt = labelled.labels_at(rows), labelled.labels_at(every[~torch.isin(every, rows)])
@@ -328,8 +396,7 @@ def fit_verifier(
     counts = list(map(output_count, specs.values()))
     scales, shifts = [], []
     for part, (name, spec) in zip(outputs.split(counts, 1), specs.items(), strict=True):
-        identity = torch.ones(()), torch.zeros(part.shape[1])
-        scale, shift = identity if KINDS[spec.kind].numeric else calibration(part, unseen[name], spec)
+        scale, shift = _calibrated(part, unseen[name], spec)
         scales.append(scale.expand(part.shape[1]))
         shifts.append(shift)
     scale, shift = torch.cat(scales), torch.cat(shifts)
@@ -368,7 +435,7 @@ def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> t
     return factor, (1 - factor) * joint.mean(0)
 
 
-def mean_outputs(networks: Sequence[Judge], pictures: Tensor) -> Float[Tensor, "n outputs"]:
+def mean_outputs(networks: Sequence[Judge], pictures: Inputs) -> Float[Tensor, "n outputs"]:
     """Mean of the outputs of networks of the same attributes, for pictures (n, 3, side, side) uint8."""
     return torch.stack([read_outputs(network, pictures) for network in networks]).mean(0)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from energyql.attributes.backbones import Backbone, default_backbone, open_backbone
 from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import Head, replace_second
 from energyql.attributes.judge import replace_networks
@@ -50,6 +51,8 @@ from energyql.models.unfinished import START, Work
 from energyql.pipeline.model import Model, read_config, save_named_model
 from energyql.plugins import GENERATORS, check_allowed, is_plugin
 from energyql.progress import Report
+from energyql.training.feature_fit import see
+from energyql.training.labelled import Inputs
 from energyql.training.labels import Drawn, LabelTable
 from energyql.training.report import draw_report
 from energyql.training.samples import Prior, draw_thumbnails
@@ -219,12 +222,14 @@ class Task:
         prior: prior samples, some of them labelled; `prior.fitted` has the conditions of the training.
         labels: a table, or a function that labels pictures.
         report: function of a stage and the fraction of it done.
+        features: name of the backbone whose features readers of a table's pictures use; `None` for none.
     """
 
     target: Target
     prior: Prior
     labels: LabelTable | ImageLabeller
     report: Report
+    features: str | None = field(default_factory=default_backbone)
 
     @property
     def table(self) -> LabelTable | None:
@@ -247,6 +252,24 @@ class Task:
         """Run `draw_thumbnails` as a step of the training, whose files are named by `step`."""
         with self.target.work.step(step) as folder:
             return draw_thumbnails(prior, index, side, folder, labeller=labeller, report=self.report)
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The backbone whose features readers use; `None` for none, and if a function labels."""
+        if self.features is None or not (self.table and self.has_pictures):
+            return None
+        return open_backbone(self.features, torch.device(self.prior.device))
+
+    def side(self, least: int) -> int:
+        """Side of the pictures that readers learn from: at least `least`, and that of the backbone."""
+        return least if self.backbone is None else max(least, self.backbone.side)
+
+    def look(self, step: str, pictures: Tensor, layers: Sequence[str] | None = None) -> Inputs:
+        """Add to pictures their features, of all layers by default, if there is a backbone."""
+        if (backbone := self.backbone) is None:
+            return pictures
+        with self.target.work.step(step) as folder:
+            return see(backbone, pictures, layers or backbone.layers, self.course(step, folder / "features", 0))
 
     def progress(self, stage: str) -> Callable[[float], None]:
         """Make a function of the fraction done of `stage`, which calls `report`."""

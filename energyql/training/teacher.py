@@ -18,16 +18,17 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
-from energyql.training.labelled import Labelled
+from energyql.training.feature_fit import FeatureSettings, choose_features
+from energyql.training.labelled import Inputs, Labelled, Seen
 from energyql.training.labels import POOL_SIZE, POOL_START, LabelTable
 from energyql.training.picture_fit import (
+    Family,
     PictureSettings,
     calibration,
     fit_readers,
     leave_out,
     mean_outputs,
     measure,
-    read_outputs,
 )
 from energyql.training.samples import PICTURES, Prior, kept_thumbnails
 from energyql.training.target import TEACHER, Task
@@ -41,6 +42,11 @@ FURTHER_SEED, FURTHER_SEED_BY_FUNCTION = 2, 18
 2)."""
 TEACHER_FOLDS = 3
 """Number of folds of the labelled pictures, and of networks: each learns from all folds but one."""
+FEW = 1_000
+"""With fewer labelled pictures, readers are linear on features, if there is a backbone; with more, networks that learn
+from pixels take part."""
+FEATURES = "features"
+"""Name of the stages in which a backbone reads pictures."""
 DRAWS = 4
 """Number of labels that are drawn at random for each picture: with P(yes) 0.75, about three yes and one no."""
 
@@ -75,6 +81,14 @@ def further_pictures(task: Task, count: int | None) -> int:
         return count
     picture = task.prior.generator.synthesize(task.prior.w_there(torch.arange(1)))
     return FURTHER if max(picture.shape[-2:]) <= LARGEST else 0
+
+
+def feature_settings(task: Task, labelled: Labelled[Inputs], rows: Int[Tensor, " rows"]) -> list[FeatureSettings]:
+    """The two best layers of the backbone for some labelled pictures, by cross-validation; [] without a backbone."""
+    if task.backbone is None or not isinstance(labelled.inputs, Seen):
+        return []
+    own = Labelled(labelled.inputs[rows], labelled.labels_at(rows), labelled.vocabulary)
+    return choose_features(task.backbone, own, task.course(FEATURES, None, task.prior.seed))
 
 
 def draw_further(task: Task, count: int, side: int) -> tuple[Tensor, Prior]:
@@ -112,7 +126,8 @@ def teach(
         The labelled pictures; none if no attribute has enough labels.
     """
     prior, settings, seed = task.prior, PictureSettings(), task.prior.seed
-    pictures, _ = task.draw(PICTURES, prior, table.pictures, settings.side)
+    side = task.side(settings.side)
+    pictures, _ = task.draw(PICTURES, prior, table.pictures, side)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed % 2**63))]
     splits = leave_out(rows.chunk(TEACHER_FOLDS))
     specs = Vocabulary(
@@ -120,17 +135,22 @@ def teach(
     )
     if not specs:
         return Taught(prior.read(torch.arange(0), prior.fitted.space), {}, {})
+    labelled = Labelled(task.look(FEATURES, pictures), labels, specs)
+    layers = feature_settings(task, labelled, rows)[:1]
+    families = [Family(layers, len(splits))] if layers else []
+    if not layers or len(rows) >= FEW:
+        families = [Family([settings], len(splits)), *families]
     with task.target.work.step(TEACHER) as folder:
-        labelled, course = Labelled(pictures, labels, specs), task.course(TEACHER, folder, seed + 2)
-        networks, unseen = fit_readers(labelled, splits, [settings], course, len(splits))
-    further, more = draw_further(task, count, settings.side)
+        networks, unseen = fit_readers(labelled, splits, families, task.course(TEACHER, folder, seed + 2))
+    further, more = draw_further(task, count, side)
     latents = more.read(torch.arange(count), prior.fitted.space)
     if table.learned:
-        index, pool = _pool(task, table, networks[0].side, count)
+        index, pool = _pool(task, table, side, count)
         # The pool comes first, because heads are stopped on the last pictures, which must not be chosen ones.
         if len(index):
             further, latents = torch.cat([pool, further]), torch.cat([prior.read(index, prior.fitted.space), latents])
-    outputs = torch.stack([read_outputs(network, further) for network in networks])
+    seen = task.look(f"{FEATURES} of further pictures", further, [layer.layer for layer in layers])
+    outputs = torch.stack([mean_outputs(networks[k :: len(splits)], seen) for k in range(len(splits))])
     counts = [output_count(spec) for spec in specs.values()]
     random = torch.Generator().manual_seed((seed + 1) % 2**63)
     # Only random pictures: those that were chosen are harder, and of other classes.
