@@ -58,7 +58,7 @@ FUNCTION = "function"
 """Way of teaching by the hidden function itself, which is then also the judge."""
 TAUGHT = {"table": 5_000, "hand": 300, FUNCTION: 20_000}
 """Ways of teaching -> number of labelled pictures."""
-WRONG = {"hand": 0.1}
+WRONG = {"hand": float(__import__("os").environ.get("WRONG","0.1"))}
 """Ways of teaching -> share of the labels of each attribute that are wrong, if any are."""
 VERIFY = ("off", "sure", "faithful")
 BANDS = ((0.005, 0.02), (0.02, 0.07), (0.07, 0.2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,7 +134,7 @@ class _Standard:
 
     def inputs(self, features: Tensor) -> Float[Tensor, "n inputs"]:
         """The inputs of a fit, or of its test."""
-        return cast(Tensor, ((features.float() - self.mean) * self.scale) @ self.directions)
+        return ((features.float() - self.mean) * self.scale) @ self.directions
 
 
 def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features inputs"]:

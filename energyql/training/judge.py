@@ -263,10 +263,9 @@ def fit_both(
     # A sampler draws under one truncation and one class, so its draws are no pictures of a prior with several.
     propose_some = task.table is None and isinstance(bank, AttributeBank) and task.prior.is_single
     proposed = int(PROPOSED * count) if propose_some else 0
-    labelled, prior, index = labelled_pictures(
-        "judge", task, learnable, count - proposed, task.side(settings.side), apart=1
-    )
-    pictures, labels, specs = labelled.inputs, labelled.labels, labelled.vocabulary
+    side = task.side(settings.side)
+    table, prior, index = labelled_pictures("judge", task, learnable, count - proposed, side, apart=1)
+    pictures, labels, specs = table.inputs, table.labels, table.vocabulary
     chosen = 0 if task.table is None else task.table.learned
     proposals = propose(task, bank, specs, labels, proposed) if proposed else None
     if proposals is not None and len(proposals.latents):
