@@ -145,8 +145,8 @@ def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features input
         return (x.T.double() @ (vectors[:, large] / values[large].sqrt())).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        directions: Tensor = torch.svd_lowrank(x, q=min(DIRECTIONS, x.shape[1]), niter=2)[2]
-    return directions
+        directions = torch.svd_lowrank(x, q=min(DIRECTIONS, x.shape[1]), niter=2)[2]
+    return cast(Tensor, directions)
 
 
 class _Solver:

@@ -235,7 +235,8 @@ def fit_readers(
         settings = families[f].settings[(k + k // len(splits)) % len(families[f].settings)]
         learned = labelled.take(splits[k % len(splits)].learn)
         if isinstance(settings, FeatureSettings):
-            assert isinstance(inputs := learned.inputs, Seen)
+            inputs = learned.inputs
+            assert isinstance(inputs, Seen)
             fitted[f].append(fit_linear(Labelled(inputs, learned.labels, labelled.vocabulary), settings))
             course.part(done, total).progress(1.0)
         else:
