@@ -29,8 +29,8 @@ from energyql.plugins import import_optional, without_bars
 
 EMBEDDED = "efficientnet-lite0"
 """Name of the backbone that the extra `features` installs: EfficientNet-Lite0, trained on ImageNet (Apache-2.0)."""
-SIDE = 128
-"""Side, in pixels, of the pictures that the embedded backbone reads; fewer hide small things."""
+SIDES = 64, 128
+"""Least and largest side, in pixels, to which the embedded backbone resizes pictures: fewer pixels hide details."""
 GRID = 4
 """Largest side of the grid of means to which a layer's map is reduced."""
 LAYERS = 6
@@ -201,16 +201,17 @@ def _embedded() -> Backbone:
     except Exception as error:
         hint = f"{_HELP} --force-reinstall"
         raise ModelError(f"cannot read the weights {path}: {first_line(error):.200}", hint=hint) from error
-    return Backbone(network, EMBEDDED, fingerprint(path), _small, SIDE)
+    return Backbone(network, EMBEDDED, fingerprint(path), _small, SIDES[1])
 
 
 def _small(images: Tensor) -> Tensor:
     """Input of EfficientNet-Lite for pictures in [-1, 1], which it learned from in almost this form."""
     images = images.float().clamp(-1, 1)[:, :3].expand(-1, 3, -1, -1)
-    if images.shape[-2:] == (SIDE, SIDE):
+    own, (least, most) = max(images.shape[-2:]), SIDES
+    side = min(max(own, least), most)
+    if images.shape[-2:] == (side, side):
         return images
-    mode = "area" if min(images.shape[-2:]) > SIDE else "bilinear"
-    return F.interpolate(images, size=(SIDE, SIDE), mode=mode)
+    return F.interpolate(images, size=(side, side), mode="area" if own > side else "bilinear")
 
 
 def _of_folder(folder: Path) -> Backbone:

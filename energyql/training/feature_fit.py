@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,11 +142,12 @@ def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features input
     if len(x) <= DIRECTIONS:
         values, vectors = torch.linalg.eigh((x @ x.T).double())
         large = values > 1e-7 * values[-1]
-        return (x.T.double() @ (vectors[:, large] / values[large].sqrt())).float()
+        found: Tensor = (x.T.double() @ (vectors[:, large] / values[large].sqrt())).float()
+        return found
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        directions = torch.svd_lowrank(x, q=min(DIRECTIONS, x.shape[1]), niter=2)[2]
-    return cast(Tensor, directions)
+        directions: Tensor = torch.svd_lowrank(x, q=min(DIRECTIONS, x.shape[1]), niter=2)[2]
+    return directions
 
 
 class _Solver:

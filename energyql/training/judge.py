@@ -283,7 +283,9 @@ def fit_both(
         warn(f"too few labels of {', '.join(few)} for two networks that read pictures, so nothing checks it")
     if not enough:
         return TrainedJudge(None, {})
-    labelled = Labelled(task.look(FEATURES, pictures), labels, Vocabulary(specs[name] for name in enough))
+    labelled = Labelled(
+        task.look(FEATURES, pictures), labels, Vocabulary(specs[name] for name in enough), task.table is None
+    )
     own, networks = judge_settings(settings)
     layers = feature_settings(task, labelled, order)
     by_pixels = not layers or len(pictures) >= FEW
@@ -299,10 +301,10 @@ def fit_both(
     splits = leave_out([order[k::size] for k in range(size)], chosen)
     unlabelled = FRESH if bank.reads_pictures else max(further_pictures(task, further), FRESH)
     fresh, others = draw_further(task, unlabelled, side)
-    seen = task.look(f"{FEATURES} of further pictures", fresh, [each.layer for each in layers[:1]])
+    seen_fresh = task.look(f"{FEATURES} of further pictures", fresh, [each.layer for each in layers[:1]])
     with task.target.work.step(VERIFIER) as checkpoint:
         course = task.course(VERIFIER, checkpoint, seed + VERIFIER_SEED)
-        verifier = fit_verifier(labelled, splits, families, course, fresh=seen)
+        verifier = fit_verifier(labelled, splits, families, course, fresh=seen_fresh)
     held_out = None
     if verifier.networks:
         rows = verifier.rows[:MOST_HELD_OUT]
@@ -316,7 +318,7 @@ def fit_both(
         unknown = torch.full((unlabelled,), torch.nan)
         stored = torch.cat([torch.arange(len(verifier.rows)) < MOST_HELD_OUT, unknown.isnan()])
         held_out = HeldOut(
-            {name: torch.cat([labels[name][rows].float(), unknown]) for name in verifier.readings}, heads,
+            {name: torch.cat([verifier.labels[name][:MOST_HELD_OUT], unknown]) for name in verifier.readings}, heads,
             {name: at_rows(prediction, stored) for name, prediction in verifier.readings.items()},
         )  # fmt: skip
     return TrainedJudge(judge, report, "", joined(verifier.networks), verifier.report, held_out)

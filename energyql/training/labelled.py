@@ -53,11 +53,13 @@ class Labelled(Generic[AnyInputs]):
         inputs: pictures, (n, 3, side, side) uint8, also with features, or latents, (n, latent_dim).
         labels: attribute -> (n,): 0/1, class index or number; NaN where missing.
         vocabulary: the attributes to learn, which all have labels.
+        exact: whether the labels are right by definition; those that people give are not.
     """
 
     inputs: AnyInputs
     labels: Mapping[str, Tensor]
     vocabulary: Vocabulary
+    exact: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -73,4 +75,4 @@ class Labelled(Generic[AnyInputs]):
 
     def take(self, rows: Tensor | slice) -> Labelled[AnyInputs]:
         """Some rows, in the given order."""
-        return Labelled(self.inputs[rows], self.labels_at(rows), self.vocabulary)
+        return Labelled(self.inputs[rows], self.labels_at(rows), self.vocabulary, self.exact)

@@ -20,9 +20,10 @@ from energyql.numerics.pool import to_cpu, to_device
 from energyql.numerics.shapes import Float, Int
 from energyql.training.feature_fit import FeatureSettings, fit_linear
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, check_spread, residuals
+from energyql.training.label_noise import Calibration, calibration, drawn_classes, label_loss
 from energyql.training.labelled import Inputs, Labelled, Seen
 from energyql.training.report import report_quality
-from energyql.training.steps import Course, Optimization, StepFile, digest, minimise
+from energyql.training.steps import Course, Optimization, StepFile, digest
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 WRITES = 24
@@ -39,9 +40,6 @@ DEEP_PASSES, LEAST_PICTURES = 10, 3_000
 """Upper bounds of `passes` and `least` of `PictureSettings` in `judge_settings`."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Weights of the first of two families of readers that are tried."""
-SCALE_PENALTY = 15.0
-"""Factor, in nats, of the penalty log(scale)² on the sum of losses in a calibration: without it, a network that by
-chance reads a hundred labels right would become much too certain."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,15 +256,13 @@ def _blend(families: Sequence[list[Judge]], labelled: Labelled[Inputs], splits: 
     shares = []
     for position, spec in enumerate(specs):
         own = [each[position] for each in outputs]
-        fits = [_calibrated(each, labels[spec.name], spec) for each in own]
-        scaled = [each * scale + shift for each, (scale, shift) in zip(own, fits, strict=True)]
-        losses = [
-            float(attribute_loss(share * scaled[0] + (1 - share) * scaled[1], labels[spec.name], spec))
-            for share in SHARES
-        ]
+        fits = [calibration(each, labels[spec.name], spec, labelled.exact) for each in own]
+        one, other = (each * fit.scale + fit.shift for each, fit in zip(own, fits, strict=True))
+        rates = torch.stack([fit.rates for fit in fits]).mean(0)
+        losses = [_loss(share * one + (1 - share) * other, labels[spec.name], spec, rates) for share in SHARES]
         share = SHARES[losses.index(min(losses))]
         shares.append(share)
-        for f, (part, (scale, shift)) in enumerate(zip((share, 1 - share), fits, strict=True)):
+        for f, (part, (scale, shift, _)) in enumerate(zip((share, 1 - share), fits, strict=True)):
             factors[f].append((part * scale).expand(counts[position]))
             shifts[f].append(part * shift)
     used = [f for f, unused in enumerate((0.0, 1.0)) if any(share != unused for share in shares)]
@@ -279,11 +275,11 @@ def _blend(families: Sequence[list[Judge]], labelled: Labelled[Inputs], splits: 
     return [reader for f in used for reader in families[f]]
 
 
-def _calibrated(outputs: Tensor, labels: Tensor, spec: AttributeSpec) -> tuple[Tensor, Tensor]:
-    """`calibration`; factor 1 and shift 0 for a number."""
+def _loss(outputs: Tensor, labels: Tensor, spec: AttributeSpec, rates: Tensor) -> float:
     if KINDS[spec.kind].numeric:
-        return torch.ones(()), torch.zeros(outputs.shape[1])
-    return calibration(outputs, labels, spec)
+        return float(attribute_loss(outputs, labels, spec))
+    known = ~labels.isnan()
+    return float(label_loss(outputs[known], labels[known].long(), rates))
 
 
 def read_unseen(readers: Sequence[Judge], pictures: Inputs, splits: Sequence[Split]) -> Float[Tensor, "n outputs"]:
@@ -345,6 +341,7 @@ class FittedVerifier:
         report: attribute -> quality on labels that the networks did not learn from, also for attributes that they do
             not read. Scores are from before the calibration, the error of calibration from after it.
         rows: indices of the random pictures by which the networks were calibrated and measured.
+        labels: attribute -> labels of these pictures, with errors corrected by their probability (`drawn_classes`).
         readings: attribute -> predictions for these pictures by networks that did not learn from them, then for the
             pictures `fresh` of `fit_verifier` by all networks.
     """
@@ -352,6 +349,7 @@ class FittedVerifier:
     networks: Sequence[Judge]
     report: Mapping[str, HeadReport]
     rows: Int[Tensor, " rows"]
+    labels: Mapping[str, Tensor]
     readings: Predictions
 
 
@@ -391,13 +389,13 @@ def fit_verifier(
     std, reports = measure(outputs, unseen, vocabulary, learnt)
     chosen = [name for name, report in reports.items() if report.above_chance]
     if not chosen:
-        return FittedVerifier([], reports, rows, {})
+        return FittedVerifier([], reports, rows, {}, {})
     networks, specs = [network.only(chosen) for network in networks], Vocabulary(vocabulary[name] for name in chosen)
     outputs = read_unseen(networks, pictures, splits)
     counts = list(map(output_count, specs.values()))
-    scales, shifts = [], []
+    scales, shifts, rates = [], [], {}
     for part, (name, spec) in zip(outputs.split(counts, 1), specs.items(), strict=True):
-        scale, shift = _calibrated(part, unseen[name], spec)
+        scale, shift, rates[name] = calibration(part, unseen[name], spec, labelled.exact)
         scales.append(scale.expand(part.shape[1]))
         shifts.append(shift)
     scale, shift = torch.cat(scales), torch.cat(shifts)
@@ -406,7 +404,12 @@ def fit_verifier(
         network.std.copy_(torch.stack([std[name] for name in specs]))
         network.round()
     outputs = read_unseen(networks, pictures, splits)
-    calibrated = report_quality(split_outputs(outputs, specs.values(), std), unseen, specs, learnt)
+    random, same = torch.Generator().manual_seed(course.seed), torch.ones(())
+    corrected = {
+        name: drawn_classes(part, unseen[name], Calibration(same, torch.zeros(part.shape[1]), rates[name]), random)
+        for part, name in zip(outputs.split(counts, 1), specs, strict=True)
+    }
+    calibrated = report_quality(split_outputs(outputs, specs.values(), std), corrected, specs, learnt)
     for name, report in calibrated.items():
         details = {**reports[name].details, "reliability": report.details["reliability"]}
         reports[name] = dataclasses.replace(reports[name], calibration_error=report.calibration_error, details=details)
@@ -418,7 +421,7 @@ def fit_verifier(
         network.round()
         network.report = {name: reports[name] for name in specs}
     outputs = torch.cat([outputs, joint * factor + offset])
-    return FittedVerifier(networks, reports, rows, split_outputs(outputs, specs.values(), std))
+    return FittedVerifier(networks, reports, rows, corrected, split_outputs(outputs, specs.values(), std))
 
 
 def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> tuple[Tensor, Tensor]:
@@ -439,22 +442,3 @@ def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> t
 def mean_outputs(networks: Sequence[Judge], pictures: Inputs) -> Float[Tensor, "n outputs"]:
     """Mean of the outputs of networks of the same attributes, for pictures (n, 3, side, side) uint8."""
     return torch.stack([read_outputs(network, pictures) for network in networks]).mean(0)
-
-
-def calibration(
-    outputs: Float[Tensor, "rows outputs"], labels: Float[Tensor, " rows"], spec: AttributeSpec
-) -> tuple[Tensor, Tensor]:
-    """Factor and shifts (outputs,) with which factor * outputs + shift has the lowest loss on the labels.
-
-    Temperature scaling has a factor alone (Guo et al. 2017, arXiv 1706.04599). Shifts (Platt 1999) are needed because
-    networks that learned as if all classes were equally frequent predict rare ones too often.
-    """
-    log_scale, shift = torch.zeros(()).requires_grad_(), torch.zeros(outputs.shape[1]).requires_grad_()
-    count = int((~labels.isnan()).sum())
-
-    def loss() -> Tensor:
-        error = attribute_loss(outputs * log_scale.exp() + shift, labels, spec)
-        return error + SCALE_PENALTY * log_scale.square() / count
-
-    minimise(loss, [log_scale, shift], 100)
-    return log_scale.exp().detach(), shift.detach()

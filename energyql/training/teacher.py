@@ -19,12 +19,12 @@ from energyql.attributes.predictions import Prediction, output_count, split_outp
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
 from energyql.training.feature_fit import FeatureSettings, choose_features
+from energyql.training.label_noise import calibration
 from energyql.training.labelled import Inputs, Labelled, Seen
 from energyql.training.labels import POOL_SIZE, POOL_START, LabelTable
 from energyql.training.picture_fit import (
     Family,
     PictureSettings,
-    calibration,
     fit_readers,
     leave_out,
     mean_outputs,
@@ -221,9 +221,9 @@ def _drawn_labels(
     mean = new.mean(0)
     if KINDS[spec.kind].numeric:
         return mean[:, 0].repeat(DRAWS)
-    scale, shift = calibration(own, labels, spec)
+    scale, shift, _ = calibration(own, labels, spec)
     guess = _draw_labels(mean * scale + shift, random)
-    single, _ = calibration(new.repeat(1, DRAWS, 1).flatten(0, 1), guess.repeat(len(new)), spec)
+    single = calibration(new.repeat(1, DRAWS, 1).flatten(0, 1), guess.repeat(len(new)), spec, exact=True).scale
     # The shift is not corrected: a class may be missing among few labels.
     return _draw_labels(mean * scale * (scale / single) + shift, random)
 

@@ -1,0 +1,113 @@
+"""Wrong labels: how often each class is mislabelled, estimated from readings by readers that did not see the labels.
+
+Class-conditional noise (Natarajan et al. 2013): a picture of class i has a wrong label with probability `rates[i]`,
+each wrong class equally often. Rates and calibration are fitted together, by the probability of the labels that were given.
+Wrong labels are not pruned: leaving them out costs more right ones (docs/decisions/features.md).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from energyql.kinds import KINDS
+from energyql.numerics.shapes import Float, Int
+from energyql.training.steps import minimise
+from energyql.vocabulary import AttributeSpec
+
+SCALE_PENALTY = 3.0
+"""Factor, in nats, of the penalty log(scale)² on the sum of losses in a calibration: without it, a network that by
+chance reads a hundred labels right would become much too certain."""
+USUAL_RATE = 0.1
+"""Mean of the exponential prior of a rate: without evidence, labels count as right."""
+MOST_RATE = 0.4
+"""Largest rate of wrong labels of a class; a fit begins at a quarter of it."""
+
+
+class Calibration(NamedTuple):
+    """How outputs become log-odds of the true classes: factor * outputs + shift.
+
+    Attributes:
+        scale: factor of the outputs, one number.
+        shift: (outputs,).
+        rates: probability that a picture of a class has a wrong label, (classes,); empty for a number.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    rates: Float[Tensor, " classes"]
+
+
+def as_logits(outputs: Float[Tensor, "rows outputs"]) -> Float[Tensor, "rows classes"]:
+    """A logit for each class, also of yes/no: (0, logit of yes)."""
+    return torch.cat([torch.zeros_like(outputs), outputs], 1) if outputs.shape[1] == 1 else outputs
+
+
+def calibration(
+    outputs: Float[Tensor, "rows outputs"],
+    labels: Float[Tensor, " rows"],
+    spec: AttributeSpec,
+    exact: bool = False,
+) -> Calibration:
+    """Scale, shift and rates of wrong labels with which the labels are most probable; rates of 0 for `exact` labels.
+
+    Temperature scaling has a factor alone (Guo et al. 2017, arXiv 1706.04599). Shifts (Platt 1999) are needed because
+    networks that learned as if all classes were equally frequent predict rare ones too often. A number keeps scale 1
+    and shift 0.
+    """
+    if KINDS[spec.kind].numeric:
+        return Calibration(torch.ones(()), torch.zeros(outputs.shape[1]), torch.zeros(0))
+    present = ~labels.isnan()
+    own, given = outputs[present], labels[present].long()
+    classes = as_logits(own).shape[1]
+    log_scale, shift = torch.zeros(()).requires_grad_(), torch.zeros(outputs.shape[1]).requires_grad_()
+    free = torch.full((classes,), -1.1).requires_grad_()
+
+    def loss() -> Tensor:
+        rates = torch.zeros(classes) if exact else MOST_RATE * free.sigmoid()
+        penalty = SCALE_PENALTY * log_scale.square() + rates.sum() / USUAL_RATE
+        return penalty / max(1, len(given)) + label_loss(own * log_scale.exp() + shift, given, rates)
+
+    minimise(loss, [log_scale, shift] if exact else [log_scale, shift, free], 200)
+    rates = torch.zeros(classes) if exact else MOST_RATE * free.detach().sigmoid()
+    return Calibration(log_scale.exp().detach(), shift.detach(), rates)
+
+
+def label_loss(
+    outputs: Float[Tensor, "rows outputs"], given: Int[Tensor, " rows"], rates: Float[Tensor, " classes"]
+) -> Float[Tensor, ""]:
+    """Mean negative log-probability of labels, of which some are wrong, by log-odds of the true classes, in nats."""
+    log_p = as_logits(outputs).log_softmax(1)
+    return -(log_p + _log_transitions(rates)[:, given].T).logsumexp(1).mean()
+
+
+def true_classes(
+    outputs: Float[Tensor, "rows outputs"], labels: Float[Tensor, " rows"], fitted: Calibration
+) -> Float[Tensor, "rows classes"]:
+    """P(true class | reading, label); that of the reading alone where a label is missing (NaN)."""
+    log_p = as_logits(outputs * fitted.scale + fitted.shift).log_softmax(1)
+    given = torch.where(labels.isnan(), 0, labels).long()
+    seen = _log_transitions(fitted.rates)[:, given].T
+    return (log_p + torch.where(labels.isnan()[:, None], 0.0, seen)).softmax(1)
+
+
+def _log_transitions(rates: Float[Tensor, " classes"]) -> Float[Tensor, "classes classes"]:
+    """Log P(label j | true class i)."""
+    count = len(rates)
+    others = (rates / (count - 1))[:, None].expand(-1, count)
+    return torch.where(torch.eye(count, dtype=torch.bool), (1 - rates)[:, None], others).clamp(min=1e-12).log()
+
+
+def drawn_classes(
+    outputs: Float[Tensor, "rows outputs"],
+    labels: Float[Tensor, " rows"],
+    fitted: Calibration,
+    random: torch.Generator,
+) -> Float[Tensor, " rows"]:
+    """Labels with errors corrected at random, by P(true class | reading, label), so that shares of classes fit."""
+    if not fitted.rates.any():
+        return labels
+    drawn = torch.multinomial(true_classes(outputs, labels, fitted), 1, generator=random)[:, 0].float()
+    return torch.where(labels.isnan(), torch.nan, drawn)
