@@ -1,7 +1,7 @@
 """Wrong labels: how often each class is mislabelled, estimated from readings by readers that did not see the labels.
 
 Class-conditional noise (Natarajan et al. 2013): a picture of class i has a wrong label with probability `rates[i]`,
-each wrong class equally often. Rates and calibration are fitted together, by the probability of the labels that were given.
+each wrong class equally often. Rates and calibration are fitted together, by the probability of the given labels.
 Wrong labels are not pruned: leaving them out costs more right ones (docs/decisions/features.md).
 """
 
