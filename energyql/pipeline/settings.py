@@ -150,6 +150,15 @@ class DrawOptions(TypedDict, total=False):
     allow_weak: Sequence[str]
 
 
+class EnergyOptions(TypedDict, total=False):
+    """Those of the options of `DrawOptions` on which the energy of a query depends."""
+
+    semantics: Semantics
+    truncation: float | None
+    condition: int | str | Sequence[float] | Sequence[str] | None
+    allow_weak: Sequence[str]
+
+
 _SAME_PICTURES = "it does not change which pictures are drawn"
 
 
