@@ -132,8 +132,6 @@ class SharedHelp:
         clip_weights: The weights of the CLIP model: a name, or a file.
         clip_margin: Least lead of the best prompt over the next, in logits.
         only: Attributes to train, separated by commas.
-        prior: Random pictures (of the prior), judged once for all queries.
-        oracle: Exact samples to compare with, for each query.
         replace: Replace old attributes by new ones of the same name.
         host: Address to listen on. By default only this machine can reach it.
         port: 0 chooses a free port.
