@@ -41,7 +41,7 @@ OTHER_RUN = re.compile(
 
 
 def write_run(folder, seed):
-    for _ in stream("smile", 6, model=MODEL, seed=seed, save_to=folder, **SETTINGS):
+    for _ in stream("smile", 6, model=MODEL, seed=seed, out=folder, **SETTINGS):
         pass
 
 

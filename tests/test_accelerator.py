@@ -284,7 +284,7 @@ class TestOtherCalls:
 
     def test_evaluation(self, tmp_path):
         sizes = {"n": 4, "edits": 2, "prior": 100, "oracle": 30, "progress": silent}
-        evaluate(["conditional-1"], folder=tmp_path, model=known_model(), samplers=["slice"], device=DEVICE, **sizes)
+        evaluate(["conditional-1"], out=tmp_path, model=known_model(), samplers=["slice"], device=DEVICE, **sizes)
         assert (tmp_path / "evaluation.md").is_file()
 
 

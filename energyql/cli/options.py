@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
@@ -125,7 +125,6 @@ class SharedHelp:
         reader: A reader of texts in quotes: a folder of transformers or open_clip, or module:factory.
         allow_plugins: Import the generator and the judge that the model folder names; needed once, until they change.
         device: auto, cpu, cuda, mps.
-        anyway: Continue with a photograph that the generator cannot draw.
         labels: CSV or Parquet: one column per attribute.
         labeller: module:function that labels pictures, or a plugin.
         prompts: JSON: attribute -> prompts for CLIP, or for the --reader.
@@ -133,8 +132,6 @@ class SharedHelp:
         clip_weights: The weights of the CLIP model: a name, or a file.
         clip_margin: Least lead of the best prompt over the next, in logits.
         only: Attributes to train, separated by commas.
-        prior: Random pictures (of the prior), judged once for all queries.
-        oracle: Exact samples to compare with, for each query.
         replace: Replace old attributes by new ones of the same name.
         host: Address to listen on. By default only this machine can reach it.
         port: 0 chooses a free port.
@@ -381,12 +378,34 @@ def read_range(option: str, text: str, between: str = "..", *, single: bool = Fa
         raise ArgumentError(message, hint=f"such as 0{between}1") from None
 
 
-def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+@dataclass(frozen=True)
+class Written:
+    """How an option is written whose setting has another type: the type of the option, and the function that reads it.
+
+    If `empty` is set, the default is this text, not the default of the setting.
+    """
+
+    annotation: Any
+    read: Callable[[Any], Any] = lambda value: value
+    empty: str | None = None
+
+
+WRITTEN: Mapping[str, Written] = {
+    "condition": Written(str | None, read_condition),
+    "batch_size": Written(Annotated[int | None, typer.Option(min=1)]),
+    "allow_weak": Written(Annotated[str, typer.Option(metavar="NAMES")], read_names, ""),
+}
+"""Name of a setting -> its option, where the two types differ."""
+
+
+def with_options(
+    *names: str, record: type[Any] = settings.DrawSettings, written: Mapping[str, Written] = WRITTEN
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds help texts and options to a command, a function that typer calls.
 
     - The help text of an option is the first that exists of these: the entry of the option in the section "Args" of
       the docstring; the `help` of its `typer.Option`; its entry in `SharedHelp`, the texts of options that several
-      commands have; the help of the setting of `generate` with the same name. The help of the command is the docstring
+      commands have; the help of the field of `record` with the same name. The help of the command is the docstring
       without the section "Args".
     - A parameter whose class is a dataclass, such as `Source`, becomes several options, one for each field.
     - A parameter of type bool becomes an option without a negative, such as --balance without --no-balance.
@@ -396,16 +415,17 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
       both, at the end.
 
     Args:
-        names: names of settings of `generate`, such as "semantics", in the order of the help. The command gets their
-            values as `**settings`.
+        names: names of fields of `record`, such as "semantics", in the order of the help. The command gets their values
+            as `**settings`.
+        record: the record of the settings, such as those of `generate`, whose fields have a `Setting` each.
+        written: options whose types are not those of the fields.
     """
-    every = {"condition": read_condition, "allow_weak": read_names}
-    readers = {name: read for name, read in every.items() if name in names}
-    shared = {name: setting.help for name, setting in settings.SETTINGS.items()} | _read_docstring(SharedHelp)[1]
-    types: dict[str, Any] = {
-        **settings.setting_types(), "condition": str | None, "batch_size": Annotated[int | None, typer.Option(min=1)],
-        "allow_weak": Annotated[str, typer.Option(metavar="NAMES")],
-    }  # fmt: skip
+    defaults = {each.name: each.default for each in fields(record)}
+    declared = {each.name: each.metadata["setting"] for each in fields(record)}
+    readers = {name: written[name].read for name in names if name in written}
+    shared = {name: setting.help for name, setting in declared.items()} | _read_docstring(SharedHelp)[1]
+    types = settings.setting_types(record) | {name: each.annotation for name, each in written.items()}
+    defaults |= {name: each.empty for name, each in written.items() if each.empty is not None}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(function, eval_str=True).parameters
@@ -426,7 +446,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
                 inner, declaration = get_args(annotation)
             declaration = copy(declaration)
             declaration.help = helps.get(name) or declaration.help or shared.get(name)
-            if name in names and not settings.SETTINGS[name].common:
+            if name in names and not declared[name].common:
                 declaration.rich_help_panel = MORE
             if inner is bool and not isinstance(declaration.default, str):  # where typer puts the first declared name
                 declaration.param_decls = (f"--{name.replace('_', '-')}",)
@@ -441,13 +461,13 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
             elif name != "settings":
                 options.append(option(name, parameter.annotation, parameter.default))
         at = next((i for i, each in enumerate(options) if each.name in ("device", "as_json")), len(options))
-        added = [option(name, types[name], "" if name == "allow_weak" else settings.DEFAULTS[name]) for name in names]
+        added = [option(name, types[name], defaults[name]) for name in names]
         options[at:at] = added
         if count := sum(get_args(each.annotation)[1].rich_help_panel == MORE for each in options):
-            declared = typer.Option(
+            shows = typer.Option(
                 is_eager=True, callback=_help_all, help=f"Show this message with {count} more options and exit."
             )
-            options.append(option("help_all", Annotated[bool, declared], False))
+            options.append(option("help_all", Annotated[bool, shows], False))
         run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
         run.__doc__ = text
         return run

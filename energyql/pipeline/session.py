@@ -23,7 +23,7 @@ from energyql.language import Expr, as_query, bind
 from energyql.language.lexical import shorten
 from energyql.models import model_folder
 from energyql.numerics.compiled import compiled
-from energyql.pipeline.checks import check_heads
+from energyql.pipeline.checks import check_heads, weak_heads
 from energyql.pipeline.examination import Examination, check_examined, examine
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.settings import DrawSettings
@@ -93,7 +93,7 @@ class Session:
             return []
         texts = texts_of(expr, self.model.vocabulary)
         reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
-        check_heads(expr, texts, reports, settings.allow_weak, query=query, guide="reader")
+        check_heads(expr, weak_heads(texts, reports, settings.allow_weak), query, guide="reader")
         return texts
 
     def under(self, prompt: str) -> Session:

@@ -22,6 +22,7 @@ from energyql.numerics.pool import to_cpu
 from energyql.numerics.random import RandomStreams, normals
 from energyql.numerics.shapes import Float
 from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples, evaluate_points
+from energyql.sampling.rejection import Proposed
 
 ANCESTORS = 4096
 """Number of particles that are chosen and moved in a stage; those after each move, together, are the next particles
@@ -254,7 +255,7 @@ class SurrogateProposals:
         each = torch.tensor(masses, dtype=place.dtype).repeat_interleave(sizes).to(place.device)
         return Particles(torch.cat(v), torch.cat(energies)), each
 
-    def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
+    def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> Proposed:
         """See `Proposals.draw`."""
         z_dim, r = batch.z.shape[1], len(self._surrogate.basis)
         widths = [z_dim, 1, self._sweeps * draws_of_a_move(r)]
@@ -265,4 +266,4 @@ class SurrogateProposals:
         start, masses = self._starts(batch.noise.start, samples, place[:, 0])
         end = start.moved(self._energy, draws)
         z = self._surrogate.lift(end.v, rest)
-        return z.view(*numbers.shape, z_dim), (end.energies + masses).view(numbers.shape)
+        return Proposed(z.view(*numbers.shape, z_dim), (end.energies + masses).view(numbers.shape))

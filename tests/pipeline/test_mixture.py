@@ -194,9 +194,7 @@ class TestSeveralPrompts:
         folder = tmp_path / "run"
         whole = draw("white", 9)
         for n in (4, 9):
-            list(
-                stream("white", n, model=model(), condition=list(PROMPTS), verify="off", save_to=folder, progress=False)
-            )
+            list(stream("white", n, model=model(), condition=list(PROMPTS), verify="off", out=folder, progress=False))
         loaded = Result.load(folder)
         assert loaded.prompt.tolist() == whole.prompt.tolist()
         assert loaded.provenance["mixture"] == whole.provenance["mixture"]

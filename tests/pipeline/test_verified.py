@@ -448,7 +448,7 @@ def test_a_slice_counts_its_own_draws(model, tmp_path):
 
 def test_a_folder_that_was_shortened_counts_its_own_draws(model, tmp_path):
     for n in (32, 4):
-        list(stream("bright", n, model=model, sampler="slice", verify="sure", save_to=tmp_path, progress=False))
+        list(stream("bright", n, model=model, sampler="slice", verify="sure", out=tmp_path, progress=False))
     short = Result.load(tmp_path)
     assert len(short) == 4
     assert short.draws.sum() == short.statistics["drawn"]
