@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import Terminal, out, out_option, read_names, resumable
+from energyql.cli.interruption import resumable
+from energyql.cli.options import Terminal, out, out_option, read_names
 from energyql.errors import ArgumentError
 from energyql.pipeline.settings import DEFAULT_SAMPLER
 
