@@ -12,13 +12,11 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import partial
 from inspect import signature
-from pkgutil import resolve_name
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from energyql.catalog import SAMPLER_CODE
 from energyql.errors import ArgumentError, misfit
 from energyql.numerics.pool import to_cpu
 from energyql.numerics.pullback import by_autograd
@@ -311,13 +309,10 @@ class Sampler(Protocol):
         """
 
 
-def _make(code: str, **settings: Any) -> Sampler:
-    return cast(Sampler, resolve_name(code)(**settings))
-
-
-SAMPLERS: Mapping[str, Callable[..., Sampler]] = {name: partial(_make, code) for name, code in SAMPLER_CODE.items()}
+SAMPLERS: dict[str, Callable[..., Sampler]] = {}
 """Function that makes a sampler, by its name, with the factor `strength` of the energy, and for some names other
-settings. Names with "published" have the settings of Nie et al. 2021 (arXiv 2110.10873)."""
+settings; `energyql.sampling.registry` enters them. Names with "published" have the settings of Nie et al. 2021 (arXiv
+2110.10873)."""
 
 
 def has_trait(sampler: object, trait: Literal["descends", "needs_gradient", "needs_floor"]) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from energyql.errors import NotAcceptedError
+from energyql.errors import BudgetError, UnreachableError
 from energyql.numerics.random import RandomStreams
 from energyql.numerics.shapes import Float, Int
 from energyql.sampling.base import (
@@ -81,7 +81,7 @@ class PopulationSampler(BatchSampler):
 
     *Reach.* If the energy is costly, and hardly a draw of the pilot satisfies the query, a larger population that
     belongs to no sample shows whether the query can be reached. If none of its latents satisfies it, the run ends with
-    a `NotAcceptedError`, which has an estimate of how rare the query is.
+    an `UnreachableError`, which has an estimate of how rare the query is.
 
     Diagnostics of each sample are those of a `SliceSampler` that anneals. Evaluations that belong to no sample are not
     counted.
@@ -143,7 +143,7 @@ class PopulationSampler(BatchSampler):
             self._make_sure(batch, self.enough)
 
     def _check_reach(self, batch: Batch) -> bool:
-        """Raise a `NotAcceptedError` unless a large trial population gets an energy within `REACHED` of the least."""
+        """Raise an `UnreachableError` unless a large trial population gets an energy within `REACHED` of the least."""
         streams, count, ancestors = RandomStreams().part("reach"), REACH * FEWEST, REACH * self.ancestors
         like, first = batch.z[:1], torch.full((1,), -batch.noise.start, device=batch.z.device)
         energy = batch.energy.part(first)
@@ -163,7 +163,7 @@ class PopulationSampler(BatchSampler):
                 raise _out_of_reach(choose(state, exponents, noise, 1)[1].item(), complete)
             try:
                 state, _ = population_stage(state, energy, noise, exponents, ancestors=ancestors)
-            except NotAcceptedError:  # the budget of the run has ended
+            except BudgetError:
                 raise _out_of_reach(choose(state, exponents, noise, 1)[1].item(), False) from None
             stage += 1
 
@@ -220,14 +220,14 @@ class PopulationSampler(BatchSampler):
         batch.report(1.0)
 
 
-def _out_of_reach(log_share: float, complete: bool) -> NotAcceptedError:
+def _out_of_reach(log_share: float, complete: bool) -> UnreachableError:
     """Error for a query out of reach; `log_share` is log P(query) or, if not `complete`, an upper bound of it."""
     lower, middle, upper = (f"{math.exp(min(-scale * log_share, 700)):,.0f}" for scale in (1 - SPREAD, 1, 1 + SPREAD))
     if complete:
         share = f"about 1 in {middle} pictures satisfies the query (interval: 1 in {lower} to 1 in {upper})"
     else:
         share = f"fewer than 1 in {middle} pictures satisfy the query"
-    return NotAcceptedError(
+    return UnreachableError(
         f"not reachable under this prompt or model: {share}",
         hint="change the prompt, or ask for less: no noise leads out of what a model draws",
     )
