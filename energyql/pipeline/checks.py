@@ -53,7 +53,7 @@ def check_heads(
     weak = [name for name in attributes if name not in allowed and name in reports and reports[name].weak]
     if not weak:
         return
-    sure = "" if unjudged(expr, reads) else 'let a reader of the pictures decide: verify="sure", or --verify sure; '
+    sure = "" if why_unjudged(expr, reads) else 'let a reader of the pictures decide: verify="sure", or --verify sure; '
     report, others = reports[weak[0]], f" (and {', '.join(map(repr, weak[1:]))})" if len(weak) > 1 else ""
     raise WeakHeadError(
         f"the {guide} of {weak[0]!r}{others} is too weak for queries: {report.weak}",
@@ -72,12 +72,12 @@ def verdict(
 
     Heads are not asked: the sampler followed them, so they agree with the query even where they are wrong.
     """
-    if judged is None or unjudged(expr, judged):
+    if judged is None or why_unjudged(expr, judged):
         return None
     return satisfied(expr, judged, vocabulary)
 
 
-def unjudged(
+def why_unjudged(
     expr: Expr, judged: Collection[str] | None, further: Sequence[str] = (), reader: str = "the judge"
 ) -> str | None:
     """Return why a judge or verifier cannot decide a query, such as "the judge does not read 'hat'"; `None` if it can.

@@ -14,7 +14,7 @@ from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, NoPicturesError
 from energyql.generators.base import check_single_condition
 from energyql.pipeline.calibrate import calibrate, quiet
-from energyql.pipeline.checks import cannot_count, next_round, satisfying_positions, unjudged
+from energyql.pipeline.checks import cannot_count, next_round, satisfying_positions, why_unjudged
 from energyql.pipeline.keep import OWN_CHOICE, costs, draw_verified
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import Plan, metered
@@ -163,7 +163,7 @@ def check_judged(plan: Plan) -> None:
     judge, verifier = plan.model.judge, plan.verifier
     if verifier is not None and verifier.is_network and verifier.reader is judge:
         raise cannot_count(OWN_CHOICE)
-    if reason := unjudged(plan.expr, None if judge is None else plan.model.judged_names):
+    if reason := why_unjudged(plan.expr, None if judge is None else plan.model.judged_names):
         raise cannot_count(reason)
 
 

@@ -23,7 +23,7 @@ from energyql.numerics.pullback import by_autograd
 from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Bool, Float, Int
 
-Kept = TypeVar("Kept")
+Made = TypeVar("Made")
 ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
 """Energies, in nats, and their gradients with respect to z."""
 
@@ -71,13 +71,13 @@ class Energy(EnergyFunction):
     Attributes:
         least: least energy that any latent can have, in nats; -infinity if there is no lower bound.
         surrogate: function that returns a cheap approximation of this energy; `None` if there is none.
-        kept: dict in which samplers cache what they compute from this energy; `None` if the energy may change.
+        sampler_cache: dict for what samplers compute from this energy alone, such as trials; `None` if the energy may change.
         costly: whether an evaluation draws a picture, or takes as long, so that samplers make fewer trials.
     """
 
     least: float = 0.0
     surrogate: Callable[[], SurrogateEnergy] | None = None
-    kept: MutableMapping[Hashable, Any] | None = None
+    sampler_cache: MutableMapping[Hashable, Any] | None = None
     costly: bool = False
 
 
@@ -130,18 +130,18 @@ class StepEnergy(Energy):
     rows: Int[Tensor, " rows"] | None
     least: float
     surrogate: Callable[[], SurrogateEnergy] | None
-    kept: MutableMapping[Hashable, Any] | None
+    sampler_cache: MutableMapping[Hashable, Any] | None
     costly: bool
     values: int = 0
     gradients: int = 0
 
-    def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
-        """Return `make()`, cached in `kept`, if that is a dict. Calls with equal keys must make equal results."""
-        if self.kept is None:
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return `make()`, kept in `sampler_cache`, if that is a dict. Calls with equal keys must make equal results."""
+        if self.sampler_cache is None:
             return make()
-        if key not in self.kept:
-            self.kept[key] = make()
-        return cast(Kept, self.kept[key])
+        if key not in self.sampler_cache:
+            self.sampler_cache[key] = make()
+        return cast(Made, self.sampler_cache[key])
 
     def part(self, rows: Int[Tensor, " some"]) -> StepEnergy:
         """Return this energy for some of its samples, those with the indices `rows`; its counts of calls start at 0."""

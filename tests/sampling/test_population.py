@@ -29,7 +29,7 @@ class Beyond:
     costly, least, surrogate = True, 0.0, None
 
     def __init__(self, edge, slope=6.0):
-        self.edge, self.slope, self.calls, self.kept = edge, slope, 0, {}
+        self.edge, self.slope, self.calls, self.sampler_cache = edge, slope, 0, {}
 
     def __call__(self, z):
         self.calls += len(z)
