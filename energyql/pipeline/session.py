@@ -23,8 +23,8 @@ in `Model.sessions`. Caches of single modules stay too; their results depend on 
 - `sampling.smc.particles_of(surrogate, strength, dtype, number)`: particles, from which proposals come
 
 All else is computed anew by a second `generate`: tree, circuit and energy of the query, the trials that a sampler keeps
-in `Energy.sampler_cache`, and the calibration with its pilot run. A second run of one plan finds its energy, and of a plan that
-`calibrate` returned also the calibration.
+in `Energy.sampler_cache`, and the calibration with its pilot run. A second run of one plan finds its energy; of a plan
+that `calibrate` returned, also the calibration.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Energy(EnergyFunction):
     Attributes:
         least: least energy that any latent can have, in nats; -infinity if there is no lower bound.
         surrogate: function that returns a cheap approximation of this energy; `None` if there is none.
-        sampler_cache: dict for what samplers compute from this energy alone, such as trials; `None` if the energy may change.
+        sampler_cache: dict for what samplers compute from this energy alone, such as trials; `None` if it may change.
         costly: whether an evaluation draws a picture, or takes as long, so that samplers make fewer trials.
     """
 
@@ -136,7 +136,7 @@ class StepEnergy(Energy):
     gradients: int = 0
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """Return `make()`, kept in `sampler_cache`, if that is a dict. Calls with equal keys must make equal results."""
+        """Return `make()`, kept in `sampler_cache` if there is one. Calls with equal keys must make equal results."""
         if self.sampler_cache is None:
             return make()
         if key not in self.sampler_cache:
