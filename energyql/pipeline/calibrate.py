@@ -37,8 +37,9 @@ from energyql.pipeline.render import render, render_drafts
 from energyql.pipeline.verifier import Round, Verifier
 from energyql.progress import Report
 from energyql.sampling import SampleResult
-from energyql.sampling.base import EnergyLike, effective_samples
+from energyql.sampling.base import EnergyLike
 from energyql.sampling.registry import describe_sampler, strengths
+from energyql.sampling.weights import effective_samples
 
 PILOT_SHARE = 0.9
 """Largest share of the rest of a budget that a pilot run takes; the other calls are for samples."""

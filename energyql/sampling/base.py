@@ -22,6 +22,7 @@ from energyql.numerics.pool import to_cpu
 from energyql.numerics.pullback import by_autograd
 from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Bool, Float, Int
+from energyql.sampling.weights import effective_samples, log_mean
 
 Made = TypeVar("Made")
 ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
@@ -379,17 +380,10 @@ def summarize(result: SampleResult) -> dict[str, float]:
     if "stages" in diagnostics:
         annealed = log_weights[exact == 0]
         if len(annealed) and mass.sum() < effective_samples(annealed):
-            estimate = torch.logsumexp(annealed, 0) - math.log(len(annealed))
+            estimate = log_mean(annealed)
         summary["stages_mean"] = diagnostics["stages"][exact == 0].double().mean().item() if len(annealed) else 0.0
         effective += effective_samples(annealed)
     return summary | {"effective_samples": effective, "log_probability": estimate.item()}
-
-
-def effective_samples(log_weights: Float[Tensor, " n"]) -> float:
-    """Effective sample size, (Σw)²/Σw² (Kong 1992), from log-weights; 0 if none of them is finite."""
-    if not len(log_weights) or not log_weights.isfinite().any():
-        return 0.0
-    return torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)).item()
 
 
 def require(condition: bool, rule: str, value: object) -> None:

@@ -38,6 +38,7 @@ from energyql.sampling.rejection import (
     tried_energies,
 )
 from energyql.sampling.slice import slice_move
+from energyql.sampling.weights import cumulative_shares, log_effective, log_mean, raised_weights
 
 ANGLES = (0.7, 0.5, 0.35)
 """Angles of the moves of a latent in a stage, in radians; see `population_stage`."""
@@ -249,7 +250,7 @@ class PopulationState(NamedTuple):
 
     def log_weights(self, exponents: Float[Tensor, " rows"]) -> Float[Tensor, "rows latents"]:
         """Log-weights (β - exponent) E, float64, with which the latents follow the density at `exponents`."""
-        return (self.beta - exponents)[:, None] * self.energies.double().clamp(max=HIGHEST)
+        return raised_weights(self.energies.double().clamp(max=HIGHEST), self.beta[:, None], exponents[:, None])
 
 
 class PopulationInfo(NamedTuple):
@@ -263,8 +264,7 @@ def next_exponents(state: PopulationState, strength: float, effective: float) ->
     least = effective * state.energies.shape[1]
 
     def enough(exponents: Tensor) -> Tensor:
-        log_weights = state.log_weights(exponents)
-        return 2 * log_weights.logsumexp(1) - (2 * log_weights).logsumexp(1) >= math.log(least)
+        return log_effective(state.log_weights(exponents)) >= math.log(least)
 
     low, high = state.beta, torch.full_like(state.beta, strength)
     whole = enough(high)
@@ -280,10 +280,10 @@ def choose(
 ) -> tuple[Int[Tensor, "rows count"], Float[Tensor, " rows"]]:
     """Choose latents of each population by weight (systematic sampling); also return new log-weights of samples."""
     log_weights = state.log_weights(exponents)
-    shares = torch.softmax(log_weights, 1).cumsum(1)
+    shares = cumulative_shares(log_weights)
     levels = (torch.arange(count, device=shares.device) + noise.uniforms(1, "choose").to(shares)) / count
     numbers = torch.searchsorted(shares, levels * shares[:, -1:]).clamp(max=shares.shape[1] - 1)
-    return numbers, state.log_weight + log_weights.logsumexp(1) - math.log(shares.shape[1])
+    return numbers, log_mean(log_weights, state.log_weight)
 
 
 def population_stage(
