@@ -121,14 +121,18 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
 
 @dataclass(slots=True, eq=False)
 class StepEnergy(Energy):
-    """An `Energy` for all samples of a batch, or for those in `rows`, that counts its calls; `as_energy` makes it.
+    """An `Energy` for all samples of a batch, or for some, that counts its calls; `as_energy` makes it.
 
     In calls, `rows` are indices of samples of this energy; without them, latent i belongs to sample i.
+
+    Attributes:
+        samples: rows in the batch of the samples that this energy is for; `None` for all.
+        values, gradients: numbers of calls without and with a gradient.
     """
 
     value: Callable[[Tensor, Tensor], Tensor]
     value_and_gradient: Callable[[Tensor, Tensor], ValueAndGradient] | None
-    rows: Int[Tensor, " rows"] | None
+    samples: Int[Tensor, " rows"] | None
     least: float
     surrogate: Callable[[], SurrogateEnergy] | None
     sampler_cache: MutableMapping[Hashable, Any] | None
@@ -146,7 +150,8 @@ class StepEnergy(Energy):
 
     def part(self, rows: Int[Tensor, " some"]) -> StepEnergy:
         """Return this energy for some of its samples, those with the indices `rows`; its counts of calls start at 0."""
-        return replace(self, rows=rows if self.rows is None else self.rows[rows], values=0, gradients=0)
+        samples = rows if self.samples is None else self.samples[rows]
+        return replace(self, samples=samples, values=0, gradients=0)
 
     def __call__(
         self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
@@ -173,9 +178,9 @@ class StepEnergy(Energy):
 
     def _places(self, z: Tensor, rows: Tensor | None) -> Int[Tensor, " batch"]:
         """For each latent in `z`, the row of its sample in the whole batch."""
-        if self.rows is None:
+        if self.samples is None:
             return torch.arange(len(z), device=z.device) if rows is None else rows
-        return self.rows if rows is None else self.rows[rows]
+        return self.samples if rows is None else self.samples[rows]
 
 
 def evaluate_points(
@@ -579,7 +584,7 @@ class Endings:
                 if self._values is not None and value is not None:
                     self._values[rows[leave]] = value[leave]
                 batch.end(leave, stay, statuses[number, here].to(batch.z.device), z()[leave], gradients, values)
-        energy.rows = batch.energy.part(batch.rows).rows
+        energy.samples = batch.energy.part(batch.rows).samples
         return stay
 
 
