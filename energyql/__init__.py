@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from energyql.errors import (
     ArgumentError,
+    BudgetError,
     CheckpointWarning,
     ConstantPartWarning,
     Contradiction,
@@ -26,12 +27,14 @@ from energyql.errors import (
     LimitError,
     LockWarning,
     ModelError,
-    NotAcceptedError,
+    NoPicturesError,
     OutOfDomainError,
     QuerySyntaxError,
     QueryWarning,
+    RefusedError,
     TautologyWarning,
     UnknownAttribute,
+    UnreachableError,
     VocabularyError,
     WeakHeadError,
 )
@@ -95,17 +98,17 @@ _MODULES = {
 _LAZY = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
-    "ArgumentError", "AttributeSpec", "Audit", "Budget", "CheckpointWarning", "ConstantPartWarning",
-    "Contradiction", "Count", "DataError", "DatasetClass", "DatasetPlan", "Directions", "E", "Edit",
-    "EnergyQLError", "Explanation", "Expr", "Gallery", "IncompleteError", "Inversion", "KindError", "LabelWarning",
-    "LimitError", "LockWarning", "Model", "ModelError", "NotAcceptedError", "ODESolver", "OutOfDomainError", "Plan",
-    "Preset", "QuerySyntaxError", "QueryWarning", "Result", "Satisfied", "Session", "TautologyWarning",
-    "UnknownAttribute", "Vocabulary", "VocabularyError", "WeakHeadError", "WrittenDataset", "__version__", "all_of",
-    "animate", "any_of", "at_least", "at_most", "audit", "compare_samplers", "draw", "draw_directions", "edit",
-    "evaluate", "exactly", "explain", "export_energy", "find_directions", "generate", "invert", "list_attributes",
-    "load_generator", "load_model", "load_onnx", "name_directions", "none_of", "open_session", "parse",
-    "plan_query", "read_weights", "run", "sample_latents", "sample_pictures", "score", "stream", "train_attributes",
-    "train_judge", "traverse", "truth_table", "until_satisfied", "write_dataset",
+    "ArgumentError", "AttributeSpec", "Audit", "Budget", "BudgetError", "CheckpointWarning", "ConstantPartWarning",
+    "Contradiction", "Count", "DataError", "DatasetClass", "DatasetPlan", "Directions", "E", "Edit", "EnergyQLError",
+    "Explanation", "Expr", "Gallery", "IncompleteError", "Inversion", "KindError", "LabelWarning", "LimitError",
+    "LockWarning", "Model", "ModelError", "NoPicturesError", "ODESolver", "OutOfDomainError", "Plan", "Preset",
+    "QuerySyntaxError", "QueryWarning", "RefusedError", "Result", "Satisfied", "Session", "TautologyWarning",
+    "UnknownAttribute", "UnreachableError", "Vocabulary", "VocabularyError", "WeakHeadError", "WrittenDataset",
+    "__version__", "all_of", "animate", "any_of", "at_least", "at_most", "audit", "compare_samplers", "draw",
+    "draw_directions", "edit", "evaluate", "exactly", "explain", "export_energy", "find_directions", "generate",
+    "invert", "list_attributes", "load_generator", "load_model", "load_onnx", "name_directions", "none_of",
+    "open_session", "parse", "plan_query", "read_weights", "run", "sample_latents", "sample_pictures", "score",
+    "stream", "train_attributes", "train_judge", "traverse", "truth_table", "until_satisfied", "write_dataset",
 ]  # fmt: skip
 
 

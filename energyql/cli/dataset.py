@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from energyql.cli import options
-from energyql.cli.options import err, out, out_option, print_json, resumable
+from energyql.cli.interruption import resumable
+from energyql.cli.options import err, out, out_option, print_json
 
 if TYPE_CHECKING:
     from energyql.dataset import DatasetPlan

@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import WRITTEN, Terminal, Written, out, out_option, read_names, resumable
+from energyql.cli.interruption import resumable
+from energyql.cli.options import WRITTEN, Terminal, Written, out, out_option, read_names
 from energyql.errors import ArgumentError
 from energyql.evaluation.settings import CompareOptions, CompareSettings, EvaluateSettings
 from energyql.pipeline.settings import DEFAULT_SAMPLER, setting_types

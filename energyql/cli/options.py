@@ -7,8 +7,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -289,25 +289,6 @@ def print_json(data: Any) -> None:
     """Print JSON values as one indented document; a `ValueError` if a number is NaN or infinite."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write(text.encode(errors="backslashreplace").decode() + "\n")  # a path may hold bytes that are no text
-
-
-@contextmanager
-def ending_interrupted(message: str = "interrupted") -> Iterator[None]:
-    """End the command with exit code 130 if the block is interrupted by Ctrl-C, and print why.
-
-    Args:
-        message: text to print if the `KeyboardInterrupt` has none.
-    """
-    try:
-        yield
-    except KeyboardInterrupt as interruption:
-        err.print(markup(str(interruption) or message))
-        raise typer.Exit(130) from None
-
-
-def resumable() -> AbstractContextManager[None]:
-    """`ending_interrupted`, with a message that the same command resumes the work."""
-    return ending_interrupted("interrupted; run the same command again to resume")
 
 
 def check_studio(what: str) -> None:

@@ -16,7 +16,8 @@ from rich.filesize import decimal
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, print_json, read_condition, read_names, resumable
+from energyql.cli.interruption import resumable
+from energyql.cli.options import out, out_option, print_json, read_condition, read_names
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import settings_of
@@ -252,7 +253,7 @@ def audit(
     with sole_writer(subject.folder, "an audit"):
         session = Session(subject, AnswerBook.open(subject, plan), by or simulate or "me")
         if labeller is not None:
-            with reporting(not quiet) as report, options.resumable():
+            with reporting(not quiet) as report, resumable():
                 session.simulate(labeller, partial(report, "audit"))
         elif session.next(1):
             from energyql.labelling.audit_app import create_audit_app

@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_condition, read_names, read_range, resumable
+from energyql.cli.interruption import resumable
+from energyql.cli.options import out, out_option, read_condition, read_names, read_range
 from energyql.cli.reports import print_saved
 from energyql.errors import ArgumentError
 from energyql.files import read_whole

@@ -405,7 +405,7 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
     warnings: list[tuple[str, QueryWarning]] = []
 
     @contextmanager
-    def noting(number: int, key: str, settings: Sequence[str] = ()) -> Iterator[None]:
+    def collecting(number: int, key: str, settings: Sequence[str] = ()) -> Iterator[None]:
         """Add an error of the block to `mistakes`, with the entry of the plan that is wrong, unless the entry has one.
 
         The entry is `query` if the error marks a part of its text, else the first of `settings` in its message, else
@@ -424,17 +424,17 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
         key = str(one.model) if not isinstance(one.model, Model) else f"model {id(one.model)}"
         if key not in models:
             models[key] = None
-            with noting(number, "model"):
+            with collecting(number, "model"):
                 opened = one.model
                 if any(code.values()) and not isinstance(opened, Model):
                     opened = load_model(opened, target, **code)
                 models[key] = open_session(opened, str(target))
         if (session := models[key]) is None:
             continue
-        with noting(number, "query"):
+        with collecting(number, "query"):
             expr, text = as_query(one.query)
             bind(expr, session.model.vocabulary, query=text)
-        with noting(number, "query", list(one.settings)), noting_tautologies() as notes:
+        with collecting(number, "query", list(one.settings)), noting_tautologies() as notes:
             query = plan_query(session, one.query, one.draw_settings(plan.seed_of(one)))
             if plan.only_satisfied:
                 check_judged(query)

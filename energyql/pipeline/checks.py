@@ -59,7 +59,7 @@ def check_heads(
     verified = either('verify="sure"', "--verify sure")
     look = either("load_model(..., judge=look)", "--judge module:function")
     sure = f"let a reader of the pictures decide: {verified}; "
-    if unjudged(expr, reads):
+    if why_unjudged(expr, reads):
         sure = "" if reads is None else f"if a function defines it, give it: {look}; "
     names, report = list(weak), next(iter(weak.values()))
     allowing = either(f"allow_weak={names}", f"--allow-weak {','.join(names)}")
@@ -80,12 +80,12 @@ def verdict(
 
     Heads are not asked: the sampler followed them, so they agree with the query even where they are wrong.
     """
-    if judged is None or unjudged(expr, judged):
+    if judged is None or why_unjudged(expr, judged):
         return None
     return satisfied(expr, judged, vocabulary)
 
 
-def unjudged(
+def why_unjudged(
     expr: Expr, judged: Collection[str] | None, further: Sequence[str] = (), reader: str = "the judge"
 ) -> str | None:
     """Return why a judge or verifier cannot decide a query, such as "the judge does not read 'hat'"; `None` if it can.

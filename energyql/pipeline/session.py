@@ -1,4 +1,31 @@
-"""A model on a device, with what is fitted or read once for it."""
+"""A model on a device, with what is fitted or read once for it: all that stays between two runs of one process.
+
+The session of a model stays, and what `Session.__init__` lists, each with its key. A `Model` in memory has its sessions
+in `Model.sessions`. Caches of single modules stay too; their results depend on the arguments alone:
+
+- `attributes.judge._averages(size, side, device, dtype)`: matrix that shrinks pictures for a judge
+- `attributes.predictions._index(indices, device)`: positions of classes on a device
+- `attributes.words._opened(folder, mark)`: reader of words, until its files change
+- `files._sweep_once(path)`: folders from which leftovers were removed
+- `gallery.page._asset(name)`: style sheet and script of a page
+- `language.lexical._keyword()`: pattern of the keywords
+- `language.lexical.grammar()`: text of the grammar
+- `language.lexical.keywords()`: reserved words
+- `language.parser._lark()`: parser
+- `logic.diagram._connected(vocabulary)`: relations of a vocabulary, in groups
+- `numerics.linear.sizes_alike(dtype, outputs, inputs, threads)`: sizes of batches with the same bits
+- `pipeline.session._session(folder, device, last_change)`: sessions of four models, until their files change
+- `render.pictures._font(name, size)`: fonts
+- `render.pictures._has(name, letter)`: letters of a font
+- `sampling.ode.read_tableau(method)`: coefficients of a solver
+- `sampling.ode.solvers()`: solvers of torchdiffeq
+- `sampling.rejection._pilot(count, z_dim)`: draws from the prior that show how common a query is
+- `sampling.smc.particles_of(surrogate, strength, dtype, number)`: particles, from which proposals come
+
+All else is computed anew by a second `generate`: tree, circuit and energy of the query, the trials that a sampler keeps
+in `Energy.sampler_cache`, and the calibration with its pilot run. A second run of one plan finds its energy; of a plan
+that `calibrate` returned, also the calibration.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +76,7 @@ class Session:
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model = model.to(device)
         self.device = device
+        # By truncation and condition, or by texts with both, or by prompt:
         self._surrogates: dict[tuple[float, Condition | None], Callable[[], SurrogateHeads]] = {}
         self._reading: dict[tuple[tuple[str, ...], float, Condition | None], Session] = {}
         self._prompted: dict[str, Session] = {}

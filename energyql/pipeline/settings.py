@@ -12,7 +12,7 @@ from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, cast, get_args, get_type_hints
 
-from energyql.catalog import SAMPLER_CODE, SEMANTICS
+from energyql.catalog import SAMPLER_NAMES, SEMANTICS
 from energyql.errors import ArgumentError
 from energyql.vocabulary import check_finite
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     Semantics = Literal[tuple(SEMANTICS)]
     """Names of the semantics; see `energyql.catalog`."""
-    SamplerName = Literal[tuple(SAMPLER_CODE)]
+    SamplerName = Literal[tuple(SAMPLER_NAMES)]
     """Names of the samplers; see `energyql.catalog`."""
 Precision = Literal["float32", "bfloat16"]
 """Names of the number types in which energies can be computed while sampling."""

@@ -14,6 +14,7 @@ from energyql.numerics.pool import to_cpu
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Batch, StepEnergy, evaluate_points
+from energyql.sampling.weights import cumulative_shares, log_mean, proposal_weights
 
 MOST_AHEAD = 16
 """Most points (latents that a sample may accept) of one sample that are evaluated in one call."""
@@ -42,7 +43,7 @@ class Proposed(NamedTuple):
 class Proposals(Protocol):
     """A density from which proposals (latents that a sample may accept) are drawn.
 
-    The weight w of a proposal z is exp(-λE(z)) times the ratio prior density / density of proposals at z.
+    `energyql.sampling.weights` tells the weights of proposals.
     """
 
     ceiling: float
@@ -84,7 +85,7 @@ def first_accepted(
 
 
 class RejectionInfo(NamedTuple):
-    """The outcome of a round of rejection, with a row for each sample; `Proposals` explains weights.
+    """The outcome of a round of rejection, with a row for each sample; `energyql.sampling.weights` explains weights.
 
     Attributes:
         first: index of the accepted proposal, else 0.
@@ -118,7 +119,7 @@ def rejection_round(
     z = proposed.z
     rows = torch.arange(len(z), device=z.device) if rows is None else rows
     energies = evaluate_points(energy, z, rows)
-    log_weights = proposed.log_ratios - strength * energies.clamp(min=0)
+    log_weights = proposal_weights(energies.clamp(min=0), proposed.log_ratios, strength)
     accepted, first, tried = first_accepted(chances < torch.exp(log_weights - ceiling))
     untried = torch.arange(z.shape[1], device=z.device) >= tried[:, None]
     mass = log_weights.exp().masked_fill(untried, 0).sum(1)
@@ -216,10 +217,10 @@ def pick(
     energies, ratios = tried_energies(rounds, rows.device)
     finite = energies.isfinite()
     beta = exponents(torch.where(finite, energies, torch.nan))
-    log_weights = torch.where(finite, ratios - beta[:, None] * energies, -math.inf)
-    means = torch.logsumexp(log_weights, 1) - math.log(energies.shape[1])
+    log_weights = torch.where(finite, proposal_weights(energies, ratios, beta[:, None]), -math.inf)
+    means = log_mean(log_weights)
     level = batch.noise.uniforms(batch.z, 1, "pick", here)
-    shares = torch.softmax(log_weights, 1).double().cumsum(1)
+    shares = cumulative_shares(log_weights)
     picks = (shares < level * shares[:, -1:]).sum(1, keepdim=True).clamp(max=energies.shape[1] - 1)
     usable, numbers = to_cpu([finite.any(1), picks])
     good = usable.nonzero()[:, 0].to(rows.device)

@@ -15,8 +15,8 @@ from energyql import (
     DatasetClass,
     DatasetPlan,
     Model,
-    NotAcceptedError,
     Result,
+    UnreachableError,
     Vocabulary,
     edit,
     generate,
@@ -297,7 +297,7 @@ class TestSeveralPrompts:
             def synthesize(self, w):
                 return -torch.ones(len(w), 3, 4, 4)
 
-        with pytest.raises(NotAcceptedError):
+        with pytest.raises(UnreachableError):
             draw("white", model=model(Black()))
 
     @pytest.mark.parametrize("settings", [{"verify": "faithful"}, {"semantics": "jem"}])
