@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_names, read_pairs, refuse_files
+from energyql.cli.options import out, out_option, read_names, read_pairs, read_rows, refuse_files
 from energyql.errors import ArgumentError
 from energyql.files import PICTURE_SUFFIXES, check_destination, read_whole, sole_writer
 from energyql.pipeline.settings import Noise, Semantics
@@ -224,18 +224,3 @@ def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
         raise ArgumentError("layers are given once, or for attributes", hint="--layers hair=6-8 --layers smile=2,3")
     pairs = read_pairs("--layers", texts, "ATTRIBUTE=LAYERS", "hair=6-8")
     return {name.strip(): read_rows(text) for name, text in pairs.items()} or None
-
-
-def read_rows(text: str) -> list[int]:
-    """Numbers of layers in a text such as "4-9" (both included) or "0,1,7"; an `ArgumentError` for another form."""
-    numbers: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            rows = range(int(first), int(last) + 1) if dash else [int(first)]
-            if not rows:
-                raise ValueError
-            numbers += rows
-    except ValueError:
-        raise ArgumentError(f"layers are written 4-9 or 0,1,7, not {text!r}") from None
-    return numbers
