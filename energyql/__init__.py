@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from energyql.pipeline.run import Budget, Count, Satisfied, draw, run
     from energyql.pipeline.score import score
     from energyql.pipeline.session import Session, open_session
+    from energyql.pipeline.source import ModelSource
     from energyql.pipeline.stream import stream
     from energyql.sampling import ODESolver
     from energyql.training.directions import Directions, draw_directions, find_directions, name_directions
@@ -91,7 +92,7 @@ _MODULES = {
     "pipeline.generate": "generate sample_latents until_satisfied", "pipeline.model": "Model load_model",
     "pipeline.plan": "Plan plan_query", "pipeline.result": "Result",
     "pipeline.run": "Budget Count Satisfied draw run", "pipeline.session": "Session open_session",
-    "pipeline.score": "score", "pipeline.stream": "stream", "sampling": "ODESolver",
+    "pipeline.score": "score", "pipeline.source": "ModelSource", "pipeline.stream": "stream", "sampling": "ODESolver",
     "training.directions": "Directions draw_directions find_directions name_directions",
     "training.judge": "train_judge", "training.run": "train_attributes",
 }  # fmt: skip
@@ -101,8 +102,8 @@ __all__ = [
     "ArgumentError", "AttributeSpec", "Audit", "Budget", "BudgetError", "CheckpointWarning", "ConstantPartWarning",
     "Contradiction", "Count", "DataError", "DatasetClass", "DatasetPlan", "Directions", "E", "Edit", "EnergyQLError",
     "Explanation", "Expr", "Gallery", "IncompleteError", "Inversion", "KindError", "LabelWarning", "LimitError",
-    "LockWarning", "Model", "ModelError", "NoPicturesError", "ODESolver", "OutOfDomainError", "Plan", "Preset",
-    "QuerySyntaxError", "QueryWarning", "RefusedError", "Result", "Satisfied", "Session", "TautologyWarning",
+    "LockWarning", "Model", "ModelError", "ModelSource", "NoPicturesError", "ODESolver", "OutOfDomainError", "Plan",
+    "Preset", "QuerySyntaxError", "QueryWarning", "RefusedError", "Result", "Satisfied", "Session", "TautologyWarning",
     "UnknownAttribute", "UnreachableError", "Vocabulary", "VocabularyError", "WeakHeadError", "WrittenDataset",
     "__version__", "all_of", "animate", "any_of", "at_least", "at_most", "audit", "compare_samplers", "draw",
     "draw_directions", "edit", "evaluate", "exactly", "explain", "export_energy", "find_directions", "generate",

@@ -81,7 +81,7 @@ def write_new_model(folder, seed):
 def write_judge(folder, seed):
     if not (folder / "config.json").is_file():
         shutil.copytree(PLAIN, folder, dirs_exist_ok=True)
-    train_judge(folder, smiling, count=40, seed=seed, settings=TINY, progress=False)
+    train_judge(folder, smiling, n=40, seed=seed, settings=TINY, progress=False)
 
 
 def smiling(images):

@@ -306,9 +306,9 @@ class TestTraining:
 
         options = {"device": DEVICE, "progress": False}
         generator, folder = random_generator(), tmp_path / "m"
-        train_attributes(generator, bright, folder, count=80, settings=self.SHORT, judge=None, **options)
+        train_attributes(generator, bright, folder, n=80, settings=self.SHORT, judge=None, **options)
         assert list(load_model(folder).vocabulary) == ["bright", "warm"]
-        assert train_judge(folder, bright, count=80, **options).verifier_report
+        assert train_judge(folder, bright, n=80, **options).verifier_report
 
     def test_a_step_waits_for_nothing(self, log, tmp_path, monkeypatch):
         """Waits are for checks and files, whose number does not grow with the steps."""

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import WRITTEN, Written, out, out_option, read_names, read_pairs, refuse_files
+from energyql.cli.options import WRITTEN, Written, out, out_option, read_names, read_pairs, read_rows, refuse_files
 from energyql.editing.arguments import EditOptions, EditSettings, InvertOptions, InvertSettings
 from energyql.errors import ArgumentError
 from energyql.files import PICTURE_SUFFIXES, check_destination, read_whole, sole_writer
@@ -213,18 +213,3 @@ def read_preset(name: str, weights: list[str]) -> Preset:
         except ValueError:
             raise ArgumentError(f"a weight is written {weight}=0.5, not {text!r}") from None
     return replace(choose_preset(name), **chosen)
-
-
-def read_rows(text: str) -> list[int]:
-    """Numbers of layers in a text such as "4-9" (both included) or "0,1,7"; an `ArgumentError` for another form."""
-    numbers: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            rows = range(int(first), int(last) + 1) if dash else [int(first)]
-            if not rows:
-                raise ValueError
-            numbers += rows
-    except ValueError:
-        raise ArgumentError(f"layers are written 4-9 or 0,1,7, not {text!r}") from None
-    return numbers

@@ -54,6 +54,7 @@ from energyql.pipeline.checks import check_heads, weak_heads
 from energyql.pipeline.examination import Examination, check_examined, examine
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.settings import DrawSettings
+from energyql.pipeline.source import ModelSource
 from energyql.pipeline.texts import PriorPictures, texts_of, with_texts_read
 from energyql.pipeline.verifier import defined_names, names_read
 
@@ -221,15 +222,15 @@ class Session:
         return self._surrogates.setdefault((psi, condition), cache(partial(SurrogateHeads, heads, reads, z_dim)))
 
 
-def open_session(model: str | Path | Model | Session, device: str = "auto") -> Session:
+def open_session(model: str | Path | Model | ModelSource | Session, device: str = "auto") -> Session:
     """Return a model on a device as a `Session`, which compiles and runs queries.
 
     The last four models that were loaded by name or path stay in memory. A model is loaded again after a file in its
     folder has changed.
 
     Args:
-        model: name of a packaged model, a model folder, or a `Model` in memory. A `Session` is returned unchanged, and
-            `device` is ignored.
+        model: name of a packaged model, a model folder, or a `Model` in memory; a `ModelSource` whose code is used is
+            loaded anew. A `Session` is returned unchanged, and `device` is ignored.
         device: "auto", "cpu", "cuda" and so on. "auto" is the device of a `Model` in memory; otherwise a GPU if there
             is one, else the CPU.
 
@@ -239,6 +240,10 @@ def open_session(model: str | Path | Model | Session, device: str = "auto") -> S
     """
     if isinstance(model, Session):
         return model
+    if isinstance(model, ModelSource):
+        if not model.is_plain:
+            return open_session(load_model(model, device), device)
+        model = cast("str | Path | Model", model.model)
     if isinstance(model, Model):
         target = model.device if device == "auto" else choose_device(device)
         session, weights = model.sessions.get(target, (None, None))

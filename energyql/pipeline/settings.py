@@ -107,7 +107,7 @@ record of a result, by which a run or a data set is continued."""
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Facts about a field of `DrawSettings`, or of a record like it, besides its type and its default.
+    """Facts about a field of a record of settings, such as `DrawSettings`, besides its type and its default.
 
     Attributes:
         help: description of the setting on the command line.
@@ -303,6 +303,16 @@ SETTINGS: Mapping[str, Setting] = {each.name: each.metadata["setting"] for each 
 """Name of each field of `DrawSettings`, in the order of the fields -> its `Setting`."""
 DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DrawSettings)}
 """Name of each field of `DrawSettings` -> its default."""
+
+
+def settings_in(record: type) -> dict[str, Setting]:
+    """Return name -> `Setting` of each field of a record of settings that has one, in the order of the fields."""
+    return {each.name: each.metadata["setting"] for each in fields(record) if "setting" in each.metadata}
+
+
+def option(text: str, *, common: bool = True) -> dict[str, Setting]:
+    """Metadata of a field that is an option of a command: its text in the help; for `common` see `Setting`."""
+    return {"setting": Setting(text, common=common)}
 
 
 def settings_of(surface: Surface) -> tuple[str, ...]:

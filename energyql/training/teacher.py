@@ -19,7 +19,7 @@ from energyql.attributes.predictions import Prediction, output_count, split_outp
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
 from energyql.training.labelled import Labelled
-from energyql.training.labels import POOL_SIZE, POOL_START, LabelTable
+from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import (
     PictureSettings,
     calibration,
@@ -30,6 +30,7 @@ from energyql.training.picture_fit import (
     read_outputs,
 )
 from energyql.training.samples import PICTURES, Prior, kept_thumbnails
+from energyql.training.settings import POOL_SIZE, POOL_START
 from energyql.training.target import TEACHER, Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
