@@ -135,7 +135,7 @@ class TestAgain:
         list(draw(7, tmp_path, first=10))
         same(Result.load(tmp_path), whole(12, first=5))
         with pytest.raises(
-            DataError, match=r"holds samples 5 to 16 of this run, which 7 does not continue\nbegin with 17"
+            DataError, match=r"holds samples 5 to 16 of this run, which 7 does not continue\nbegin with first=17"
         ):
             draw(7, tmp_path, first=7)
 
