@@ -75,7 +75,7 @@ def _train(model: Model, n: int) -> Any:
     with TemporaryDirectory() as folder:
         settings = HeadSettings(steps=100)
         train_attributes(
-            model.generator, _warm, Path(folder) / "model", count=100 * n, settings=settings, judge=None,
+            model.generator, _warm, Path(folder) / "model", n=100 * n, settings=settings, judge=None,
             device=DEVICE, progress=False,
         )  # fmt: skip
 
@@ -85,9 +85,9 @@ def _train_judge(model: Model, n: int) -> Any:
         out = Path(folder) / "model"
         settings = HeadSettings(steps=2)
         options: dict[str, Any] = {"device": DEVICE, "progress": False}
-        train_attributes(model.generator, _warm, out, count=200, settings=settings, judge=None, **options)
+        train_attributes(model.generator, _warm, out, n=200, settings=settings, judge=None, **options)
         with emulated() as log:
-            train_judge(out, _warm, count=100 * n, **options)
+            train_judge(out, _warm, n=100 * n, **options)
     return log
 
 

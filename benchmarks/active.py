@@ -31,9 +31,9 @@ from energyql.files import write_json
 from energyql.labelling.sample import choose_unsure
 from energyql.progress import reporting
 from energyql.training.heads import HeadSettings
-from energyql.training.labels import POOL_START
 from energyql.training.run import train_attributes
 from energyql.training.samples import draw_thumbnails
+from energyql.training.settings import POOL_START
 from energyql.training.teacher import load_teacher, teacher_reads
 
 TAUGHT = ", taught"
@@ -60,7 +60,7 @@ def fit(world: World, indices: list[int], settings: HeadSettings, seed: int = 0,
     with tempfile.TemporaryDirectory() as folder:
         trained = train_attributes(
             world.prior.generator, table, folder, truncation=0.7, seed=world.prior.seed, settings=settings,
-            count=world.sizes.further if taught else 0, judge=None, progress=False,
+            n=world.sizes.further if taught else 0, judge=None, progress=False,
         )  # fmt: skip
         return Fitted(trained.bank, load_teacher(Path(folder)))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError
+from energyql.evaluation.bench import Bench
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.reference import Oracle, plain_oracle
 from energyql.language import Expr
@@ -63,27 +64,22 @@ class ChoiceModel(EvaluatedModel):
         return values
 
 
-def find_choices(
-    model: EvaluatedModel, query: Expr, energy: object, prior: JudgedSamples, target: int, folder: object,
-    report: Report, *, seed: int = 0,
-) -> Oracle:  # fmt: skip
+def find_choices(bench: Bench, query: Expr, energy: object, prior: JudgedSamples) -> Oracle:
     """Return the samples of the prior that satisfy a query by the choices of a `ChoiceModel`.
 
     Args:
-        model: the model.
+        bench: the model, which is a `ChoiceModel`, and the number of samples at which the search ends, unless
+            `MOST_LATENTS` further latents are read before.
         query: the bound query.
         energy: not used, unlike in `find_oracle`, which has the same arguments.
         prior: judged samples of the prior.
-        target: number of samples at which the search ends, unless `MOST_LATENTS` further latents are read before.
-        folder: not used.
-        report: called with the stage "oracle".
-        seed: seed of the further latents.
     """
+    model, target, seed = bench.model, bench.counts.oracle, bench.counts.seed
     assert isinstance(model, ChoiceModel)
     parts, latents = [prior.select(model.satisfied(query, prior.values).nonzero()[0])], 0
     while (size := sum(map(len, parts))) < target and latents < MOST_LATENTS:
         z = normals(seed, latents, READ_TOGETHER, model.z_dim, stream="bench/plain")
         parts.append(model.judge(z[torch.from_numpy(model.satisfied(query, model.read_latents(z)).copy())]))
         latents += READ_TOGETHER
-        report("oracle", min(1.0, size / target))
+        bench.report("oracle", min(1.0, size / target))
     return plain_oracle(JudgedSamples.join(parts), len(prior) + latents)

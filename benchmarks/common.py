@@ -17,7 +17,7 @@ from torch import Tensor
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.metrics import Gaussian, frechet_distance, frechet_floor
-from energyql.evaluation.reference import Oracle, find_oracle
+from energyql.evaluation.reference import Search, find_oracle
 from energyql.evaluation.report import facts
 from energyql.files import read_json
 from energyql.render.markup import markdown_table
@@ -57,7 +57,7 @@ def run_command(main: Callable[..., None], *, resumes: bool = False) -> None:
     app()
 
 
-def judged_model(model: str, device: str, choices: bool) -> tuple[EvaluatedModel, Callable[..., Oracle]]:
+def judged_model(model: str, device: str, choices: bool) -> tuple[EvaluatedModel, Search]:
     """Return a model that is judged by its own judge, or by the choices of latents; and its search for exact samples.
 
     See `benchmarks.choices`.

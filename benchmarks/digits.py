@@ -26,11 +26,13 @@ from energyql.attributes.bank import PICTURE
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import PictureBank
 from energyql.errors import ArgumentError
+from energyql.evaluation.bench import Bench
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import Reference, average, machine, measure
 from energyql.evaluation.methods import Method, read_methods
 from energyql.evaluation.metrics import AttributeBins
 from energyql.evaluation.reference import find_oracle, prior_samples
+from energyql.evaluation.settings import SampleCounts
 from energyql.files import write_json, write_picture, write_text
 from energyql.language import bind, parse
 from energyql.pipeline.model import load_model
@@ -111,7 +113,7 @@ def measure_query(
     assert model.features is not None
     query, bins = bind(parse(text), model.vocabulary), AttributeBins(model.vocabulary, prior.values)
     exact = model.plan(query, semantics="exact").energy
-    oracle = find_oracle(model, query, exact, prior, sizes["oracle"], out / "oracle", report)
+    oracle = find_oracle(Bench(model, SampleCounts(oracle=sizes["oracle"]), out, report), query, exact, prior)
     found: dict[str, Any] = {"prevalence": oracle.prevalence, "methods": {}}
     for method in methods:
         outcome, samples = measure(method, model, Reference(query, bins, oracle, prior), sizes["n"], SEED, report)

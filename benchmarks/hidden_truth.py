@@ -19,8 +19,9 @@ from energyql.attributes.predictions import Categorical, YesNo
 from energyql.generators.base import Generator
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.training.heads import attribute_loss, base_outputs
-from energyql.training.labels import POOL_SIZE, POOL_START, RANDOM, UNSURE, LabelTable, held_out_order
+from energyql.training.labels import RANDOM, UNSURE, LabelTable, held_out_order
 from energyql.training.samples import Prior
+from energyql.training.settings import POOL_SIZE, POOL_START
 from recipes.common.judging import balanced_accuracy
 
 FRESH_SEED = 20_000

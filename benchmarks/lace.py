@@ -10,12 +10,14 @@ import typer
 from benchmarks.choices import ChoiceModel, find_choices
 from benchmarks.common import DeviceOption, SmokeOption, run_command, show, split_names
 from energyql.errors import EnergyQLError
-from energyql.evaluation.compare import PRIOR, SampleCounts, compare, run_settings
+from energyql.evaluation.bench import Bench
+from energyql.evaluation.compare import compare, run_settings
 from energyql.evaluation.measure import machine
 from energyql.evaluation.methods import PAPER, read_methods
 from energyql.evaluation.protocols import PROTOCOLS
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import EVALUATION_NOTE, TABLE_WIDTH, evaluation_page, evaluation_tables
+from energyql.evaluation.settings import PRIOR, SampleCounts
 from energyql.files import write_json, write_text
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER
@@ -57,10 +59,8 @@ def main(
             except EnergyQLError as error:
                 found["missing"] = error.message
             else:
-                compared = compare(
-                    evaluated, queries, methods, counts=counts, folder=out / name, report=report, title=protocol.title,
-                    cache=out / "kept", find=find_choices,
-                )  # fmt: skip
+                bench = Bench(evaluated, counts, out / name, report, out / "kept")
+                compared = compare(bench, queries, methods, title=protocol.title, find=find_choices)
                 found["comparison"] = {key: compared[key] for key in ("queries", "summary")}
             write_json(out / "evaluation.json", data)
             write_text(out / "evaluation.md", evaluation_page(data))

@@ -750,7 +750,7 @@ def learn_heads(model: Model, labels: int, folder: Path, report: Report, setting
     guide = cast(PictureBank, model.bank).reader
     if not (folder / REPORT).is_file():
         train_attributes(
-            model.generator, guide, folder, vocabulary=model.vocabulary, count=labels, truncation=1.0, judge=None,
+            model.generator, guide, folder, vocabulary=model.vocabulary, n=labels, truncation=1.0, judge=None,
             settings=settings, progress=report,
         )  # fmt: skip
     own = (folder / "generator.safetensors").is_file()  # else it is code, or a pipeline in memory

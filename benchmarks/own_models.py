@@ -45,11 +45,11 @@ from energyql.pipeline.run import draw
 from energyql.pipeline.session import Session, open_session
 from energyql.progress import Report, reporting
 from energyql.training.heads import HeadSettings
-from energyql.training.judge import TRAIN
 from energyql.training.labels import LabelTable, infer
 from energyql.training.run import train_attributes
 from energyql.training.samples import Prior, label_prior
-from energyql.training.target import Source, open_source
+from energyql.training.settings import TRAIN
+from energyql.training.target import open_source
 from energyql.vocabulary import Vocabulary
 
 PRIOR_SEED, LABEL_SEED, FORMULA_SEED = 2026, 7, 2026
@@ -58,7 +58,7 @@ FUNCTION = "function"
 """Way of teaching by the hidden function itself, which is then also the judge."""
 TAUGHT = {"table": 5_000, "hand": 300, FUNCTION: 20_000}
 """Ways of teaching -> number of labelled pictures."""
-WRONG = {"hand": float(__import__("os").environ.get("WRONG","0.1"))}
+WRONG = {"hand": float(__import__("os").environ.get("WRONG", "0.1"))}
 """Ways of teaching -> share of the labels of each attribute that are wrong, if any are."""
 VERIFY = ("off", "sure", "faithful")
 BANDS = ((0.005, 0.02), (0.02, 0.07), (0.07, 0.2))
@@ -110,7 +110,7 @@ class Subject:
     @cached_property
     def network(self) -> Generator:
         """The generator."""
-        return open_source(Source(self.generator)).generator
+        return open_source(self.generator).generator
 
     @cached_property
     def look(self) -> ImageLabeller:
@@ -238,7 +238,7 @@ def taught_model(
             columns = mislabelled(columns, truth.vocabulary, WRONG.get(taught, 0.0))
             labels = LabelTable(columns, torch.arange(count))
         train_attributes(
-            subject.generator, labels, folder, vocabulary=truth.vocabulary, count=count if by_function else None,
+            subject.generator, labels, folder, vocabulary=truth.vocabulary, n=count if by_function else None,
             seed=None if by_function else LABEL_SEED, truncation=1.0, condition=subject.condition, settings=settings,
             judge=subject.hidden if by_function else TRAIN, progress=report,
         )  # fmt: skip

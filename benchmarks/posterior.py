@@ -26,12 +26,12 @@ from benchmarks.common import (
     show,
 )
 from benchmarks.sampling import COMMON, FORMULA_SEED, RARE, SMOKE_COMMON, UNCOMMON, choose_formulas
-from energyql.evaluation.compare import PRIOR
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.measure import machine
 from energyql.evaluation.methods import read_methods
 from energyql.evaluation.metrics import AttributeBins, Indicators, effective_size, frequency_error
 from energyql.evaluation.reference import prior_samples
+from energyql.evaluation.settings import PRIOR
 from energyql.files import write_json, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL

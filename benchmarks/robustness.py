@@ -23,9 +23,11 @@ from benchmarks.common import (
     run_command,
     show,
 )
-from energyql.evaluation.compare import PRIOR, SampleCounts, compare
+from energyql.evaluation.bench import Bench
+from energyql.evaluation.compare import compare
 from energyql.evaluation.methods import Method, read_methods
 from energyql.evaluation.report import terminal_table
+from energyql.evaluation.settings import PRIOR, SampleCounts
 from energyql.files import write_json, write_picture, write_text
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER
@@ -303,10 +305,8 @@ def main(
         for _, _, method in grid.cells():
             methods.setdefault(repr(method.sampler), method)
     with reporting(True) as report:
-        data = compare(
-            evaluated, queries or QUERIES, [default, *methods.values()], counts=counts, folder=out / "cells",
-            report=report, title="Every setting", find=find,
-        )  # fmt: skip
+        bench, every = Bench(evaluated, counts, out / "cells", report), [default, *methods.values()]
+        data = compare(bench, queries or QUERIES, every, title="Every setting", find=find)
     found = []
     for grid in chosen:
         values: dict[str, list[list[float | None]]] = {one.name: [[] for _ in grid.rows] for one in MEASURES}

@@ -18,11 +18,13 @@ from benchmarks.common import (
     show,
 )
 from benchmarks.formulas import all_relations, random_formulas, rare_formulas
-from energyql.evaluation.compare import ORACLE, PRIOR, SampleCounts, compare
+from energyql.evaluation.bench import Bench
+from energyql.evaluation.compare import compare
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.methods import PAPER, read_methods
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import NOTE, TABLE_WIDTH, summary_table
+from energyql.evaluation.settings import ORACLE, PRIOR, SampleCounts
 from energyql.language import Expr
 from energyql.logic.satisfiability import satisfied
 from energyql.models import DEFAULT_MODEL
@@ -94,7 +96,7 @@ def main(
         sorts = (SMOKE_COMMON, 0, 0) if smoke else (COMMON, UNCOMMON, RARE)
         formulas = choose_formulas(evaluated, samples, *sorts, formula_seed)
         title = "Samplers on random formulas"
-        data = compare(evaluated, formulas, methods, counts=counts, folder=out, report=report, title=title, find=find)
+        data = compare(Bench(evaluated, counts, out, report), formulas, methods, title=title, find=find)
     saved = f"Saved {out}: results.json, results.md (formula by formula) and two plots"
     judged = ("By the choices of latents, in place of an image judge.",) if choices else ()
     show(summary_table(data), NOTE, *judged, saved, width=TABLE_WIDTH)

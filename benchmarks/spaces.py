@@ -109,7 +109,7 @@ def make_guides(sizes: Sizes, folder: Path, report: Report) -> dict[str, Model]:
             table = LabelTable(columns, index=torch.arange(count), vocabulary=known)
             train_attributes(
                 packaged.generator, table, place, space=space, truncation=packaged.truncation, seed=TRAINING_SEED,
-                count=0 if space == W else None, judge=None, progress=False,  # heads learn from the table alone
+                n=0 if space == W else None, judge=None, progress=False,  # heads learn from the table alone
             )  # fmt: skip
         guides[space] = replace(load_model(place, judge=packaged.judge), name=packaged.name)
     report("training", 1.0)

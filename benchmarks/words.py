@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.common import SmokeOption, page, run_command, show
 from energyql.attributes.predictions import YesNo
 from energyql.attributes.words import CONTRAST, specs_of
-from energyql.errors import NotAcceptedError
+from energyql.errors import NoPicturesError
 from energyql.evaluation.measure import machine
 from energyql.files import write_text
 from energyql.language import bind, parse
@@ -86,7 +86,7 @@ def measure_queries(
         best = scores.argmax(1) + torch.arange(len(scores)) * BEST_OF
         random = holds(query, model, prior.z)
         row = [f"`{query}`", "none accepted", f"{100 * random[best.numpy()].mean():.1f}", f"{100 * random.mean():.1f}"]
-        with suppress(NotAcceptedError):
+        with suppress(NoPicturesError):
             result = draw(plan_query(pipeline, query, seed=SEED), n, progress=False)
             row[1] = f"{100 * holds(query, model, result.z).mean():.1f}"
             row.append(f"{result.statistics['drawn'] / n:.1f}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from energyql.errors import (
     ArgumentError,
+    BudgetError,
     CheckpointWarning,
     ConstantPartWarning,
     Contradiction,
@@ -26,12 +27,14 @@ from energyql.errors import (
     LimitError,
     LockWarning,
     ModelError,
-    NotAcceptedError,
+    NoPicturesError,
     OutOfDomainError,
     QuerySyntaxError,
     QueryWarning,
+    RefusedError,
     TautologyWarning,
     UnknownAttribute,
+    UnreachableError,
     VocabularyError,
     WeakHeadError,
 )
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from energyql.pipeline.run import Budget, Count, Satisfied, draw, run
     from energyql.pipeline.score import score
     from energyql.pipeline.session import Session, open_session
+    from energyql.pipeline.source import ModelSource
     from energyql.pipeline.stream import stream
     from energyql.sampling import ODESolver
     from energyql.training.directions import Directions, draw_directions, find_directions, name_directions
@@ -88,24 +92,24 @@ _MODULES = {
     "pipeline.generate": "generate sample_latents until_satisfied", "pipeline.model": "Model load_model",
     "pipeline.plan": "Plan plan_query", "pipeline.result": "Result",
     "pipeline.run": "Budget Count Satisfied draw run", "pipeline.session": "Session open_session",
-    "pipeline.score": "score", "pipeline.stream": "stream", "sampling": "ODESolver",
+    "pipeline.score": "score", "pipeline.source": "ModelSource", "pipeline.stream": "stream", "sampling": "ODESolver",
     "training.directions": "Directions draw_directions find_directions name_directions",
     "training.judge": "train_judge", "training.run": "train_attributes",
 }  # fmt: skip
 _LAZY = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
-    "ArgumentError", "AttributeSpec", "Audit", "Budget", "CheckpointWarning", "ConstantPartWarning",
-    "Contradiction", "Count", "DataError", "DatasetClass", "DatasetPlan", "Directions", "E", "Edit",
-    "EnergyQLError", "Explanation", "Expr", "Gallery", "IncompleteError", "Inversion", "KindError", "LabelWarning",
-    "LimitError", "LockWarning", "Model", "ModelError", "NotAcceptedError", "ODESolver", "OutOfDomainError", "Plan",
-    "Preset", "QuerySyntaxError", "QueryWarning", "Result", "Satisfied", "Session", "TautologyWarning",
-    "UnknownAttribute", "Vocabulary", "VocabularyError", "WeakHeadError", "WrittenDataset", "__version__", "all_of",
-    "animate", "any_of", "at_least", "at_most", "audit", "compare_samplers", "draw", "draw_directions", "edit",
-    "evaluate", "exactly", "explain", "export_energy", "find_directions", "generate", "invert", "list_attributes",
-    "load_generator", "load_model", "load_onnx", "name_directions", "none_of", "open_session", "parse",
-    "plan_query", "read_weights", "run", "sample_latents", "sample_pictures", "score", "stream", "train_attributes",
-    "train_judge", "traverse", "truth_table", "until_satisfied", "write_dataset",
+    "ArgumentError", "AttributeSpec", "Audit", "Budget", "BudgetError", "CheckpointWarning", "ConstantPartWarning",
+    "Contradiction", "Count", "DataError", "DatasetClass", "DatasetPlan", "Directions", "E", "Edit", "EnergyQLError",
+    "Explanation", "Expr", "Gallery", "IncompleteError", "Inversion", "KindError", "LabelWarning", "LimitError",
+    "LockWarning", "Model", "ModelError", "ModelSource", "NoPicturesError", "ODESolver", "OutOfDomainError", "Plan",
+    "Preset", "QuerySyntaxError", "QueryWarning", "RefusedError", "Result", "Satisfied", "Session", "TautologyWarning",
+    "UnknownAttribute", "UnreachableError", "Vocabulary", "VocabularyError", "WeakHeadError", "WrittenDataset",
+    "__version__", "all_of", "animate", "any_of", "at_least", "at_most", "audit", "compare_samplers", "draw",
+    "draw_directions", "edit", "evaluate", "exactly", "explain", "export_energy", "find_directions", "generate",
+    "invert", "list_attributes", "load_generator", "load_model", "load_onnx", "name_directions", "none_of",
+    "open_session", "parse", "plan_query", "read_weights", "run", "sample_latents", "sample_pictures", "score",
+    "stream", "train_attributes", "train_judge", "traverse", "truth_table", "until_satisfied", "write_dataset",
 ]  # fmt: skip
 
 

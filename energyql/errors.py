@@ -229,14 +229,6 @@ class ModelError(EnergyQLError):
     exit_code = 10
 
 
-class NotAcceptedError(ModelError):
-    """Too few of the drawn pictures satisfy the query, or none.
-
-    This is decided by the verifier, which reads attributes off the pictures and keeps those that satisfy the query;
-    without a verifier, by the reader of pictures that guides the sampler.
-    """
-
-
 class WeakHeadError(EnergyQLError):
     """The query names an attribute that the model predicts too badly from latents.
 
@@ -257,6 +249,31 @@ class IncompleteError(EnergyQLError):
     """A data set was written with too few pictures, because for some classes too few satisfy their query."""
 
     exit_code = 13
+
+
+class NoPicturesError(EnergyQLError):
+    """A run ended without pictures: base class of `RefusedError`, `BudgetError` and `UnreachableError`."""
+
+    exit_code = 14
+
+
+class RefusedError(NoPicturesError):
+    """The verifier refuses nearly all pictures: more are drawn for one that is kept than `attempts` allows.
+
+    Raise `attempts`, label more pictures that satisfy the query, or draw without a verifier.
+    """
+
+
+class BudgetError(NoPicturesError):
+    """The budget of calls of the generator ended before a sample was complete: raise `budget`, or ask for less."""
+
+
+class UnreachableError(NoPicturesError):
+    """The model hardly draws a picture that satisfies the query: change the prompt, the model or the query.
+
+    It is raised where a reader of pictures guides the sampler, or prompts have shares; the message says how rare the
+    query is.
+    """
 
 
 class LabelWarning(_Located, UserWarning):

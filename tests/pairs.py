@@ -41,7 +41,7 @@ OTHER_RUN = re.compile(
 
 
 def write_run(folder, seed):
-    for _ in stream("smile", 6, model=MODEL, seed=seed, save_to=folder, **SETTINGS):
+    for _ in stream("smile", 6, model=MODEL, seed=seed, out=folder, **SETTINGS):
         pass
 
 
@@ -81,7 +81,7 @@ def write_new_model(folder, seed):
 def write_judge(folder, seed):
     if not (folder / "config.json").is_file():
         shutil.copytree(PLAIN, folder, dirs_exist_ok=True)
-    train_judge(folder, smiling, count=40, seed=seed, settings=TINY, progress=False)
+    train_judge(folder, smiling, n=40, seed=seed, settings=TINY, progress=False)
 
 
 def smiling(images):

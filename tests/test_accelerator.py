@@ -284,7 +284,7 @@ class TestOtherCalls:
 
     def test_evaluation(self, tmp_path):
         sizes = {"n": 4, "edits": 2, "prior": 100, "oracle": 30, "progress": silent}
-        evaluate(["conditional-1"], folder=tmp_path, model=known_model(), samplers=["slice"], device=DEVICE, **sizes)
+        evaluate(["conditional-1"], out=tmp_path, model=known_model(), samplers=["slice"], device=DEVICE, **sizes)
         assert (tmp_path / "evaluation.md").is_file()
 
 
@@ -306,9 +306,9 @@ class TestTraining:
 
         options = {"device": DEVICE, "progress": False}
         generator, folder = random_generator(), tmp_path / "m"
-        train_attributes(generator, bright, folder, count=80, settings=self.SHORT, judge=None, **options)
+        train_attributes(generator, bright, folder, n=80, settings=self.SHORT, judge=None, **options)
         assert list(load_model(folder).vocabulary) == ["bright", "warm"]
-        assert train_judge(folder, bright, count=80, **options).verifier_report
+        assert train_judge(folder, bright, n=80, **options).verifier_report
 
     def test_a_step_waits_for_nothing(self, log, tmp_path, monkeypatch):
         """Waits are for checks and files, whose number does not grow with the steps."""

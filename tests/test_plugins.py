@@ -201,8 +201,8 @@ def test_all_commands_that_draw(monkeypatch):
     calls = []
     monkeypatch.setattr(serving, "serve", lambda models, **options: calls.append((models, options)))
     run("studio", "--model", MODEL, "--allow-plugins")
-    ((models, options),) = calls
-    ((name, pipeline),) = serving.load_models(models, "cpu", options["load"]).items()
+    ((models, _),) = calls
+    ((name, pipeline),) = serving.load_models(models, "cpu").items()
     assert (name, type(pipeline.model.generator).__name__) == ("model", "Faces")
     with pytest.raises(ArgumentError, match="are for one model\nfor several, --allow-plugins"):
         run("studio", "-m", MODEL, "-m", "avatars", "--generator", "faces")
@@ -271,8 +271,8 @@ def test_no_name_in_a_folder_is_followed_by_itself(unharmed, tmp_path):
         lambda: load_model(folder),
         lambda: load_generator(folder),
         lambda: generate("smile", 1, model=folder),
-        lambda: train_attributes(folder, look, count=20),
-        lambda: train_attributes(folder, look, tmp_path / "copy", count=20),
+        lambda: train_attributes(folder, look, n=20),
+        lambda: train_attributes(folder, look, tmp_path / "copy", n=20),
         lambda: serving.load_models([str(folder)], "cpu"),
         lambda: run("edit", "smile", "--model", folder),
         lambda: run("import-heads", folder, "x.npy", "--attribute", "a"),

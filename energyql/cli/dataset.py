@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from energyql.cli import options
-from energyql.cli.options import err, out, out_option, print_json, resumable
+from energyql.cli.interruption import resumable
+from energyql.cli.options import err, out, out_option, print_json
+from energyql.dataset.settings import DatasetSettings
 
 if TYPE_CHECKING:
     from energyql.dataset import DatasetPlan
@@ -22,23 +24,18 @@ _MOST_BARS = 12
 """Most classes that have a bar each; with more classes, one bar shows the sum."""
 
 
-@options.with_options()
+@options.with_options(
+    "workers", "address", "gpus", "only_satisfied", "budget", "device", record=DatasetSettings
+)  # fmt: skip
 def dataset(
     plan: Annotated[Path, typer.Argument(metavar="PLAN.toml")],
     save_to: Annotated[str, out_option()],
-    workers: Annotated[int, typer.Option(min=1)] = 1,
-    address: Annotated[str | None, options.more()] = None,
-    gpus: Annotated[float, options.more(min=0)] = 0,
-    only_satisfied: Annotated[bool | None, typer.Option("--only-satisfied")] = None,
-    budget: Annotated[int | None, options.more(min=1)] = None,
     dry_run: bool = False,
-    generator: options.Code = None,
-    judge: options.Code = None,
-    reader: options.Name = None,
-    allow_plugins: options.AllowPlugins = False,
-    device: str = "auto",
+    *,
+    source: options.CodeSource,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
     """Write a balanced, labelled data set from a plan, on one machine or on many.
 
@@ -48,22 +45,12 @@ def dataset(
     Args:
         plan: Classes, counts and settings; see docs/datasets.md.
         save_to: A folder, or an address such as s3://bucket/folder; the same command continues it.
-        workers: Processes that draw; more than one needs Ray.
-        address: A Ray cluster, such as auto or host:6379; by default this machine.
-        gpus: GPUs of each Ray worker; may be a fraction.
-        only_satisfied: Replace pictures that the judge rejects.
-        budget: Most samples for each picture, with --only-satisfied; by default 10.
         dry_run: Check the plan, print the estimated cost, write nothing.
     """
-    from energyql.dataset.plan import Job
-    from energyql.dataset.run import DatasetRun, open_plan
+    from energyql.dataset.run import DatasetRun, open_job
 
-    opened, source = open_plan(plan, only_satisfied=only_satisfied, budget=budget)
-    job = Job(
-        plan=opened, out=save_to, workers=workers, address=address, gpus=gpus,
-        device=device, generator=generator, judge=judge, reader=reader, allow_plugins=allow_plugins,
-    )  # fmt: skip
-    run = DatasetRun(job, source)
+    job, file = open_job(plan, save_to, DatasetSettings(**settings), source)
+    run = DatasetRun(job, file)
     if dry_run:
         cost = run.estimate(progress=not quiet)
         if as_json:
@@ -74,7 +61,7 @@ def dataset(
     with run.alone():
         if not quiet:
             err.print(escape(str(run.estimate(progress=True))))
-        with resumable(), _bars(opened, run.held, not quiet) as report:
+        with resumable(), _bars(job.plan, run.held, not quiet) as report:
             result = run.write(report)
     if as_json:
         print_json(result.to_dict())

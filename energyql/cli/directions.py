@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.edit import read_rows
-from energyql.cli.options import out, out_option, read_condition, read_names, read_pairs
+from energyql.cli.options import out, out_option, read_pairs
 from energyql.cli.reports import print_reports
 from energyql.errors import ArgumentError
 from energyql.files import read_whole
-from energyql.models import DEFAULT_MODEL, packaged_models
-from energyql.pipeline.settings import DirectionMethod
+from energyql.models import packaged_models
+from energyql.training.settings import DirectionSettings
 
 
-@options.with_options()
+@dataclass(frozen=True)
+class Naming:
+    """Values of the options that make attributes of directions."""
+
+    name: Annotated[list[str] | None, typer.Option(metavar="NUMBER=NAME")] = None
+    into: Path | None = None
+    replace: bool = False
+
+
+_SEARCH = "method", "goals", "labeller", "layers", "n", "truncation", "condition"
+
+
+@options.with_options(*_SEARCH, record=DirectionSettings, method=None, n=None)
 def directions(
     save_to: Annotated[Path, out_option()] = Path("directions"),
-    method: Annotated[DirectionMethod | None, typer.Option(show_default=False)] = None,
-    n: Annotated[int | None, typer.Option("-n", min=1)] = None,
-    goals: Annotated[str | None, typer.Option(metavar="NAMES")] = None,
-    labeller: str | None = None,
-    model: Annotated[str, typer.Option("--model", "-m", help=options.SOURCE_HELP)] = DEFAULT_MODEL,
-    layers: str | None = None,
-    truncation: float | None = None,
-    condition: str | None = None,
-    name: Annotated[list[str] | None, typer.Option(metavar="NUMBER=NAME")] = None,
-    into: Path | None = None,
-    replace: bool = False,
+    *,
+    source: options.GeneratorSource,
     seed: int = 0,
-    generator: options.Code = None,
-    allow_plugins: options.AllowPlugins = False,
+    naming: Naming,
     device: str = "auto",
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
     """Find directions along which pictures vary, without labels, and make attributes of those that you name.
 
@@ -45,49 +48,45 @@ def directions(
     Args:
         save_to: A folder for the directions and a page of pictures; with --name, the one that holds them.
         method: Method; see docs/directions.md. By default ganspace.
+        model: A checkpoint, pipeline, model folder or packaged model, or a generator: module:factory, or a plugin.
         n: Number of directions, by default 10.
-        goals: For interfacegan, steerability and ganalyze, separated by commas: attributes, edits such as
-            zoom,rotation, or numbers. By default all, up to -n.
-        labeller: For ganalyze: module:function that reads numbers from pictures, in place of the judge.
-        condition: For a conditional generator: a class, numbers, or random for a random class per picture.
-        layers: Layers of W+ to use, for directions and for the pictures: 4-9 or 0,1,7.
         name: Make an attribute of a direction in the folder; repeat for more.
         into: The model folder for the attributes; by default that of --model.
+        replace: Replace old attributes by new ones of the same name.
+        seed: Seed of the pictures on the page.
     """
     from energyql.attributes.labels import import_labeller
     from energyql.files import sole_writer, write_picture
     from energyql.progress import reporting
     from energyql.training.directions import PAGE, Directions, draw_directions, find_directions, name_directions
-    from energyql.training.target import Source, open_source
+    from energyql.training.target import open_source
 
-    if name:
-        if any(option is not None for option in (method, n, goals, labeller, layers, truncation, condition)):
+    model, into = source.model, naming.into
+    if naming.name:
+        if any(value is not None for value in settings.values()):
             hint = "leave out --method and its options, --truncation and --condition; or find directions without --name"
             raise ArgumentError(f"--name is for the directions that {save_to} holds", hint=hint)
         if into is None and ((packaged := model in packaged_models()) or not Path(model).is_dir()):
             wrong = f"the packaged model {model!r} is not changed" if packaged else f"{model} is no model folder"
             raise ArgumentError(wrong, hint="name a folder for a copy with attributes, --into")
-        names, axes = _names(name), Directions.load(save_to)
+        names, axes = _names(naming.name), Directions.load(save_to)
         bank = name_directions(
-            axes, names, model, into, replace=replace, generator=generator, allow_plugins=allow_plugins,
-            device=device, progress=not quiet,
+            axes, names, source, into, replace=naming.replace, device=device, progress=not quiet
         )  # fmt: skip
         if not quiet:
             print_reports({each: bank.reports[each] for each in names.values() if each in bank.reports})
             out.print(f"Saved {escape(', '.join(names.values()))}; the model has {len(bank.vocabulary)} attributes now")
         return
-    if into is not None or replace:
+    if into is not None or naming.replace:
         raise ArgumentError("--into and --replace are for attributes", hint="give them with --name NUMBER=NAME")
 
-    source = open_source(Source(model, generator, allow_plugins))
+    target = open_source(source)
+    if settings["labeller"] is not None:
+        settings["labeller"] = import_labeller(settings["labeller"])
+    given = {name: value for name, value in settings.items() if value is not None}
     with sole_writer(save_to, "a search for directions"), reporting(not quiet) as report:
-        axes = find_directions(
-            source, method or "ganspace", n or 10, goals=None if goals is None else read_names(goals),
-            labeller=None if labeller is None else import_labeller(labeller),
-            layers=None if layers is None else read_rows(layers), truncation=truncation,
-            condition=read_condition(condition), device=device, progress=report,
-        )  # fmt: skip
-        page = draw_directions(axes, source.generator, seed=seed, report=report)
+        axes = find_directions(target, device=device, progress=report, **given)
+        page = draw_directions(axes, target.generator, seed=seed, report=report)
         axes.save(save_to)
         write_picture(save_to / PAGE, page)
     if quiet:

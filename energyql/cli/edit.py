@@ -13,33 +13,52 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_names, read_pairs, refuse_files
+from energyql.cli.options import WRITTEN, Written, out, out_option, read_names, read_pairs, read_rows, refuse_files
+from energyql.editing.arguments import EditOptions, EditSettings, InvertOptions, InvertSettings
 from energyql.errors import ArgumentError
 from energyql.files import PICTURE_SUFFIXES, check_destination, read_whole, sole_writer
-from energyql.pipeline.settings import Noise, Semantics
 
 if TYPE_CHECKING:
     from energyql.editing.settings import Preset
 
 
-@options.with_options("truncation", "condition", "batch_size", "allow_weak")
+def read_keep(text: str) -> str | tuple[str, ...]:
+    """Attributes to keep, in a text such as "smile, hair"; "everything" stays as it is."""
+    return text if text == "everything" else read_names(text)
+
+
+def read_layers(texts: list[str] | None) -> list[int] | dict[str, list[int]] | None:
+    """Layers of the generator that edits may change, from values of --layers; `None` if there are none.
+
+    One text such as "4-9" or "0,1,7" is for all attributes; texts such as "hair=6-8" give a dict, attribute -> layers.
+
+    Raises:
+        ArgumentError: a text has neither form, or there are texts of both forms.
+    """
+    texts = texts or []
+    if len(texts) == 1 and "=" not in texts[0]:
+        return read_rows(texts[0])
+    if not all("=" in text for text in texts):
+        raise ArgumentError("layers are given once, or for attributes", hint="--layers hair=6-8 --layers smile=2,3")
+    pairs = read_pairs("--layers", texts, "ATTRIBUTE=LAYERS", "hair=6-8")
+    return {name.strip(): read_rows(text) for name, text in pairs.items()} or None
+
+
+_WRITTEN = {**WRITTEN, "keep": Written(str, read_keep), "layers": Written(list[str] | None, read_layers)}
+_OF_EDITS = [name for name in EditOptions.__annotations__ if name != "identity"]
+_OF_INVERSIONS = [name for name in InvertOptions.__annotations__ if name not in ("perceptual", "settings")]
+
+
+@options.with_options(*_OF_EDITS, record=EditSettings, written=_WRITTEN)
 def edit(
     queries: Annotated[list[str], typer.Argument(metavar="QUERY...", callback=refuse_files)],
     start: Annotated[list[str] | None, typer.Option("--start", "-s")] = None,
     save_to: Annotated[Path, out_option()] = Path("edit.png"),
     n: Annotated[int | None, typer.Option("-n", min=1)] = None,
-    mode: str = "cumulative",
-    keep: str = "everything",
-    preset: Annotated[str, options.more()] = "default",
     weight: Annotated[list[str] | None, options.more(metavar="NAME=NUMBER")] = None,
-    layers: Annotated[list[str] | None, options.more()] = None,
     *,
     source: options.Source,
-    semantics: Annotated[Semantics | None, options.more()] = None,
-    strength: Annotated[float | None, options.more()] = None,
-    noise: Annotated[Noise | None, options.more()] = None,
     device: str = "auto",
-    anyway: bool = False,
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -51,25 +70,15 @@ def edit(
             invert. By default seed 0.
         save_to: A filmstrip (.png, .jpg), an animation (.gif, .webp), or a folder for everything.
         n: Number of pictures of one seed.
-        mode: cumulative: keep earlier queries satisfied; alone: use only the query of the step.
-        keep: Attributes to keep, separated by commas, or everything.
-        preset: default, lace, lace-reweighted or query-only.
         weight: A weight of the preset, repeated for several: near_z=0.01.
-        layers: Layers of W+ that may change: 4-9 or 0,1,7; or those of an attribute, repeated: hair=6-8.
-        semantics: By default that of the preset.
-        strength: Multiplies the energy of the query.
-        noise: const, random or none; by default that of the start.
     """
     from energyql.editing.edit import edit as run
     from energyql.editing.filmstrip import ANIMATION_SUFFIXES
 
     with _writing(save_to, "an edit", sorted({*PICTURE_SUFFIXES, *ANIMATION_SUFFIXES})) as is_folder:
-        edited = run(
-            read_start(start or ["0"]), queries, n=n, model=source.open(device), mode=mode,
-            keep=keep if keep == "everything" else read_names(keep),
-            preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
-            strength=strength, noise=noise, device=device, anyway=anyway, progress=not quiet, **settings,
-        )  # fmt: skip
+        settings["preset"] = read_preset(settings["preset"], weight or [])
+        begin, model = read_start(start or ["0"]), source.open(device)
+        edited = run(begin, queries, n=n, model=model, device=device, progress=not quiet, **settings)
         if is_folder:
             edited.save(save_to)
         elif save_to.suffix.lower() in ANIMATION_SUFFIXES:
@@ -80,15 +89,13 @@ def edit(
         out.print(f"{escape(edited.summary())}\nSaved {escape(str(save_to))}")
 
 
-@options.with_options("truncation", "condition", "batch_size")
+@options.with_options(*_OF_INVERSIONS, record=InvertSettings)
 def invert(
     pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...")],
     save_to: Annotated[Path, out_option()] = Path("inverted"),
-    space: str = "w",
     *,
     source: options.Source,
     device: str = "auto",
-    anyway: bool = False,
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -97,14 +104,12 @@ def invert(
     Args:
         pictures: Cropped square around the centre.
         save_to: A folder, for edit --start; or a picture of the comparison (.png, .jpg, .webp).
-        space: z; w: z and an offset of w; or w+: z and an offset for each layer.
     """
     from energyql.editing.invert import invert as run
 
     with _writing(save_to, "an inversion", PICTURE_SUFFIXES):
         inverted = run(
-            list(pictures), model=source.open(device), space=space, device=device, anyway=anyway, progress=not quiet,
-            **settings,
+            list(pictures), model=source.open(device), device=device, progress=not quiet, **settings
         )  # fmt: skip
         inverted.save(save_to)
     if not quiet:
@@ -208,34 +213,3 @@ def read_preset(name: str, weights: list[str]) -> Preset:
         except ValueError:
             raise ArgumentError(f"a weight is written {weight}=0.5, not {text!r}") from None
     return replace(choose_preset(name), **chosen)
-
-
-def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
-    """Layers of the generator that edits may change, from values of --layers; `None` if there are none.
-
-    One text such as "4-9" or "0,1,7" is for all attributes; texts such as "hair=6-8" give a dict, attribute -> layers.
-
-    Raises:
-        ArgumentError: a text has neither form, or there are texts of both forms.
-    """
-    if len(texts) == 1 and "=" not in texts[0]:
-        return read_rows(texts[0])
-    if not all("=" in text for text in texts):
-        raise ArgumentError("layers are given once, or for attributes", hint="--layers hair=6-8 --layers smile=2,3")
-    pairs = read_pairs("--layers", texts, "ATTRIBUTE=LAYERS", "hair=6-8")
-    return {name.strip(): read_rows(text) for name, text in pairs.items()} or None
-
-
-def read_rows(text: str) -> list[int]:
-    """Numbers of layers in a text such as "4-9" (both included) or "0,1,7"; an `ArgumentError` for another form."""
-    numbers: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            rows = range(int(first), int(last) + 1) if dash else [int(first)]
-            if not rows:
-                raise ValueError
-            numbers += rows
-    except ValueError:
-        raise ArgumentError(f"layers are written 4-9 or 0,1,7, not {text!r}") from None
-    return numbers

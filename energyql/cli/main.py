@@ -23,8 +23,9 @@ from energyql.cli.dataset import dataset
 from energyql.cli.directions import directions
 from energyql.cli.edit import animate, edit, invert
 from energyql.cli.failures import open_closed, reporting_failures, show_warning
+from energyql.cli.interruption import interruptible, resumable
 from energyql.cli.measure import bench, evaluate
-from energyql.cli.options import STANDARD, err, out, out_option, print_json, resumable
+from energyql.cli.options import STANDARD, err, out, out_option, print_json
 from energyql.cli.pages import audit, gallery, label, sample, studio
 from energyql.cli.reports import report
 from energyql.cli.share import convert, download, export, upload
@@ -299,7 +300,7 @@ for group, commands in GROUPS.items():
     for command in commands:
         serves = command in (studio, label, audit)  # which end with Ctrl-C, so no message is printed
         register = app.command(cls=options.Command, rich_help_panel=group)
-        register(command if serves else options.ending_interrupted()(command))
+        register(command if serves else interruptible()(command))
 
 
 def main() -> None:

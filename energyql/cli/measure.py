@@ -9,25 +9,31 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import Terminal, out, out_option, read_names, resumable
+from energyql.cli.interruption import resumable
+from energyql.cli.options import WRITTEN, Terminal, Written, out, out_option, read_names
 from energyql.errors import ArgumentError
-from energyql.pipeline.settings import DEFAULT_SAMPLER
+from energyql.evaluation.settings import CompareOptions, CompareSettings, EvaluateSettings
+from energyql.pipeline.settings import DEFAULT_SAMPLER, setting_types
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-CountOption = Annotated[int, typer.Option("-n", min=2)]
-PriorOption = Annotated[int, typer.Option(min=100)]
-OracleOption = Annotated[int, typer.Option(min=30)]
+_WRITTEN = {
+    **WRITTEN,
+    "n": Written(Annotated[int, typer.Option("-n", min=2)]),
+    "prior": Written(Annotated[int, typer.Option(min=100)]),
+    "oracle": Written(Annotated[int, typer.Option(min=30)]),
+    "edits": Written(Annotated[int, typer.Option(min=1)]),
+    "setup": Written(str | None),
+    "presets": Written(str, read_names, ",".join(EvaluateSettings.presets)),
+    "samplers": Written(str | None),
+}
 
 
-@options.with_options("truncation", "condition", "seed")
+@options.with_options(*CompareOptions.__annotations__, record=CompareSettings, written=_WRITTEN)
 def bench(
     queries: Annotated[list[str], typer.Argument(metavar="QUERIES")],
     save_to: Annotated[Path, out_option()] = Path("bench"),
-    n: CountOption = 500,
-    prior: PriorOption = 20_000,
-    oracle: OracleOption = 1_000,
     *,
     source: options.Source,
     samplers: str = f"{DEFAULT_SAMPLER},slice,ode,paper",
@@ -43,7 +49,6 @@ def bench(
     Args:
         queries: Queries, or files with one query per line (# is a comment).
         save_to: Folder for results, plots and the state of the run.
-        n: Samples for each query and sampler.
         model: A packaged model, or a model folder, with a judge.
         samplers: Names, separated by commas; also semantics:sampler, sampler@strength, paper.
     """
@@ -51,9 +56,9 @@ def bench(
     from energyql.evaluation.report import NOTE, TABLE_WIDTH, query_table, summary_table
 
     with resumable():
+        model = source.open(device)
         data = compare_samplers(
-            queries, samplers, folder=save_to, model=source.open(device), n=n, prior=prior, oracle=oracle,
-            device=device, progress=not quiet, **settings,
+            queries, samplers, out=save_to, model=model, device=device, progress=not quiet, **settings
         )  # fmt: skip
     if quiet:
         return
@@ -62,21 +67,17 @@ def bench(
     out.print(f"Saved {escape(str(save_to))}: results.json, results.md, satisfied.png, frequency-error.png")
 
 
-@options.with_options("truncation", "condition", "seed")
+_OF_EVALUATIONS = [name for name in setting_types(EvaluateSettings) if name != "features"]
+
+
+@options.with_options(*_OF_EVALUATIONS, record=EvaluateSettings, written=_WRITTEN)
 def evaluate(
     save_to: Annotated[Path, out_option()] = Path("evaluation"),
-    n: CountOption = 200,
-    edits: Annotated[int, typer.Option(min=1)] = 64,
-    prior: PriorOption = 20_000,
-    oracle: OracleOption = 500,
     features: str = "judge",
     inception_weights: Path | None = None,
     protocols: str = "all",
-    setup: str | None = None,
-    presets: str = "default,lace",
     *,
     source: options.Source,
-    samplers: str | None = None,
     device: str = "auto",
     quiet: options.Quiet = False,
     **settings: Any,
@@ -89,15 +90,10 @@ def evaluate(
 
     Args:
         save_to: Folder for reports, pictures and the state of the run.
-        n: Samples for each query and sampler.
-        edits: Pictures that are edited.
         features: Features of pictures for distances: judge or inception.
         inception_weights: Weights of Inception on disk; by default in torch-fidelity's own folder.
         protocols: Names such as conditional-1,sequential-5, or all; an unknown name lists all names.
-        setup: A published experiment for your own model, such as ffhq; an unknown name lists all names.
-        presets: Presets of edits to compare.
         model: A packaged model, or a model folder, with a judge.
-        samplers: Samplers to compare; by default slice+descent,paper, or those of --setup.
     """
     from energyql.evaluation.evaluate import evaluate as run
     from energyql.evaluation.metrics import inception_features
@@ -110,9 +106,8 @@ def evaluate(
         raise ArgumentError("--inception-weights needs --features inception", hint=hint)
     with resumable():
         data = run(
-            None if protocols == "all" else read_names(protocols), setup=setup, folder=save_to,
-            model=source.open(device), samplers=samplers, presets=read_names(presets), n=n, edits=edits, prior=prior,
-            oracle=oracle, features=inception_features(inception_weights) if features == "inception" else None,
+            None if protocols == "all" else read_names(protocols), out=save_to, model=source.open(device),
+            features=inception_features(inception_weights) if features == "inception" else None,
             device=device, progress=not quiet, **settings,
         )  # fmt: skip
     if quiet:

@@ -7,24 +7,27 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import wraps
 from glob import escape, glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.markup import escape as markup
 from rich.text import Text
 from typer.core import TyperCommand
+from typer.models import ArgumentInfo
 
 from energyql.errors import ArgumentError
+from energyql.kinds import KINDS, Kind
 from energyql.models import DEFAULT_MODEL, packaged_models
-from energyql.pipeline import settings
+from energyql.pipeline.settings import DrawSettings, setting_types, settings_in
+from energyql.pipeline.source import ModelSource
 from energyql.plugins import import_optional
 
 if TYPE_CHECKING:
@@ -125,17 +128,12 @@ class SharedHelp:
         reader: A reader of texts in quotes: a folder of transformers or open_clip, or module:factory.
         allow_plugins: Import the generator and the judge that the model folder names; needed once, until they change.
         device: auto, cpu, cuda, mps.
-        anyway: Continue with a photograph that the generator cannot draw.
         labels: CSV or Parquet: one column per attribute.
         labeller: module:function that labels pictures, or a plugin.
         prompts: JSON: attribute -> prompts for CLIP, or for the --reader.
         clip_model: A model of open_clip.
         clip_weights: The weights of the CLIP model: a name, or a file.
         clip_margin: Least lead of the best prompt over the next, in logits.
-        only: Attributes to train, separated by commas.
-        prior: Random pictures (of the prior), judged once for all queries.
-        oracle: Exact samples to compare with, for each query.
-        replace: Replace old attributes by new ones of the same name.
         host: Address to listen on. By default only this machine can reach it.
         port: 0 chooses a free port.
         allow_host: Another allowed host name; repeat for more.
@@ -147,7 +145,7 @@ class SharedHelp:
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(ModelSource):
     """Values of the options --model, --generator, --judge, --reader and --allow-plugins of a command."""
 
     model: Model = DEFAULT_MODEL
@@ -164,12 +162,39 @@ class Source:
         Raises:
             EnergyQLError: the model cannot be loaded.
         """
-        if (self.generator, self.judge, self.reader, self.allow_plugins) == (None, None, None, False):
+        if self.is_plain:
             return self.model
-        from energyql.pipeline.model import choose_device, load_model
+        from energyql.pipeline.model import load_model
 
-        code: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "model"}
-        return load_model(self.model, choose_device(device), **code)
+        return load_model(self, device)
+
+
+@dataclass(frozen=True)
+class CodeSource(ModelSource):
+    """Values of the options of `Source` without --model, for commands that say otherwise which models they load."""
+
+    generator: Code = None
+    judge: Code = None
+    reader: Name = None
+    allow_plugins: AllowPlugins = False
+
+
+@dataclass(frozen=True)
+class GeneratorSource(ModelSource):
+    """Values of --model, --generator and --allow-plugins, for commands that need the generator and heads of a model."""
+
+    model: Model = DEFAULT_MODEL
+    generator: Code = None
+    allow_plugins: AllowPlugins = False
+
+
+@dataclass(frozen=True)
+class OwnSource(ModelSource):
+    """Values of the argument MODEL and of --generator and --allow-plugins, for models that are made or added to."""
+
+    model: ModelArgument = field()
+    generator: Code = None
+    allow_plugins: AllowPlugins = False
 
 
 @dataclass(frozen=True)
@@ -294,25 +319,6 @@ def print_json(data: Any) -> None:
     sys.stdout.write(text.encode(errors="backslashreplace").decode() + "\n")  # a path may hold bytes that are no text
 
 
-@contextmanager
-def ending_interrupted(message: str = "interrupted") -> Iterator[None]:
-    """End the command with exit code 130 if the block is interrupted by Ctrl-C, and print why.
-
-    Args:
-        message: text to print if the `KeyboardInterrupt` has none.
-    """
-    try:
-        yield
-    except KeyboardInterrupt as interruption:
-        err.print(markup(str(interruption) or message))
-        raise typer.Exit(130) from None
-
-
-def resumable() -> AbstractContextManager[None]:
-    """`ending_interrupted`, with a message that the same command resumes the work."""
-    return ending_interrupted("interrupted; run the same command again to resume")
-
-
 def check_studio(what: str) -> None:
     """Raise an `ArgumentError` if fastapi or uvicorn, which `what` needs, is not installed."""
     for library in ("fastapi", "uvicorn"):
@@ -381,31 +387,120 @@ def read_range(option: str, text: str, between: str = "..", *, single: bool = Fa
         raise ArgumentError(message, hint=f"such as 0{between}1") from None
 
 
-def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def read_rows(text: str) -> list[int]:
+    """Numbers of layers in a text such as "4-9" (both included) or "0,1,7"; an `ArgumentError` for another form."""
+    numbers: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            rows = range(int(first), int(last) + 1) if dash else [int(first)]
+            if not rows:
+                raise ValueError
+            numbers += rows
+    except ValueError:
+        raise ArgumentError(f"layers are written 4-9 or 0,1,7, not {text!r}") from None
+    return numbers
+
+
+def _read_kinds(texts: list[str]) -> dict[str, Kind]:
+    """Attribute -> kind, for texts such as "age=continuous"."""
+    kinds: dict[str, Kind] = {}
+    for text in texts:
+        name, _, kind = text.rpartition("=")
+        if not name or kind not in KINDS:
+            wrong = f"{kind!r} is no kind of attribute" if name else f"{text!r} is not name=kind"
+            raise ArgumentError(wrong, hint=f"kinds are {', '.join(KINDS)}")
+        kinds[name] = cast(Kind, kind)
+    return kinds
+
+
+def _read_psi(text: str) -> tuple[float, float]:
+    """Range (low, high) of psi: (0.5, 1) for "0.5:1", (0.7, 0.7) for "0.7"."""
+    return read_range("--truncation", text, ":", single=True)
+
+
+_ORDER = ("save_to", "n", "model", "truncation", "condition", "seed", "device", "as_json", "quiet")
+"""Options that many commands have, in the order of the help."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """How an option is written whose setting has another type: the type of the option, and the function that reads it.
+
+    The function is not called for `None`. If `empty` is set, the default is this text, not the default of the setting.
+    """
+
+    annotation: Any
+    read: Callable[[Any], Any] = lambda value: value
+    empty: str | None = None
+
+
+_PSI = float | tuple[float, float] | None
+"""Type of a truncation that may be a range."""
+WRITTEN: Mapping[str, Written] = {
+    "condition": Written(str | None, read_condition),
+    "allow_weak": Written(Annotated[str, typer.Option(metavar="NAMES")], read_names, ""),
+    "batch_size": Written(Annotated[int | None, typer.Option(min=1)]),
+    "only": Written(str | None, read_names),
+    "goals": Written(Annotated[str | None, typer.Option(metavar="NAMES")], read_names),
+    "layers": Written(str | None, read_rows),
+    "labeller": Written(str | None),
+    "kinds": Written(Annotated[list[str] | None, typer.Option("--kind")], _read_kinds),
+    "judge": Written(Annotated[str, typer.Option(metavar="NAME")]),
+    "labels": Written(Path | None),
+    "n": Written(Annotated[int | None, typer.Option("-n")]),
+    "budget": Written(Annotated[int | None, typer.Option(min=1)]),
+    "workers": Written(Annotated[int, typer.Option(min=1)]),
+    "gpus": Written(Annotated[float, typer.Option(min=0)]),
+    "pool": Written(Annotated[int, typer.Option(min=1)]),
+    "only_satisfied": Written(Annotated[bool | None, typer.Option("--only-satisfied")]),
+}
+"""Name of a setting -> its option, where the two types differ."""
+
+
+def _options_of(record: type, names: Sequence[str], written: Mapping[str, Written]) -> dict[str, Written]:
+    """Name of a setting of a record -> how its option is written."""
+    types, psi = setting_types(record), Written(str | None, _read_psi)
+    return {name: psi if types[name] == _PSI else written.get(name) or Written(types[name]) for name in names}
+
+
+def _in_group(group: type) -> list[Field[Any]]:
+    """The fields of a group that are options: not those of `ModelSource` that the group does not declare again."""
+    return [each for each in fields(group) if each not in fields(ModelSource)]
+
+
+def _is_argument(parameter: inspect.Parameter) -> bool:
+    return isinstance(get_args(parameter.annotation)[1], ArgumentInfo)
+
+
+def with_options(
+    *names: str, record: type = DrawSettings, written: Mapping[str, Written] = WRITTEN, **defaults: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds help texts and options to a command, a function that typer calls.
 
     - The help text of an option is the first that exists of these: the entry of the option in the section "Args" of
-      the docstring; the `help` of its `typer.Option`; its entry in `SharedHelp`, the texts of options that several
-      commands have; the help of the setting of `generate` with the same name. The help of the command is the docstring
-      without the section "Args".
+      the docstring; the `help` of its `typer.Option`; that of the field of `record`; its entry in `SharedHelp`, the
+      texts of options that several commands have. The help of the command is the docstring without the section "Args".
     - A parameter whose class is a dataclass, such as `Source`, becomes several options, one for each field.
     - A parameter of type bool becomes an option without a negative, such as --balance without --no-balance.
+    - Options that many commands have stand in the order of `_ORDER`.
     - If options are declared by `more`, the command gets the option --help-all, which shows them.
     - Each of `names` becomes an option; those whose `Setting` is not `common`, one that only --help-all shows.
       The help lists these options before --device; for a command without --device, before --json; for a command without
       both, at the end.
 
     Args:
-        names: names of settings of `generate`, such as "semantics", in the order of the help. The command gets their
-            values as `**settings`.
+        names: names of fields of `record`, such as "semantics", in the order of the help. The command gets their values
+            as `**settings`.
+        record: the class of the settings; by default those of `generate`.
+        written: options whose types are not those of the fields.
+        defaults: defaults that differ from those of the record, by name of a field.
     """
-    every = {"condition": read_condition, "allow_weak": read_names}
-    readers = {name: read for name, read in every.items() if name in names}
-    shared = {name: setting.help for name, setting in settings.SETTINGS.items()} | _read_docstring(SharedHelp)[1]
-    types: dict[str, Any] = {
-        **settings.setting_types(), "condition": str | None, "batch_size": Annotated[int | None, typer.Option(min=1)],
-        "allow_weak": Annotated[str, typer.Option(metavar="NAMES")],
-    }  # fmt: skip
+    described, forms = settings_in(record), _options_of(record, names, written)
+    own_defaults = {each.name: each.default for each in fields(record)} | defaults
+    own_defaults |= {name: form.empty for name, form in forms.items() if form.empty is not None}
+    shared = {name: setting.help for name, setting in settings_in(DrawSettings).items()}
+    shared |= _read_docstring(SharedHelp)[1] | {name: described[name].help for name in names}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(function, eval_str=True).parameters
@@ -415,9 +510,9 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         @wraps(function)
         def run(**values: Any) -> None:
             values.pop("help_all", None)
-            values |= {name: read(values[name]) for name, read in readers.items()}
+            values |= {name: form.read(values[name]) for name, form in forms.items() if values[name] is not None}
             for name, group in groups.items():
-                values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
+                values[name] = group(**{each.name: values.pop(each.name) for each in _in_group(group)})
             function(**values)
 
         def option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -426,7 +521,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
                 inner, declaration = get_args(annotation)
             declaration = copy(declaration)
             declaration.help = helps.get(name) or declaration.help or shared.get(name)
-            if name in names and not settings.SETTINGS[name].common:
+            if name in names and not described[name].common:
                 declaration.rich_help_panel = MORE
             if inner is bool and not isinstance(declaration.default, str):  # where typer puts the first declared name
                 declaration.param_decls = (f"--{name.replace('_', '-')}",)
@@ -437,17 +532,23 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         for name, parameter in own.items():
             if name in groups:
                 hints = get_type_hints(groups[name], include_extras=True)
-                options += [option(each.name, hints[each.name], each.default) for each in fields(groups[name])]
+                for each in _in_group(groups[name]):
+                    default = inspect.Parameter.empty if each.default is MISSING else each.default
+                    options.append(option(each.name, hints[each.name], default))
             elif name != "settings":
                 options.append(option(name, parameter.annotation, parameter.default))
         at = next((i for i, each in enumerate(options) if each.name in ("device", "as_json")), len(options))
-        added = [option(name, types[name], "" if name == "allow_weak" else settings.DEFAULTS[name]) for name in names]
+        added = [option(name, forms[name].annotation, own_defaults[name]) for name in names]
         options[at:at] = added
+        places = [i for i, each in enumerate(options) if each.name in _ORDER and not _is_argument(each)]
+        in_order = sorted((options[i] for i in places), key=lambda parameter: _ORDER.index(parameter.name))
+        for place, parameter in zip(places, in_order, strict=True):
+            options[place] = parameter
         if count := sum(get_args(each.annotation)[1].rich_help_panel == MORE for each in options):
-            declared = typer.Option(
+            shows = typer.Option(
                 is_eager=True, callback=_help_all, help=f"Show this message with {count} more options and exit."
             )
-            options.append(option("help_all", Annotated[bool, declared], False))
+            options.append(option("help_all", Annotated[bool, shows], False))
         run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
         run.__doc__ = text
         return run

@@ -7,32 +7,49 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.filesize import decimal
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, print_json, read_condition, read_names, resumable
+from energyql.cli.interruption import resumable
+from energyql.cli.options import out, out_option, print_json
 from energyql.errors import ArgumentError
+from energyql.labelling.settings import SampleSettings
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import settings_of
 
 
+@dataclass(frozen=True)
+class Contents:
+    """Values of the argument and the options that say what a gallery shows."""
+
+    queries: Annotated[Path | None, typer.Argument(metavar="QUERIES.txt")] = None
+    n: Annotated[int | None, typer.Option("-n", min=1)] = None
+    truth_table: list[str] | None = None
+    traverse: tuple[str, str] | None = None
+    steps: Annotated[int, typer.Option(min=2)] = 8
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Values of the options for the texts at the top of a gallery."""
+
+    title: str = ""
+    about: str = ""
+
+
 @options.with_options(*settings_of("gallery"))
 def gallery(
-    queries: Annotated[Path | None, typer.Argument(metavar="QUERIES.txt")] = None,
     save_to: Annotated[Path, out_option()] = Path("gallery"),
-    n: Annotated[int | None, typer.Option("-n", min=1)] = None,
-    truth_table: list[str] | None = None,
-    traverse: tuple[str, str] | None = None,
-    steps: Annotated[int, typer.Option(min=2)] = 8,
-    title: str = "",
-    about: str = "",
     *,
+    contents: Contents,
+    heading: Heading,
     source: options.Source,
     device: str = "auto",
     quiet: options.Quiet = False,
@@ -57,6 +74,8 @@ def gallery(
     from energyql.gallery.page import page_path, same_queries
     from energyql.pipeline.queries import SUFFIXES, read_queries
 
+    queries, n, truth_table = contents.queries, contents.n, contents.truth_table
+    traverse, steps = contents.traverse, contents.steps
     if any(re.match("--?[a-z]", query) for query in traverse or ()):
         texts = " and ".join(map(shlex.quote, traverse or ()))
         hint = 'such as --traverse smile "hat AND NOT smile"'
@@ -72,8 +91,8 @@ def gallery(
         raise ArgumentError(wrong, hint=f"energyql generate {shlex.quote(str(queries))} draws one query")
     questions = [] if queries is None else read_queries(queries)
     page = Gallery(
-        n=8 if n is None else n, title=title, about=about, model=source.open(device), device=device,
-        progress=not quiet, **settings,
+        n=8 if n is None else n, title=heading.title, about=heading.about, model=source.open(device),
+        device=device, progress=not quiet, **settings,
     )  # fmt: skip
     tables = [split_literals(text) for text in truth_table or ()]
     for literals in tables:
@@ -93,25 +112,26 @@ def gallery(
         out.print(f"{escape(page.summary())}. Saved {escape(str(target))} ({decimal(target.stat().st_size)})")
 
 
-@options.with_options()
+@dataclass(frozen=True)
+class Words:
+    """Values of the options for a reader of words that helps to choose pictures."""
+
+    reader: options.Name = None
+    prompts: Path | None = None
+
+
+@options.with_options(
+    "unsure", "by", "only", "labels", "pool", "truncation", "condition", "seed", record=SampleSettings
+)  # fmt: skip
 def sample(
-    model: options.ModelArgument,
+    source: options.OwnSource,
     save_to: Annotated[Path, out_option()],
     n: Annotated[int, typer.Option("-n", min=1)] = 300,
-    unsure: bool = False,
-    by: Literal["heads", "teacher", "reader"] | None = None,
-    reader: options.Name = None,
-    prompts: Path | None = None,
-    only: str | None = None,
-    labels: Path | None = None,
-    pool: Annotated[int, typer.Option(min=1)] = 5000,
-    truncation: float | None = None,
-    condition: str | None = None,
-    seed: int | None = None,
-    generator: options.Code = None,
-    allow_plugins: options.AllowPlugins = False,
+    *,
+    words: Words,
     device: str = "auto",
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
     """Draw pictures to label: random ones, or those about which the model is least certain.
 
@@ -121,30 +141,17 @@ def sample(
     Args:
         save_to: The folder of pictures to make or to add to.
         n: All random pictures; or, with --unsure, pictures to add.
-        unsure: Add pictures with the least certain predictions.
-        by: Networks whose certainty counts: by default the teacher of the last training, for which the pool is drawn;
-            without a teacher, the heads. With reader, pictures on which --reader and heads differ.
-        only: Attributes whose heads choose, separated by commas.
-        labels: CSV: pictures in it are not chosen.
-        pool: Prior samples that --unsure chooses from.
-        truncation: psi of the pictures; by default that of train.
-        seed: Seed of the pictures; by default that of the folder, or 0.
     """
     from energyql.labelling.sample import sample_pictures
     from energyql.pipeline.model import choose_device
 
-    names = None if only is None else read_names(only)
-    if (reader is None) != (prompts is None) or (reader is not None and by != "reader"):
+    reader, prompts, where = words.reader, words.prompts, choose_device(device)
+    if (reader is None) != (prompts is None) or (reader is not None and settings["by"] != "reader"):
         raise ArgumentError("--by reader, --reader and --prompts belong together")
-    words: Any = None
     if prompts is not None:
-        words = options.LabelSource(prompts=prompts, reader=reader).open(choose_device(device), model=model)
+        settings["reader"] = options.LabelSource(prompts=prompts, reader=reader).open(where, model=source.model)
     with resumable():
-        folder = sample_pictures(
-            model, save_to, n, unsure=unsure, by=by, reader=words, only=names, labelled=labels, pool=pool,
-            seed=seed, truncation=truncation, condition=read_condition(condition), generator=generator,
-            allow_plugins=allow_plugins, device=choose_device(device), progress=not quiet,
-        )  # fmt: skip
+        folder = sample_pictures(source, save_to, n, device=where, progress=not quiet, **settings)
     if not quiet:
         drawn, following = folder.drawn, f"energyql label {shlex.quote(str(save_to))}"
         out.print(
@@ -204,16 +211,23 @@ def label(
         serve_app(partial(create_app, LabelSheet.open(table, pictures, attributes)), **serving)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Values of the options that say what is asked in an audit, and who answers."""
+
+    clicks: Annotated[int | None, typer.Option(min=1)] = None
+    width: float | None = None
+    attributes: bool = False
+    by: str | None = None
+    simulate: Annotated[str | None, typer.Option(metavar="NAME")] = None
+
+
 @options.with_options()
 def audit(
     result: Path,
-    clicks: Annotated[int | None, typer.Option(min=1)] = None,
-    width: float | None = None,
-    attributes: bool = False,
-    by: str | None = None,
-    simulate: Annotated[str | None, typer.Option(metavar="NAME")] = None,
-    port: options.Port = 8422,
     *,
+    asked: Asked,
+    port: options.Port = 8422,
     page: options.Page,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -239,6 +253,7 @@ def audit(
     from energyql.files import sole_writer
     from energyql.progress import reporting
 
+    clicks, width, attributes, simulate = asked.clicks, asked.width, asked.attributes, asked.simulate
     if clicks is not None and width is not None:
         raise ArgumentError("an audit ends after --clicks, or at a --width, not both", hint="leave out one of them")
     chosen = (clicks, width, attributes) != (None, None, False)
@@ -250,9 +265,9 @@ def audit(
     assert subject.folder is not None  # only a `Result` in memory has none
     _ = subject.questions  # refuses queries that cannot be asked
     with sole_writer(subject.folder, "an audit"):
-        session = Session(subject, AnswerBook.open(subject, plan), by or simulate or "me")
+        session = Session(subject, AnswerBook.open(subject, plan), asked.by or simulate or "me")
         if labeller is not None:
-            with reporting(not quiet) as report, options.resumable():
+            with reporting(not quiet) as report, resumable():
                 session.simulate(labeller, partial(report, "audit"))
         elif session.next(1):
             from energyql.labelling.audit_app import create_audit_app
@@ -270,19 +285,23 @@ def audit(
         publish(subject, audited)
 
 
+@dataclass(frozen=True)
+class Requests:
+    """Values of the options that limit requests to the studio."""
+
+    most: Annotated[int, typer.Option("--max-n", min=1, max=512)] = 64
+    seconds: Annotated[float, typer.Option("--timeout", min=1)] = 120
+    waiting: Annotated[int, typer.Option("--queue", min=1)] = 8
+
+
 @options.with_options()
 def studio(
     model: Annotated[list[str] | None, typer.Option("--model", "-m")] = None,
-    generator: options.Code = None,
-    judge: options.Code = None,
-    reader: options.Name = None,
-    allow_plugins: options.AllowPlugins = False,
-    port: options.Port = 8420,
     *,
+    source: options.CodeSource,
+    port: options.Port = 8420,
     page: options.Page,
-    most: Annotated[int, typer.Option("--max-n", min=1, max=512)] = 64,
-    seconds: Annotated[float, typer.Option("--timeout", min=1)] = 120,
-    waiting: Annotated[int, typer.Option("--queue", min=1)] = 8,
+    requests: Requests,
     device: str = "auto",
 ) -> None:
     """Serve a web page for queries: pictures, edits step by step, links that restore everything.
@@ -297,14 +316,13 @@ def studio(
         waiting: Requests that may wait.
     """
     options.check_studio("the studio")
-    from energyql.pipeline.model import load_model
     from energyql.studio.limits import Limits
     from energyql.studio.serving import serve
 
     models = model or [DEFAULT_MODEL]
-    if len(models) > 1 and (generator, judge) != (None, None):
+    if len(models) > 1 and (source.generator, source.judge) != (None, None):
         raise ArgumentError("--generator and --judge are for one model", hint="for several, --allow-plugins")
     out.print(f"Loading {escape(', '.join(models))}...")
-    load = partial(load_model, generator=generator, judge=judge, reader=reader, allow_plugins=allow_plugins)
-    limits = Limits(pictures=most, seconds=seconds, waiting=waiting)
-    serve(models, device=device, load=load, limits=limits, **page.serving(port, "The studio is at", "Ctrl+C ends it."))
+    limits = Limits(pictures=requests.most, seconds=requests.seconds, waiting=requests.waiting)
+    sources = [replace(source, model=name) for name in models]
+    serve(sources, device=device, limits=limits, **page.serving(port, "The studio is at", "Ctrl+C ends it."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,26 +14,66 @@ from energyql.cli import options
 from energyql.cli.options import out, out_option, read_pairs, read_range
 from energyql.errors import ArgumentError
 from energyql.files import check_writable, read_whole
-from energyql.models import DEFAULT_MODEL
+
+
+@dataclass(frozen=True)
+class Described:
+    """Values of the options for what the model folder says about the generator."""
+
+    name: str = ""
+    truncation: Annotated[float | None, typer.Option(min=0, max=1)] = None
+    render: Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION")] = None
+
+
+@dataclass(frozen=True)
+class Unstated:
+    """Values of the options for what the file of a checkpoint, or the folder of a pipeline, does not state."""
+
+    lr_mlp: float | None = None
+    conv_clamp: float | None = None
+    call: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE")] = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Values of --call by name."""
+        calls = read_pairs("--call", self.call, "NAME=VALUE", "num_inference_steps=4")
+        return {name: read_value(text) for name, text in calls.items()}
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """Values of the options for inputs and output of an ONNX model; see `OnnxSettings`."""
+
+    noise: str | None = None
+    shape: Annotated[str | None, typer.Option(metavar="SIZExSIZE...")] = None
+    scale: float | None = None
+    fixed: Annotated[list[str] | None, typer.Option(metavar="INPUT=NUMBER")] = None
+    condition: Annotated[list[str] | None, typer.Option(metavar="INPUT=LOW..HIGH")] = None
+    output: str | None = None
+    values: Annotated[str | None, typer.Option("--range", metavar="LOW..HIGH")] = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of `load_onnx` that are given, by name."""
+        numbers = read_pairs("--fixed", self.fixed, "INPUT=NUMBER", "sigma=80")
+        ranges = read_pairs("--condition", self.condition, "INPUT=LOW..HIGH", "difficulty=0..1")
+        settings: dict[str, Any] = {
+            "noise": self.noise, "shape": None if self.shape is None else read_shape(self.shape), "scale": self.scale,
+            "output": self.output, "fixed": {name: read_fixed(text) for name, text in numbers.items()},
+            "conditions": {name: read_range("--condition", text) for name, text in ranges.items()},
+            "values": None if self.values is None else read_range("--range", self.values),
+        }  # fmt: skip
+        return {name: value for name, value in settings.items() if value not in (None, {})}
 
 
 @options.with_options()
 def convert(
     checkpoint: str,
     save_to: Annotated[Path, out_option()],
-    name: str = "",
-    truncation: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    lr_mlp: float | None = None,
-    conv_clamp: float | None = None,
-    noise: str | None = None,
-    shape: Annotated[str | None, typer.Option(metavar="SIZExSIZE...")] = None,
-    scale: float | None = None,
-    fixed: Annotated[list[str] | None, typer.Option(metavar="INPUT=NUMBER")] = None,
-    condition: Annotated[list[str] | None, typer.Option(metavar="INPUT=LOW..HIGH")] = None,
-    output: str | None = None,
-    values: Annotated[str | None, typer.Option("--range", metavar="LOW..HIGH")] = None,
-    render: Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION")] = None,
-    call: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE")] = None,
+    *,
+    described: Described,
+    unstated: Unstated,
+    onnx: Onnx,
 ) -> None:
     """Convert a published checkpoint or an ONNX model to a model folder. No code in the file is executed.
 
@@ -71,17 +112,8 @@ def convert(
     if source.is_dir() and not is_foreign(checkpoint):
         hint = "give a checkpoint of another program, or the folder of a pipeline of diffusers, with model_index.json"
         raise ArgumentError(f"{source} is a folder", hint=hint)
-    calls = read_pairs("--call", call, "NAME=VALUE", "num_inference_steps=4")
-    arguments = {name: read_value(text) for name, text in calls.items()}
-    numbers = read_pairs("--fixed", fixed, "INPUT=NUMBER", "sigma=80")
-    ranges = read_pairs("--condition", condition, "INPUT=LOW..HIGH", "difficulty=0..1")
-    settings: dict[str, Any] = {
-        "noise": noise, "shape": None if shape is None else read_shape(shape), "scale": scale, "output": output,
-        "fixed": {name: read_fixed(text) for name, text in numbers.items()},
-        "conditions": {name: read_range("--condition", text) for name, text in ranges.items()},
-        "values": None if values is None else read_range("--range", values),
-    }  # fmt: skip
-    settings = {name: value for name, value in settings.items() if value not in (None, {})}
+    name, truncation, render = described.name, described.truncation, described.render
+    lr_mlp, conv_clamp, arguments, settings = unstated.lr_mlp, unstated.conv_clamp, unstated.arguments, onnx.settings
     if settings and (arguments or (lr_mlp, conv_clamp) != (None, None)):
         problem = "--lr-mlp and --conv-clamp are not for ONNX models, which other options here are for; nor is --call"
         raise ArgumentError(problem, hint="leave out the one or the others")
@@ -140,9 +172,8 @@ def read_value(text: str) -> Any:
 def export(
     query: options.Query,
     save_to: Annotated[Path, out_option()] = Path("energy.onnx"),
-    model: options.Model = DEFAULT_MODEL,
-    generator: options.Code = None,
-    allow_plugins: options.AllowPlugins = False,
+    *,
+    source: options.GeneratorSource,
     **settings: Any,
 ) -> None:
     """Write the energy of a query as an ONNX model, which other programs can sample.
@@ -153,10 +184,10 @@ def export(
         save_to: The ONNX model to write (.onnx).
     """
     from energyql.pipeline.export import export_energy
+    from energyql.pipeline.model import load_model
 
     check_writable(save_to, save_to.parent)
-    opened = options.Source(model, generator, allow_plugins=allow_plugins).open("cpu")
-    energy = export_energy(query, model=opened, device="cpu", **settings)
+    energy = export_energy(query, model=load_model(source, "cpu"), device="cpu", **settings)
     energy.to_onnx(save_to)
     out.print(escape(f"Saved {save_to}: from z (batch, {energy.metadata['z_dim']}) to energies (batch,), in nats"))
 
@@ -198,5 +229,5 @@ def upload(
     """
     from energyql.pipeline.model import load_model
 
-    url = load_model(model).push_to_hub(name, license=license_, private=private, message=message)
+    url = load_model(model, "cpu").push_to_hub(name, license=license_, private=private, message=message)
     out.print(escape(f"Uploaded {model}: {url}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -10,40 +11,47 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_condition, read_names, read_range, resumable
+from energyql.cli.interruption import resumable
+from energyql.cli.options import out, out_option
 from energyql.cli.reports import print_saved
 from energyql.errors import ArgumentError
-from energyql.files import read_whole
 from energyql.kinds import KINDS, Kind
+from energyql.training.settings import AUTO, JudgeSettings, TrainSettings
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 OutOption = Annotated[Path | None, out_option()]
 
 
-@options.with_options()
+@dataclass(frozen=True)
+class TrainLabels(options.LabelSource):
+    """Values of the options that say where labels come from, of pictures or of latents."""
+
+    latents: Annotated[Path | None, options.more()] = None
+    styleflow: Annotated[Path | None, options.more()] = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Values of the options for the fit of heads; see `HeadSettings`."""
+
+    steps: Annotated[int, options.more(min=1)] = 2000
+    hidden: Annotated[int, options.more(min=1)] = 64
+    balance: Annotated[bool, options.more()] = False
+
+
+_CONDITIONS = "space", "truncation", "condition"
+
+
+@options.with_options("only", "kinds", "n", *_CONDITIONS, "seed", "judge", "replace", record=TrainSettings)
 def train(
-    model: options.ModelArgument,
+    source: options.OwnSource,
     save_to: OutOption = None,
     *,
-    label_source: options.LabelSource,
-    latents: Annotated[Path | None, options.more()] = None,
-    styleflow: Annotated[Path | None, options.more()] = None,
-    only: str | None = None,
-    kind: Annotated[list[str] | None, options.more()] = None,
-    n: Annotated[str, typer.Option("-n", metavar="N")] = "auto",
-    space: str | None = None,
-    truncation: Annotated[str | None, options.more()] = None,
-    condition: Annotated[str | None, options.more()] = None,
-    seed: int | None = None,
-    generator: options.Code = None,
-    judge: Annotated[str, typer.Option(metavar="NAME")] = "auto",
-    allow_plugins: options.AllowPlugins = False,
-    steps: Annotated[int, options.more(min=1)] = 2000,
-    hidden: Annotated[int, options.more(min=1)] = 64,
-    balance: Annotated[bool, options.more()] = False,
-    replace: bool = False,
+    label_source: TrainLabels,
+    fit: Fit,
     device: str = "auto",
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
     """Train attribute heads for a generator: label latents, fit, calibrate, report, save.
 
@@ -53,16 +61,6 @@ def train(
         save_to: The model folder to make or add to. By default that of the model.
         latents: The latents of the rows of --labels (.npy, .safetensors).
         styleflow: A folder with StyleFlow's two pickles.
-        kind: name=kind, if the kind is inferred wrongly.
-        n: Pictures for --labeller or CLIP; auto: from 5,000 up to 40,000, while the heads gain by it. With a table of
-            picture numbers, further pictures that a teacher labels; auto: 8,000, or none if pictures are larger than
-            128 x 128 pixels.
-        space: Input of the heads: w, z, direction, features; or picture, to train a network of pictures.
-        truncation: psi of the latents, or a range such as 0.5:1.
-        condition: For a conditional generator: a class, numbers, or random for a random class per picture.
-        seed: Seed of the samples, or of the pictures in --labels.
-        judge: auto: a function of --labeller, because it defines the attributes; for other labels as train: a judge
-            that learns from the labelled pictures; none; or one by name: module:function, or a plugin.
         steps: Largest number of training steps.
         hidden: Width of each head.
         balance: Weight all classes equally.
@@ -70,45 +68,41 @@ def train(
     from energyql.pipeline.model import NO_JUDGE, choose_device
     from energyql.training.foreign import read_styleflow
     from energyql.training.heads import HeadSettings
-    from energyql.training.judge import AUTO, default_judge
+    from energyql.training.judge import default_judge
     from energyql.training.run import train_attributes
 
+    styleflow, latents, only = label_source.styleflow, label_source.latents, settings["only"]
     label_source.check(styleflow=styleflow)
     if latents is not None and label_source.labels is None:
         raise ArgumentError("--latents belongs to --labels", hint="give the table of labels with --labels")
-    if (count := read_whole(n)) is None and n != "auto":
-        raise ArgumentError(f"-n is a number of pictures or auto, not {n!r}")
-    psi, where = _truncation(truncation), choose_device(device)
-    attributes = None if only is None else list(read_names(only))
-    source: Any = read_styleflow(styleflow, attributes) if styleflow else label_source.open(where, latents, model)
-    if judge == AUTO:
-        judge = default_judge(source, label_source.labeller)  # by name, which the folder records
+    where = choose_device(device)
+    labels: Any = (
+        label_source.open(where, latents, source.model)
+        if styleflow is None
+        else read_styleflow(styleflow, None if only is None else list(only))
+    )
+    if settings["judge"] == AUTO:
+        settings["judge"] = default_judge(labels, label_source.labeller)  # by name, which the folder records
+    elif settings["judge"] == NO_JUDGE:
+        settings["judge"] = None
     with resumable():
         trained = train_attributes(
-            model, source, save_to, kinds=_kinds(kind), only=attributes, count=count, space=space, truncation=psi,
-            condition=read_condition(condition), seed=seed, replace=replace, generator=generator,
-            allow_plugins=allow_plugins, judge=None if judge == NO_JUDGE else judge,
-            settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
-            command=sys.argv[1:],
+            source, labels, save_to, device=where, progress=not quiet, command=sys.argv[1:],
+            settings=HeadSettings(**vars(fit)), **settings,
         )  # fmt: skip
     if not quiet:
         print_saved(trained.folder, trained.report)
 
 
-@options.with_options()
+@options.with_options("only", "n", "seed", "judge", record=JudgeSettings)
 def train_judge(
-    model: options.ModelArgument,
+    source: options.OwnSource,
     save_to: OutOption = None,
     *,
     label_source: options.LabelSource,
-    only: str | None = None,
-    n: Annotated[int, typer.Option("-n", min=20)] = 5_000,
-    seed: int | None = None,
-    generator: options.Code = None,
-    judge: Annotated[str, typer.Option(metavar="NAME")] = "train",
-    allow_plugins: options.AllowPlugins = False,
     device: str = "auto",
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
     """Train a judge for a model that has heads: label pictures, fit, report, save.
 
@@ -117,39 +111,26 @@ def train_judge(
 
     Args:
         save_to: The model folder to add to. By default that of the model.
-        n: Pictures for --labeller or CLIP.
-        seed: Seed of the samples, or of the pictures in --labels.
-        judge: train: a judge that learns from the labelled pictures; or one by name, which is measured on them:
-            module:function, or a plugin.
     """
     from energyql.pipeline.model import choose_device
     from energyql.training.judge import train_judge as run
 
     label_source.check()
     where = choose_device(device)
-    source = label_source.open(where, model=model)
+    labels = label_source.open(where, model=source.model)
     with resumable():
-        run(
-            model, source, save_to, only=None if only is None else list(read_names(only)), count=n,
-            seed=seed, generator=generator, allow_plugins=allow_plugins, judge=judge, device=where,
-            progress=not quiet, command=sys.argv[1:],
-        )  # fmt: skip
+        run(source, labels, save_to, device=where, progress=not quiet, command=sys.argv[1:], **settings)
     if not quiet:
-        print_saved(save_to or model)
+        print_saved(save_to or source.model)
 
 
-@options.with_options()
+@options.with_options(*_CONDITIONS, "replace", record=TrainSettings)
 def import_heads(
-    model: options.ModelArgument,
+    source: options.OwnSource,
     heads: Path,
     attribute: Annotated[list[str], typer.Option()],
     save_to: OutOption = None,
-    space: str = "w",
-    truncation: str | None = None,
-    condition: str | None = None,
-    replace: bool = False,
-    generator: options.Code = None,
-    allow_plugins: options.AllowPlugins = False,
+    **settings: Any,
 ) -> None:
     """Add published attribute heads to a model folder, unchanged.
 
@@ -157,14 +138,16 @@ def import_heads(
         heads: A classifier of LACE (.pt), or a boundary of InterFaceGAN (.npy).
         attribute: For each head in the file: name, name=continuous, or name=black,brown,... (its classes).
         save_to: The model folder to make or add to. By default that of the model.
-        space: The latent that the heads read: w, z, direction or features.
-        truncation: psi of the latents, or a range such as 0.5:1.
-        condition: For a conditional generator: a class, numbers, or random for a random class per picture.
+        space: The latent that the heads read: w, which is the default, z, direction or features.
+        truncation: psi of the latents, or a range such as 0.5:1; by default 1.
     """
     from energyql.attributes.bank import SPACES
+    from energyql.attributes.heads import AttributeBank
     from energyql.training.foreign import add_heads, import_boundary, import_lace
 
-    if space not in SPACES:
+    replace = settings.pop("replace")
+    under = {name: value for name, value in settings.items() if value is not None}
+    if (space := under.get("space", "w")) not in SPACES:
         raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
     specs = Vocabulary(_attribute(text) for text in attribute)
     if heads.suffix.lower() == ".npy":
@@ -174,10 +157,7 @@ def import_heads(
         out.print("[yellow]note[/]: a boundary has no scale, so its probabilities are not calibrated")
     else:
         networks = import_lace(heads, specs)
-    bank = add_heads(
-        model, specs, networks, save_to, space=space, truncation=_truncation(truncation) or (1.0, 1.0),
-        condition=read_condition(condition), replace=replace, generator=generator, allow_plugins=allow_plugins,
-    )  # fmt: skip
+    bank = add_heads(source, AttributeBank(specs, networks, **under), save_to, replace=replace)
     out.print(f"Saved {escape(', '.join(networks))}; the model has {len(bank.vocabulary)} attributes now")
 
 
@@ -206,23 +186,6 @@ def calibrate(
         weak = calibration.report.weak if calibration.report else None
         if not quiet:
             out.print(escape(f'"{text}": {calibration}' + (f"; weak: {weak}" if weak else "")))
-
-
-def _truncation(text: str | None) -> tuple[float, float] | None:
-    """Range (low, high) of psi: (0.5, 1) for "0.5:1", (0.7, 0.7) for "0.7"; `None` if the option is not given."""
-    return None if text is None else read_range("--truncation", text, ":", single=True)
-
-
-def _kinds(texts: list[str] | None) -> dict[str, Kind]:
-    """Attribute -> kind, for texts such as "age=continuous"; {} for `None`."""
-    kinds: dict[str, Kind] = {}
-    for text in texts or []:
-        name, _, kind = text.rpartition("=")
-        if not name or kind not in KINDS:
-            wrong = f"{kind!r} is no kind of attribute" if name else f"{text!r} is not name=kind"
-            raise ArgumentError(wrong, hint=f"kinds are {', '.join(KINDS)}")
-        kinds[name] = cast(Kind, kind)
-    return kinds
 
 
 def _attribute(text: str) -> AttributeSpec:

@@ -14,16 +14,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from energyql.errors import ArgumentError, DataError, EnergyQLError, Span, either, listed
+from energyql.dataset.settings import DatasetSettings
+from energyql.errors import ArgumentError, DataError, EnergyQLError, Span, listed
 from energyql.files import read_bytes
 from energyql.language.lexical import check_name
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.settings import DrawSettings, finite_number, settings_of, whole_number
+from energyql.pipeline.settings import DrawSettings, settings_of, whole_number
+from energyql.pipeline.source import ModelSource
 from energyql.vocabulary import closest, repeated
 
 if TYPE_CHECKING:
-    from energyql.attributes.labels import ImageLabeller
-    from energyql.generators.base import Generator
     from energyql.language import Expr
     from energyql.pipeline.model import Model
 
@@ -34,8 +34,6 @@ MOST = 2**40
 """Largest number of pictures of a class."""
 _RANGES = {"seed": (0, 2**64 - 1), "quality": (1, 100), "shard_size": (1, 100_000), "budget": (1, 100_000)}
 """Name of a whole number in a plan -> its smallest and its largest value."""
-MOST_WORKERS = 100_000
-"""Largest number of workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,33 +152,19 @@ class DatasetPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The arguments of `energyql.write_dataset`; see there.
+    """A plan with all that is needed to carry it out.
 
-    Raises:
-        ArgumentError: a number is out of range, or `gpus` is not 0 although Ray is not used.
+    Attributes:
+        plan: what is drawn.
+        out: where it is written: a folder, or an address.
+        settings: how it is drawn; the plan has their `only_satisfied` and `budget` already.
+        source: code for the models of all classes; its `model` is not used.
     """
 
     plan: DatasetPlan
     out: str | Path
-    workers: int = 1
-    address: str | None = None
-    gpus: float = 0
-    device: str = "auto"
-    generator: Generator | str | None = None
-    judge: ImageLabeller | str | None = None
-    reader: Any = None
-    allow_plugins: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "workers", whole_number("workers", self.workers, most=MOST_WORKERS))
-        if finite_number("gpus", self.gpus, least=0) and not self.on_ray:
-            hint = f"name its {either('device', '--device')} instead, or give workers or an address"
-            raise ArgumentError("gpus are shares of the workers of Ray, and one worker is this process", hint=hint)
-
-    @property
-    def on_ray(self) -> bool:
-        """Whether Ray workers draw the shards, in place of this process: with several workers, or with an address."""
-        return self.workers > 1 or self.address is not None
+    settings: DatasetSettings = field(default_factory=DatasetSettings)
+    source: ModelSource = field(default_factory=ModelSource)
 
 
 def unknown(name: object, vocabulary: Sequence[str], what: str) -> ArgumentError:

@@ -11,12 +11,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from energyql.attributes.labels import ImageLabeller, labeller_name
+from energyql.attributes.labels import labeller_name
 from energyql.dataset.destination import Destination, open_destination
 from energyql.dataset.manifest import arrow, begin, finish, read_records, write_shard
 from energyql.dataset.plan import DatasetPlan, Job, PlanSource, read_plan
+from energyql.dataset.settings import DatasetOptions, DatasetSettings
 from energyql.dataset.shard import (
     Estimate,
     OnDrawn,
@@ -28,14 +29,17 @@ from energyql.dataset.shard import (
 )
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, either
 from energyql.files import as_path
-from energyql.generators.base import Generator
 from energyql.models import packaged_models
 from energyql.pipeline.calibrate import calibrate
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model
 from energyql.pipeline.run import draw
+from energyql.pipeline.source import CodeOptions, ModelSource
 from energyql.plugins import import_optional
 from energyql.progress import Report, reporting
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 IN_FLIGHT = 2
 """Number of shards that a worker is given at a time: the shard that it draws, and the next one."""
@@ -91,8 +95,8 @@ def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Do
     """Draw and write shards by Ray workers; yield the record of each shard when it is finished.
 
     A worker that ends early is started again, and its shard is drawn again. If this process has not connected to Ray
-    yet, it connects to the cluster at `job.address`, or starts Ray on this machine, and disconnects after the last
-    shard.
+    yet, it connects to the cluster at the `address` of the settings, or starts Ray on this machine, and disconnects
+    after the last shard.
 
     Raises:
         ArgumentError: Ray cannot be started or reached, or no machine has the GPUs of one worker.
@@ -101,21 +105,23 @@ def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Do
     ray = check_ray()
     ours = not ray.is_initialized()
     if ours:
-        here: dict[str, Any] = {} if job.address else {"num_cpus": job.workers, "include_dashboard": False}
+        here: dict[str, Any] = (
+            {} if job.settings.address else {"num_cpus": job.settings.workers, "include_dashboard": False}
+        )
         try:
-            ray.init(address=job.address, log_to_driver=False, logging_level="ERROR", **here)
+            ray.init(address=job.settings.address, log_to_driver=False, logging_level="ERROR", **here)
         except Exception as error:  # Ray raises errors of many classes
             hint = f"see to {either('address', '--address')}, or to the load of this machine"
-            message = f"Ray cannot be {'reached' if job.address else 'started'}: {error}"
+            message = f"Ray cannot be {'reached' if job.settings.address else 'started'}: {error}"
             raise ArgumentError(message, hint=hint) from error
     try:
         most = max((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
-        if most < job.gpus:
+        if most < (gpus := job.settings.gpus):
             hint = f"see to {either('gpus', '--gpus')}"
-            raise ArgumentError(f"no machine of Ray has the GPUs of one worker, {job.gpus:g}", hint=hint)
-        remote = ray.remote(num_cpus=1, num_gpus=job.gpus, max_restarts=-1, max_task_retries=ATTEMPTS)(Worker)
+            raise ArgumentError(f"no machine of Ray has the GPUs of one worker, {gpus:g}", hint=hint)
+        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=ATTEMPTS)(Worker)
         portable = _portable(job)
-        actors = [remote.remote(portable, fingerprint) for _ in range(min(job.workers, len(tasks)))]
+        actors = [remote.remote(portable, fingerprint) for _ in range(min(job.settings.workers, len(tasks)))]
         running: dict[Any, tuple[Any, int]] = {}
         left = iter(tasks)
 
@@ -144,9 +150,9 @@ def _portable(job: Job) -> Job:
 
     A judge that is code gets its name as its attribute `identity`, because a worker may not have its source.
     """
-    if callable(job.judge):
+    if callable(judge := job.source.judge):
         with suppress(AttributeError, TypeError):  # of a bound method, or an object without attributes
-            job.judge.identity = labeller_name(job.judge)  # type: ignore[attr-defined]
+            judge.identity = labeller_name(judge)  # type: ignore[attr-defined]
     packaged = packaged_models()
     classes = [
         one if isinstance(one.model, Model) or str(one.model) in packaged
@@ -186,25 +192,23 @@ _HEADERS = 3 * 512
 Value = TypeVar("Value")
 
 
-def open_plan(
-    plan: str | Path | DatasetPlan, *, only_satisfied: bool | None = None, budget: int | None = None
-) -> tuple[DatasetPlan, PlanSource]:
-    """Return a plan, which is read if `plan` is a path, and its file, for messages.
-
-    `only_satisfied` and `budget` replace those of the plan, unless they are `None`.
+def open_job(
+    plan: str | Path | DatasetPlan, out: str | Path, settings: DatasetSettings, source: ModelSource
+) -> tuple[Job, PlanSource]:
+    """Return a job, and the file of its plan, for messages; the plan is read if `plan` is a path.
 
     Raises:
         DataError: the file cannot be read, or is no plan.
         ArgumentError: `budget` is out of range, or given although `only_satisfied` of the plan is False.
     """
-    source = PlanSource()
+    file = PlanSource()
     if not isinstance(plan, DatasetPlan):
-        plan, source = read_plan(as_path(plan))
-    chosen: dict[str, Any] = {"only_satisfied": only_satisfied, "budget": budget}
+        plan, file = read_plan(as_path(plan))
+    chosen: dict[str, Any] = {"only_satisfied": settings.only_satisfied, "budget": settings.budget}
     plan = replace(plan, **{name: value for name, value in chosen.items() if value is not None})
-    if budget is not None and not plan.only_satisfied:
+    if settings.budget is not None and not plan.only_satisfied:
         raise ArgumentError("a budget is for pictures that are drawn again", hint="add only_satisfied")
-    return plan, source
+    return Job(plan=plan, out=out, settings=settings, source=source), file
 
 
 class DatasetRun:
@@ -220,7 +224,7 @@ class DatasetRun:
 
     def __init__(self, job: Job, source: PlanSource) -> None:
         arrow()
-        if job.on_ray:
+        if job.settings.on_ray:
             check_ray()
         self._job, self._destination = job, open_destination(job.out)
         self.prepared = prepare_plan(job, source)
@@ -265,7 +269,7 @@ class DatasetRun:
                 seconds += count * more * each
                 size += count * (_HEADERS + 768 + sum(map(len, [*pictures, *texts])) / len(result))
                 report("pilot", number / len(pairs))
-        scale, workers = total / max(1, tried), self._job.workers
+        scale, workers = total / max(1, tried), self._job.settings.workers
         return Estimate(total, len(missing), round(size * scale), round(samples * scale), seconds * scale, workers)
 
     def write(self, progress: bool | Report = True) -> WrittenDataset:
@@ -293,7 +297,7 @@ class DatasetRun:
             report(name, (finished[name] + begun[name]) / counts[name])
 
         job, mark = self._job, self.prepared.fingerprint
-        if job.on_ray:
+        if job.settings.on_ray:
             shards = run_on_ray(job, mark, self._tasks)
         else:
             worker = Worker(job, mark, self.prepared)
@@ -320,12 +324,12 @@ def _undisturbed(destination: Destination, call: Callable[[], Value]) -> Value:
 
 
 def write_dataset(
-    plan: str | Path | DatasetPlan, out: str | Path, *, only_satisfied: bool | None = None, budget: int | None = None,
-    workers: int = 1, address: str | None = None, gpus: float = 0, device: str = "auto",
-    generator: Generator | str | None = None, judge: ImageLabeller | str | None = None, reader: Any = None,
-    allow_plugins: bool = False,
+    plan: str | Path | DatasetPlan,
+    out: str | Path,
+    *,
     progress: bool | Report = True,
-) -> WrittenDataset:  # fmt: skip
+    **options: Unpack[DatasetOptions],
+) -> WrittenDataset:
     """Write a labelled data set: classes of pictures that satisfy their queries, in shards of WebDataset.
 
     The whole plan is checked before anything is written. A shard depends only on the plan, the models and the number of
@@ -337,18 +341,10 @@ def write_dataset(
         plan: a TOML file (docs/datasets.md), or a `DatasetPlan`.
         out: a folder, or an address that fsspec can open, such as `s3://bucket/folder`. It must be empty, or have the
             files of an earlier run of the same plan.
-        only_satisfied: replaces `only_satisfied` of the plan, unless it is `None`.
-        budget: replaces `budget` of the plan, unless it is `None`.
-        workers: number of processes that draw; more than 1 need Ray.
-        address: address of a Ray cluster; `None` for this machine.
-        gpus: number of GPUs of each Ray worker; with a fraction, such as 0.5, workers share a GPU.
-        device: device of each worker, see `generate`.
-        generator: generator for model folders without one, see `load_model`.
-        judge: judge in place of that of every model, see `load_model`.
-        reader: reader of texts in quotes for every model, see `load_model`.
-        allow_plugins: whether code that a model folder names may be imported.
         progress: whether to show bars; or a function that is called with the name of a class and the fraction of the
             pictures of this class that is done.
+        options: fields of `DatasetSettings` by name, such as `workers` or `only_satisfied`; and `generator`, `judge`,
+            `reader` and `allow_plugins` for the models of all classes, see `ModelSource`.
 
     Returns:
         Counts of what is in the data set. The property `missing` names the classes that lack pictures, because the
@@ -359,9 +355,7 @@ def write_dataset(
         ArgumentError: `out` cannot be written or does not respond, a library is missing, or an argument is wrong.
         EnergyQLError: a shard cannot be drawn, or its worker ended early too often.
     """
-    opened, source = open_plan(plan, only_satisfied=only_satisfied, budget=budget)
-    job = Job(
-        plan=opened, out=out, workers=workers, address=address, gpus=gpus,
-        device=device, generator=generator, judge=judge, reader=reader, allow_plugins=allow_plugins,
-    )  # fmt: skip
-    return DatasetRun(job, source).write(progress)
+    given: dict[str, Any] = dict(options)
+    code = {name: given.pop(name) for name in CodeOptions.__annotations__ if name in given}
+    job, file = open_job(plan, out, DatasetSettings(**given), ModelSource(**code))
+    return DatasetRun(job, file).write(progress)

@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from itertools import chain, pairwise
@@ -36,7 +36,7 @@ from energyql.numerics.pool import always_in_pool
 from energyql.pipeline.calibrate import calibrate
 from energyql.pipeline.checks import next_round, satisfying_positions
 from energyql.pipeline.ledger import Ledger
-from energyql.pipeline.model import Model, choose_device, load_model
+from energyql.pipeline.model import Model, choose_device
 from energyql.pipeline.plan import Plan, plan_query
 from energyql.pipeline.provenance import of_run
 from energyql.pipeline.render import STREAM_BATCH
@@ -397,15 +397,14 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
     Warns:
         QueryWarning: the query of a class, or a part of it, is always or never true.
     """
-    plan, target = job.plan, choose_device(job.device)
-    code: dict[str, Any] = {name: getattr(job, name) for name in ("generator", "judge", "reader", "allow_plugins")}
+    plan, target = job.plan, choose_device(job.settings.device)
     models: dict[str, Session | None] = {}
     mistakes: list[Mistake] = []
     queries: list[Plan] = []
     warnings: list[tuple[str, QueryWarning]] = []
 
     @contextmanager
-    def noting(number: int, key: str, settings: Sequence[str] = ()) -> Iterator[None]:
+    def collecting(number: int, key: str, settings: Sequence[str] = ()) -> Iterator[None]:
         """Add an error of the block to `mistakes`, with the entry of the plan that is wrong, unless the entry has one.
 
         The entry is `query` if the error marks a part of its text, else the first of `settings` in its message, else
@@ -424,17 +423,15 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
         key = str(one.model) if not isinstance(one.model, Model) else f"model {id(one.model)}"
         if key not in models:
             models[key] = None
-            with noting(number, "model"):
-                opened = one.model
-                if any(code.values()) and not isinstance(opened, Model):
-                    opened = load_model(opened, target, **code)
+            with collecting(number, "model"):
+                opened = one.model if isinstance(one.model, Model) else replace(job.source, model=one.model)
                 models[key] = open_session(opened, str(target))
         if (session := models[key]) is None:
             continue
-        with noting(number, "query"):
+        with collecting(number, "query"):
             expr, text = as_query(one.query)
             bind(expr, session.model.vocabulary, query=text)
-        with noting(number, "query", list(one.settings)), noting_tautologies() as notes:
+        with collecting(number, "query", list(one.settings)), noting_tautologies() as notes:
             query = plan_query(session, one.query, one.draw_settings(plan.seed_of(one)))
             if plan.only_satisfied:
                 check_judged(query)

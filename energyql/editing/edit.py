@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from numbers import Integral
 from operator import and_
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from energyql.editing.arguments import AnimationSettings, EditOptions, EditSettings, InvertSettings
 from energyql.editing.filmstrip import draw_filmstrip, start_columns, step_column, write_traversal
 from energyql.editing.folder import FILMSTRIP, START, SavedResult, check_place, edit_files, read_saved
 from energyql.editing.invert import Inversion, invert_pictures, load_inversion
-from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
-from energyql.editing.pictures import Embed, Picture, as_pictures
-from energyql.editing.settings import Preset, choose_preset
-from energyql.editing.step import EditSettings, Leaks, estimate_dependence, prior_values, run_step
+from energyql.editing.latents import Latents, LatentSpace, draw_result
+from energyql.editing.pictures import Picture, as_pictures
+from energyql.editing.settings import choose_preset
+from energyql.editing.step import EditTask, Leaks, Step, estimate_dependence, prior_values, run_step
 from energyql.errors import ArgumentError, either
 from energyql.files import as_path, check_destination, saving, write_json, write_picture
 from energyql.generators.base import RANDOM_NOISE
@@ -40,12 +41,14 @@ from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import EDIT, write_result
 from energyql.pipeline.result_words import verdict
 from energyql.pipeline.session import Session, open_session
-from energyql.pipeline.settings import DEFAULT_NOISE, EXACT, DrawSettings, Noise, Semantics, several, whole_number
+from energyql.pipeline.settings import DEFAULT_NOISE, EXACT, DrawSettings, Noise, several, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import png_bytes
 from energyql.sampling import SampleResult, prior_latents
 
-MODES = ("cumulative", "alone")
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | SavedResult | Picture | Sequence[Picture]
 """What an edit may start from: a seed, a list of seeds, latents z (n, z_dim), a result, or pictures. `edit` replaces a
 folder by what was saved in it."""
@@ -115,7 +118,8 @@ class Edit:
         `frames`, 1 to 200, is the number for each step. The other arguments, and the errors, are those of
         `energyql.animate`.
         """
-        return write_traversal(self.space, [self.start, *self.steps], path, rows, frames, seconds, progress)
+        settings = AnimationSettings(rows=rows, frames=frames, seconds=seconds)
+        return write_traversal(self.space, [self.start, *self.steps], path, settings, progress)
 
     def save(self, folder: str | Path) -> Path:
         """Write the edit to a folder, and return its path.
@@ -175,12 +179,8 @@ class Edit:
 
 def edit(
     start: Start | Edit | Inversion, queries: str | Expr | Sequence[str | Expr], *,
-    model: str | Path | Model = DEFAULT_MODEL, n: int | None = None, mode: str = "cumulative",
-    keep: str | Iterable[str] = "everything", preset: str | Preset = "default", layers: Layers | None = None,
-    identity: Embed | None = None, semantics: Semantics | None = None, strength: float | None = None,
-    truncation: float | None = None, condition: int | str | Sequence[float] | None = None, noise: Noise | None = None,
-    device: str = "auto", batch_size: int | None = None, allow_weak: Sequence[str] = (), anyway: bool = False,
-    progress: bool | Report = True,
+    model: str | Path | Model = DEFAULT_MODEL, n: int | None = None, device: str = "auto",
+    progress: bool | Report = True, **options: Unpack[EditOptions],
 ) -> Edit:  # fmt: skip
     """Edit pictures step by step, and report which attributes changed without need.
 
@@ -195,6 +195,7 @@ def edit(
             name, a PIL image, or a list of these), which are inverted first (see `energyql.invert`).
         queries: one query for each step, in order.
         n: number of pictures, if `start` is one seed; 1 by default.
+        options: settings by name, which follow; `batch_size` and `allow_weak` are those of `energyql.generate`.
         mode: "cumulative": a step also keeps the earlier queries satisfied, except those that its query makes
             impossible. "alone": a step uses its own query only, and treats attributes of earlier queries like all
             others.
@@ -219,7 +220,7 @@ def edit(
         OutOfDomainError: the generator cannot draw a photograph, and `anyway` is false.
         EnergyQLError: a query, a name or a setting is wrong; all queries are checked before the first step begins.
     """
-    inversion: Inversion | None = None
+    settings, inversion = EditSettings(**options), None
     if isinstance(start, Edit):
         start = start.final
     if isinstance(start, str | Path) and os.path.isdir(start):
@@ -227,39 +228,36 @@ def edit(
     if isinstance(start, Inversion):
         inversion, start = start, start.result
     facts = start.provenance if isinstance(start, Result | SavedResult) else {}
-    noise, seed = _noise_of(facts, start if _is_seed(start) else 0, noise)
-    truncation = facts.get("truncation") if truncation is None else truncation
-    condition = facts.get("condition") if condition is None else condition
+    noise, seed = _noise_of(facts, start if _is_seed(start) else 0, settings.noise)
     draw = DrawSettings(
-        truncation=truncation, condition=condition, noise=noise, verify="off", seed=seed, batch_size=batch_size,
-        allow_weak=allow_weak,
+        truncation=facts.get("truncation") if settings.truncation is None else settings.truncation,
+        condition=facts.get("condition") if settings.condition is None else settings.condition,
+        noise=noise, verify="off", seed=seed, batch_size=settings.batch_size, allow_weak=settings.allow_weak,
     )  # fmt: skip
     queries = several(queries, (str, Expr))
-    settings = _check_settings(
-        open_session(model, device).reading(queries, draw), queries, mode, keep,
-        choose_preset(preset, strength, semantics), identity, draw,
-    )  # fmt: skip
-    plans = [settings.plan(query) for query in settings.queries]
+    task = _check(open_session(model, device).reading(queries, draw), queries, settings, draw)
+    plans = [task.plan(query) for query in task.queries]
     under = plans[0].provenance
-    space = LatentSpace(settings.session.model, under["truncation"], under["condition"])
-    masks = [space.layer_mask(layers, query.rule.attributes) for query in plans]
+    space = LatentSpace(task.session.model, under["truncation"], under["condition"])
+    masks = [space.layer_mask(settings.layers, query.rule.attributes) for query in plans]
     with reporting(progress) as report:
         pictures = as_pictures(start) if n is None else None
         if pictures is not None:
-            inversion = invert_pictures(settings.session, pictures, settings.draw, anyway=anyway, report=report)
+            how = InvertSettings(batch_size=settings.batch_size, anyway=settings.anyway)
+            inversion = invert_pictures(task.session, pictures, draw, how, report)
             start = inversion.result
         begin = read_start(start, n, space)
-        return replace(_run(settings, begin, plans, masks, space, report), inversion=inversion)
+        return replace(_run(task, begin, plans, masks, space, report), inversion=inversion)
 
 
 def _run(
-    settings: EditSettings, start: EditStart, plans: list[Plan], masks: list[Tensor | None],
+    task: EditTask, start: EditStart, plans: list[Plan], masks: list[Tensor | None],
     space: LatentSpace, report: Report,
 ) -> Edit:  # fmt: skip
     """Make all steps. Each has a mask of the layers of W+ that may change, (num_ws,) bool; `None` for all."""
     count, latents, prior = len(plans), start.latents, prior_values(space)
-    facts, z_dim = settings.facts() | start.facts, space.model.generator.z_dim
-    small = settings.identity is None and isinstance(space.reads, Convertible)  # others may be large networks of users
+    facts, z_dim = task.facts() | start.facts, space.model.generator.z_dim
+    small = task.identity is None and isinstance(space.reads, Convertible)  # others may be large networks of users
     products = len(start.index) * z_dim**2 if small else math.inf
 
     def draw(query: Plan, latents: Latents, done: int, run: SampleResult | None = None) -> Result:
@@ -270,31 +268,31 @@ def _run(
 
     before = start.result
     if before is None:
-        before = draw(settings.plan("TRUE", semantics=EXACT), latents, 0)
+        before = draw(task.plan("TRUE", semantics=EXACT), latents, 0)
     first, earlier, extended = before, list[int](), list[Plan]()
     results, leaks = list[Result](), list[Leaks]()
     for i, (query, mask) in enumerate(zip(plans, masks, strict=True)):
         began = time.perf_counter()
         with one_thread(products):
-            dependence, extended_query = estimate_dependence(settings.queries[i], query, prior, space, settings)
+            dependence, extended_query = estimate_dependence(task.queries[i], query, prior, space, task)
         extended.append(extended_query)
         superseded = [j for j in earlier if dependence.excludes_query(plans[j].expr)]
         earlier = [j for j in earlier if j not in superseded]
         names = query.rule.attributes
         rules = [extended[j].rule for j in (i, *earlier)]
-        part = _part(report, "editing", i, count)
+        step = Step(task, space, query, rules, dependence, mask, latents)
         with one_thread(products):
-            latents, run = run_step(rules, query, dependence, mask, latents, space, settings, part)
+            latents, run = run_step(step, _part(report, "editing", i, count))
         if earlier:
-            query = settings.plan(reduce(and_, [settings.queries[j] for j in (*earlier, i)]))
+            query = task.plan(reduce(and_, [task.queries[j] for j in (*earlier, i)]))
         solved = time.perf_counter()
         after = draw(query, latents, i + 1, run)
         after.statistics.update({"seconds_sampling": solved - began, "seconds_drawing": time.perf_counter() - solved})
         results.append(after)
-        texts = [settings.texts[j] for j in (i, *superseded)]
-        leaks.append(Leaks.between(before.values, after.values, dependence, *texts, asked=names, kept=settings.keep))
-        earlier, before = [*earlier, i] if settings.mode == "cumulative" else [], after
-    return Edit(first, results, leaks, settings.texts, facts, space)
+        texts = [task.texts[j] for j in (i, *superseded)]
+        leaks.append(Leaks.between(before.values, after.values, dependence, *texts, asked=names, kept=task.keep))
+        earlier, before = [*earlier, i] if task.mode == "cumulative" else [], after
+    return Edit(first, results, leaks, task.texts, facts, space)
 
 
 def _part(report: Report, stage: str, done: int, count: int) -> Report:
@@ -302,26 +300,21 @@ def _part(report: Report, stage: str, done: int, count: int) -> Report:
     return lambda _, fraction: report(stage, (done + fraction) / count)
 
 
-def _check_settings(
-    session: Session, queries: Sequence[str | Expr], mode: str, keep: str | Iterable[str], preset: Preset,
-    identity: Embed | None, draw: DrawSettings,
-) -> EditSettings:  # fmt: skip
-    """Check the arguments of `edit`, and parse the queries."""
+def _check(session: Session, queries: Sequence[str | Expr], settings: EditSettings, draw: DrawSettings) -> EditTask:
+    """Check the arguments of `edit` against the model, and parse the queries."""
     if not queries:
         raise ArgumentError("an edit needs at least one query", hint='such as ["smile", "hair = red"]')
-    if mode not in MODES:
-        raise ArgumentError(f"there is no mode {mode!r}", hint=f"choose {' or '.join(MODES)}")
-    if identity is not None and not preset.identity:
+    preset = choose_preset(settings.preset, settings.strength, settings.semantics)
+    if settings.identity is not None and not preset.identity:
         raise ArgumentError("identity has no weight in this preset", hint="give a Preset with identity above 0")
     exprs, texts = zip(*map(as_query, queries), strict=True)
     vocabulary = session.model.vocabulary
     for expr, text in zip(exprs, texts, strict=True):
         bound, related = bind(expr, vocabulary, query=text), preset.semantics == EXACT
         check_satisfiable(bound, vocabulary, query=text, relations=related)
-    if keep != "everything" and (isinstance(keep, str) or not isinstance(keep, Iterable)):
-        raise ArgumentError(f'keep is "everything" or a list of attributes, not {keep!r}', hint='such as ["hair"]')
-    names = tuple(vocabulary[name].name for name in (vocabulary if keep == "everything" else keep))
-    return EditSettings(session, list(exprs), list(texts), mode, names, preset, identity, draw)
+    keep = vocabulary if settings.keep == "everything" else settings.keep
+    names = tuple(vocabulary[name].name for name in keep)
+    return EditTask(session, list(exprs), list(texts), settings.mode, names, preset, settings.identity, draw)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from energyql.editing.arguments import AnimationOptions, AnimationSettings
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError, either
 from energyql.files import as_path, check_destination, replacing
@@ -23,7 +24,6 @@ from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_words import MARK
 from energyql.pipeline.session import open_session
-from energyql.pipeline.settings import finite_number, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import (
     CAPTION,
@@ -41,6 +41,8 @@ from energyql.render.pictures import (
 from energyql.sampling.traversal import interpolate
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from energyql.editing.invert import Inversion
     from energyql.editing.step import Leaks
 
@@ -133,9 +135,8 @@ def draw_filmstrip(columns: Sequence[Column], rows: Sequence[int] | None) -> Ima
 
 
 def animate(
-    stops: Sequence[Result], path: str | Path, *, model: str | Path | Model = DEFAULT_MODEL,
-    rows: Sequence[int] | None = None, frames: int = 16, seconds: float = 0.06, device: str = "auto",
-    progress: bool | Report = True,
+    stops: Sequence[Result], path: str | Path, *, model: str | Path | Model = DEFAULT_MODEL, device: str = "auto",
+    progress: bool | Report = True, **options: Unpack[AnimationOptions],
 ) -> Path:  # fmt: skip
     """Write an animation that moves through latent space from result to result, and return the path of the file.
 
@@ -146,10 +147,11 @@ def animate(
         stops: at least two results of one model, truncation and condition, such as those of two calls of `generate`.
         path: a name that ends in .gif or .webp.
         model: the model with which the results were drawn; for its forms and `device` see `energyql.generate`.
+        progress: see `energyql.generate`; the stage is "frames".
+        options: settings by name, which follow.
         rows: numbers of the pictures that are shown side by side, from 0; by default the first eight.
         frames: number of frames from one result to the next, 1 to 200.
-        seconds: duration of a frame between results, 0.02 to 60; a frame that shows a result takes ten times as long.
-        progress: see `energyql.generate`; the stage is "frames".
+        seconds: duration of a frame between results, 0.02 to 60; one that shows a result takes ten times as long.
 
     Raises:
         ArgumentError: the results are not all of this model at one truncation and condition, or were drawn with other
@@ -158,6 +160,7 @@ def animate(
     if len(stops) < 2:
         raise ArgumentError("an animation needs at least two results", hint="make them by `generate` first")
     check_animation(path)
+    wanted = AnimationSettings(**options)
     settings = {(str(stop.provenance["truncation"]), str(stop.provenance["condition"])) for stop in stops}
     session = open_session(model, device)
     ours = session.model.fingerprints.get("generator")
@@ -167,19 +170,16 @@ def animate(
     condition = facts["condition"]
     condition = tuple(condition) if isinstance(condition, list) else condition
     space = LatentSpace(session.model, facts["truncation"], condition)
-    return write_traversal(space, stops, path, rows, frames, seconds, progress)
+    return write_traversal(space, stops, path, wanted, progress)
 
 
 def write_traversal(
-    space: LatentSpace, stops: Sequence[Result], path: str | Path, rows: Sequence[int] | None, frames: int,
-    seconds: float, progress: bool | Report,
-) -> Path:  # fmt: skip
+    space: LatentSpace, stops: Sequence[Result], path: str | Path, settings: AnimationSettings, progress: bool | Report
+) -> Path:
     """Write the animation of `animate` from results in one latent space; its arguments and errors are the same."""
     path = check_animation(path)
-    frames, chosen = whole_number("frames", frames, most=200), check_rows(rows, min(map(len, stops)))
-    milliseconds = round(1000 * finite_number("seconds", seconds))
-    if not 20 <= milliseconds <= 60_000:
-        raise ArgumentError(f"seconds must lie between 0.02 and 60, not {seconds:g}")
+    frames, chosen = settings.frames, check_rows(settings.rows, min(map(len, stops)))
+    milliseconds = round(1000 * settings.seconds)
     if any(stop.provenance.get("noise", STORED_NOISE) != STORED_NOISE for stop in stops):
         problem = "pictures with other noise than that of the model cannot be animated"
         raise ArgumentError(problem, hint="draw them with " + either('noise="const"', "--noise const"))

@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ from energyql import __version__
 from energyql.attributes.judge import JointJudge, Judge
 from energyql.attributes.labels import ImageLabeller, call_labeller, encode_column, read_images
 from energyql.attributes.predictions import HEAD_KINDS, Prediction, output_count
+from energyql.editing.arguments import InvertOptions, InvertSettings
 from energyql.editing.folder import ORIGINALS, check_place, edit_files
 from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, draw_result, shifted
 from energyql.editing.pictures import Embed, Picture, as_images, as_pictures, flat_features, open_picture
@@ -65,6 +67,9 @@ from energyql.progress import Report, reporting
 from energyql.render.pictures import Cell, label_grid, png_bytes, to_pictures
 from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
 from energyql.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 EXAMPLES_TOGETHER = 16
 """Number of examples that are drawn in one batch, unless a call sets a batch size."""
@@ -228,7 +233,6 @@ def write_cache(place: Path, measurements: dict[str, Tensor]) -> None:
             path.unlink(missing_ok=True)
 
 
-SPACES = ("z", "w", "w+")
 FIRST_SHELL = 1.0
 """Weight, in the first stage, of the term `(|z| - sqrt(z_dim))²`, which keeps the length of z typical of the prior."""
 PREDICTED_W = (0.1, 1.0)
@@ -329,37 +333,32 @@ def pixel_error(images: Tensor, targets: Tensor) -> Tensor:
 
 
 def find_latents(
-    pictures: Sequence[Image.Image], space: LatentSpace, settings: InversionSettings, into: str,
-    perceptual: Embed | None, batch_size: int | None, report: Report,
-) -> tuple[Latents, SampleResult, ReconstructionLoss]:  # fmt: skip
+    pictures: Sequence[Image.Image], space: LatentSpace, settings: InvertSettings, report: Report
+) -> tuple[Latents, SampleResult, ReconstructionLoss]:
     """Search for the latents from which the generator draws n pictures in RGB, the targets.
 
     Args:
-        into: what the last stage searches: "z" (nothing), "w" (an offset of w) or "w+" (an offset for each layer).
-        perceptual: function from pictures to features; `None` for the features of the judge, if it has any.
         report: called with the stages "examples" and "inverting".
 
     Returns:
         The latents; statuses and numbers of evaluations; and the loss, whose `targets` are the pictures as a tensor.
     """
-    if into not in SPACES:
-        raise ArgumentError(f"pictures are inverted into {', '.join(SPACES)}, not {into!r}")
-    model = space.model
-    embed = perceptual if perceptual is not None else getattr(model.judge, "features", None)
+    model, weights = space.model, settings.settings or InversionSettings()
+    embed = settings.perceptual if settings.perceptual is not None else getattr(model.judge, "features", None)
     if isinstance(embed, torch.nn.Module):
         embed.eval().to(model.device)
-    examples = draw_examples(space, settings.candidates, embed, batch_size, report)
+    examples = draw_examples(space, weights.candidates, embed, settings.batch_size, report)
     targets = as_images(pictures, examples.like)
-    loss = ReconstructionLoss(model.generator, targets, embed, examples, settings, batch_size)
-    terms = attribute_terms(targets, space) if settings.attributes else []
-    descent = DescentSampler(enough=None, tolerance=TOLERANCE, max_evaluations=settings.z_evaluations)
+    loss = ReconstructionLoss(model.generator, targets, embed, examples, weights, settings.batch_size)
+    terms = attribute_terms(targets, space) if weights.attributes else []
+    descent = DescentSampler(enough=None, tolerance=TOLERANCE, max_evaluations=weights.z_evaluations)
     searched = descent.sample(
-        _z_objective(loss, space, terms, settings), _start(loss, terms, space),
+        _z_objective(loss, space, terms, weights), _start(loss, terms, space),
         progress=lambda fraction, _: report("inverting", 0.5 * fraction),
     )  # fmt: skip
     latents, evaluations = Latents(space.scaled(searched.z)), searched.evaluations
-    if into != "z":
-        latents, more = _search_w(loss, latents, space, settings, into, report)
+    if settings.space != "z":
+        latents, more = _search_w(loss, latents, space, weights, settings.space, report)
         evaluations = evaluations + more
     report("inverting", 1.0)
     return latents, SampleResult(latents.z, searched.status, evaluations, evaluations), loss
@@ -574,10 +573,8 @@ class Inversion:
 
 
 def invert(
-    pictures: Picture | Sequence[Picture], *, model: str | Path | Model = DEFAULT_MODEL, space: str = "w",
-    perceptual: Embed | None = None, settings: InversionSettings | None = None, truncation: float | None = None,
-    condition: int | str | Sequence[float] | None = None, device: str = "auto", batch_size: int | None = None,
-    anyway: bool = False, progress: bool | Report = True,
+    pictures: Picture | Sequence[Picture], *, model: str | Path | Model = DEFAULT_MODEL, device: str = "auto",
+    progress: bool | Report = True, **options: Unpack[InvertOptions],
 ) -> Inversion:  # fmt: skip
     """Find the latents from which the generator draws given pictures.
 
@@ -590,6 +587,7 @@ def invert(
     Args:
         pictures: file names or PIL images, one or a list; cropped around the centre and resized as the generator's
             pictures.
+        options: settings by name, which follow.
         space: "z" (no offset of w), "w" (one offset) or "w+" (an offset for each layer of the generator).
         perceptual: function or module from pictures in [-1, 1], (batch, channels, height, width), to features (batch,
             ...), by which pictures are compared besides their pixels; by default the features of the model's judge, if
@@ -607,25 +605,24 @@ def invert(
     several = as_pictures(pictures)
     if several is None:
         raise ArgumentError(f"{type(pictures).__name__} is no picture", hint="give paths or PIL images")
-    draw = DrawSettings(truncation=truncation, condition=condition, batch_size=batch_size)
+    settings = InvertSettings(**options)
+    draw = DrawSettings(
+        truncation=settings.truncation, condition=settings.condition, batch_size=settings.batch_size
+    )  # fmt: skip
     with reporting(progress) as report:
-        return invert_pictures(
-            open_session(model, device), several, draw, space=space, perceptual=perceptual, settings=settings,
-            anyway=anyway, report=report,
-        )  # fmt: skip
+        return invert_pictures(open_session(model, device), several, draw, settings, report)
 
 
 def invert_pictures(
-    session: Session, pictures: Sequence[Picture], draw: DrawSettings, *, space: str = "w",
-    perceptual: Embed | None = None, settings: InversionSettings | None = None, anyway: bool, report: Report,
-) -> Inversion:  # fmt: skip
-    """Invert pictures by a loaded model as `invert` does, with truncation, condition and batch size of `draw`."""
-    opened, settings = [open_picture(picture) for picture in pictures], settings or InversionSettings()
+    session: Session, pictures: Sequence[Picture], draw: DrawSettings, settings: InvertSettings, report: Report
+) -> Inversion:
+    """Invert pictures by a loaded model as `invert` does, under truncation, condition and noise of `draw`."""
+    opened = [open_picture(picture) for picture in pictures]
     with noting_tautologies():  # no warning for the query TRUE
         plan = plan_query(session, "TRUE", draw)
     latent_space = LatentSpace(session.model, plan.provenance["truncation"], plan.provenance["condition"])
     began = time.perf_counter()
-    latents, run, loss = find_latents(opened, latent_space, settings, space, perceptual, draw.batch_size, report)
+    latents, run, loss = find_latents(opened, latent_space, settings, report)
     with torch.no_grad():
         images = torch.cat([latent_space.images(part) for part in latents.split()]).clamp(-1, 1)
         error, distance = (x.cpu().double().numpy() for x in (pixel_error(images, loss.targets), loss.distance(images)))
@@ -634,7 +631,7 @@ def invert_pictures(
     pairs = zip(pictures, unnamed, strict=True)
     names = [str(picture) if isinstance(picture, str | Path) else name for picture, name in pairs]
     other = [f"{names[i]} (distance {distance[i]:.2f})" for i in np.flatnonzero(~drawable)]
-    if other and not anyway:
+    if other and not settings.anyway:
         listed = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
         message = (
             f"the generator of model {session.model.name!r} cannot draw {listed}: the nearest picture that was found"
@@ -644,7 +641,7 @@ def invert_pictures(
         raise OutOfDomainError(f"{message} differs too much, by more than {MOST_DISTANCE:g}", hint=hint)
     facts = {
         "pictures": names, "pixel_error": error.tolist(), "distance": distance.tolist(), "drawable": drawable.tolist(),
-        "space": space, "settings": asdict(settings),
+        "space": settings.space, "settings": asdict(settings.settings or InversionSettings()),
     }  # fmt: skip
     plan = solved_by(plan, {"name": "inversion", "settings": {}})
     plan, searched = replace(plan, provenance=plan.provenance | {"inverted": facts}), time.perf_counter()

@@ -13,7 +13,7 @@ latents of the picture and the minimum for linear heads in place of the heads of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, reduce
 from operator import and_
 from typing import Any
@@ -77,8 +77,8 @@ Rows = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class EditSettings:
-    """The checked arguments of one call of `edit`."""
+class EditTask:
+    """The checked arguments of one call of `edit`, on a loaded model."""
 
     session: Session
     queries: list[Expr]
@@ -282,7 +282,7 @@ def prior_values(space: LatentSpace) -> Values:
 
 
 def estimate_dependence(
-    expr: Expr, query: Plan, prior: Values, space: LatentSpace, settings: EditSettings
+    expr: Expr, query: Plan, prior: Values, space: LatentSpace, task: EditTask
 ) -> tuple[Dependence, Plan]:
     """Estimate which attribute values a query makes impossible, and compile the query so that it excludes these values.
 
@@ -292,42 +292,58 @@ def estimate_dependence(
     probable, model = query, query.model
     if not query.rule.is_probability:  # the estimate needs a probability
         try:
-            probable = settings.plan(expr, EXACT)
+            probable = task.plan(expr, EXACT)
         except LimitError:  # too large for a diagram
-            probable = settings.plan(expr, "product")
+            probable = task.plan(expr, "product")
     start = normals(0, 0, POSTERIOR_DRAWS, model.generator.z_dim, stream="knowledge/draws").to(model.device)
     energy = QueryEnergy(probable.rule, space.reads, space.bank)
     draws = _likeliest(SliceSampler().sample(energy, start, noise=RandomStreams(0, purpose="knowledge/")).z, space)
     good = np.broadcast_to(satisfied(probable.expr, draws, model.vocabulary), (POSTERIOR_DRAWS,))
     dependence = Dependence({name: values[good] for name, values in draws.items()}, prior, model.vocabulary)
     weak = [name for name, report in model.report.items() if report.weak]  # their predictions may be wrong
-    implied = dependence.consequences([*query.rule.attributes, *weak]) if settings.preset.release_implied else None
-    return dependence, query if implied is None else settings.plan(expr & implied)
+    implied = dependence.consequences([*query.rule.attributes, *weak]) if task.preset.release_implied else None
+    return dependence, query if implied is None else task.plan(expr & implied)
 
 
-def run_step(
-    rules: Sequence[EnergyRule], query: Plan, dependence: Dependence, layers: Tensor | None, before: Latents,
-    space: LatentSpace, settings: EditSettings, report: Report,
-) -> tuple[Latents, SampleResult]:  # fmt: skip
-    """Make one step of an edit: the edited latents, and the solver's statuses and numbers of evaluations.
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of an edit of n pictures.
 
-    The rules are to be made true: first `query`, extended by `estimate_dependence`, then the earlier queries that the
-    step keeps satisfied. The mask `layers`, (num_ws,) bool, tells which layers of W+ may change; `None` is all.
+    Attributes:
+        query: the query of the step.
+        rules: what is to be made true: first `query`, extended by `estimate_dependence`, then the earlier queries that
+            the step keeps satisfied.
+        dependence: what the query makes impossible.
+        layers: mask of the layers of W+ that may change, (num_ws,) bool; `None` is all.
+        before: the latents before the step.
     """
+
+    task: EditTask
+    space: LatentSpace
+    query: Plan
+    rules: Sequence[EnergyRule]
+    dependence: Dependence
+    layers: Tensor | None
+    before: Latents
+
+
+def run_step(step: Step, report: Report) -> tuple[Latents, SampleResult]:
+    """Make one step of an edit: the edited latents, and the solver's statuses and numbers of evaluations."""
+    space, query, rules, before = step.space, step.query, step.rules, step.before
 
     def progress(fraction: float, _: int) -> None:
         report("editing", fraction)
 
-    preset, bank, names = settings.preset, space.bank, query.rule.attributes
+    preset, bank, names = step.task.preset, space.bank, query.rule.attributes
     with torch.no_grad():
         w = space.w(before)
-    w_of = edited_w(before, w, layers)
+    w_of = edited_w(before, w, step.layers)
     continuous = any(KINDS[space.model.vocabulary[name].kind].numeric for name in names)
     weights = [preset.newest_continuous if continuous else preset.newest, *[preset.earlier] * (len(rules) - 1)]
     weighted = zip(rules, weights, strict=True)
     energies = [(QueryEnergy(rule, Identity(), bank), weight) for rule, weight in weighted if weight]
     queries = terms.query_terms(energies, bank.raw_outputs(space.names))
-    keeping = _keeping_terms(names, dependence, before, w, space, settings, w_of)
+    keeping = _keeping_terms(step, w, w_of)
     start = space.scaled(before.z)
 
     def objective(factor: float) -> Energy:
@@ -344,14 +360,12 @@ def run_step(
         return space.scaled(to_device(minima, start.device))
 
     if preset.solver is None:
-        run = lower_minimum(
-            objective, energy, start, None if query.surrogates is None else elsewhere,
-            tolerance=preset.enough, max_evaluations=preset.max_evaluations, progress=progress,
-        )  # fmt: skip
+        problem = Penalized(objective, energy, preset.enough, preset.max_evaluations)
+        run = lower_minimum(problem, start, None if query.surrogates is None else elsewhere, progress=progress)
     else:
         run = preset.solver.sample(objective(1.0), start, progress=progress)
     z, offset = space.scaled(run.z), before.offset
-    if layers is not None:
+    if step.layers is not None:
         with torch.no_grad():
             mapped = space.encode(z)
             offset = w_of(mapped, torch.arange(len(mapped), device=mapped.device)) - mapped[:, None]
@@ -376,10 +390,33 @@ def linear_minimum(rules: Sequence[EnergyRule], readouts: AttributeBank, z0: Ten
     return (z / GRAIN).round() * GRAIN
 
 
+@dataclass(frozen=True, eq=False)
+class Penalized:
+    """An energy to minimise, in which the weight of a query grows until the query is satisfied.
+
+    Attributes:
+        objective: function from a factor of the query's weight to the energy that is minimised.
+        energy: energies of the query alone in nats, (batch,), as a function of z and sample numbers.
+        tolerance: energy of the query, in nats, up to which the query counts as satisfied.
+        max_evaluations: most evaluations for each sample and weight of the query.
+    """
+
+    objective: Callable[[float], Energy]
+    energy: Callable[[Tensor, Tensor], Tensor]
+    tolerance: float
+    max_evaluations: int
+
+    def of(self, samples: Tensor) -> Penalized:
+        """The same for searches of which search i is one for the sample with number `samples[i]`."""
+        return replace(
+            self, objective=lambda factor: as_energy(self.objective(factor), samples=samples),
+            energy=lambda z, rows: self.energy(z, samples[rows]),
+        )  # fmt: skip
+
+
 @torch.no_grad()
 def lower_minimum(
-    objective: Callable[[float], Energy], energy: Callable[[Tensor, Tensor], Tensor], z0: Tensor,
-    elsewhere: Callable[[Tensor], Tensor] | None, *, tolerance: float, max_evaluations: int,
+    problem: Penalized, z0: Tensor, elsewhere: Callable[[Tensor], Tensor] | None, *,
     progress: Progress = lambda done, moving: None,
 ) -> SampleResult:  # fmt: skip
     """Search by `penalty_method` from z0 and from a second start together, and return each sample's better minimum.
@@ -389,25 +426,19 @@ def lower_minimum(
     objective is.
 
     Args:
-        objective: function from a factor of the query's weight to the energy that is minimised.
-        energy: energies of the query alone in nats, (batch,), as a function of z and sample numbers.
         elsewhere: function from sample numbers to second starts; `None` for one search only.
-        tolerance: energy of the query, in nats, up to which the query counts as satisfied.
-        max_evaluations: most evaluations for each sample and weight of the query.
     """
+    energy, tolerance = problem.energy, problem.tolerance
     everyone = torch.arange(len(z0), device=z0.device)
     rows = everyone[:0]
     if elsewhere is not None:
         rows = (energy(z0, everyone) > tolerance).cpu().nonzero()[:, 0].to(z0.device)
     samples = torch.cat([everyone, rows])
-    run = penalty_method(
-        lambda factor: as_energy(objective(factor), samples=samples), lambda z, part: energy(z, samples[part]),
-        torch.cat([z0, elsewhere(rows)]) if elsewhere is not None and len(rows) else z0,
-        tolerance=tolerance, max_evaluations=max_evaluations, progress=progress,
-    )  # fmt: skip
+    starts = torch.cat([z0, elsewhere(rows)]) if elsewhere is not None and len(rows) else z0
+    run = penalty_method(problem.of(samples), starts, progress=progress)
     if not len(rows):
         return run
-    lacking, value = torch.relu(energy(run.z, samples) - tolerance), objective(1.0)(run.z, samples)
+    lacking, value = torch.relu(energy(run.z, samples) - tolerance), problem.objective(1.0)(run.z, samples)
     (lack, again), (old, new) = ((each[rows], each[len(z0) :]) for each in (lacking, value))
     better = torch.where((lack > 0) == (again > 0), new < old, again < lack)
     second = torch.arange(len(z0), len(samples), device=z0.device)
@@ -417,17 +448,15 @@ def lower_minimum(
 
 
 @torch.no_grad()
-def penalty_method(
-    objective: Callable[[float], Energy], energy: Callable[[Tensor, Tensor], Tensor], z0: Tensor, *,
-    tolerance: float, max_evaluations: int, progress: Progress | None = None,
-) -> SampleResult:  # fmt: skip
-    """Find the minimum of `objective` nearest to z0, with larger weights of the query until it is satisfied.
+def penalty_method(problem: Penalized, z0: Tensor, *, progress: Progress | None = None) -> SampleResult:
+    """Find the minimum of the objective nearest to z0, with larger weights of the query until it is satisfied.
 
     A sample is not searched again once its query is satisfied, or a larger weight saves less than `LEAST_SAVING`. Each
     status is that of the search that found the minimum; evaluations are summed. `progress` is called only in the first
-    search. For the other arguments see `lower_minimum`.
+    search.
     """
-    descent = DescentSampler(enough=None, max_evaluations=max_evaluations)
+    objective, energy, tolerance = problem.objective, problem.energy, problem.tolerance
+    descent = DescentSampler(enough=None, max_evaluations=problem.max_evaluations)
     first = descent.sample(objective(1.0), z0, progress=progress)
     z, status, evaluations = first.z, first.status, first.evaluations
     samples = torch.arange(len(z))
@@ -451,12 +480,10 @@ def penalty_method(
 
 
 @torch.no_grad()
-def _keeping_terms(
-    asked: Sequence[str], dependence: Dependence, before: Latents, w: Tensor, space: LatentSpace,
-    settings: EditSettings, w_of: EditedW,
-) -> list[AnyTerm]:  # fmt: skip
+def _keeping_terms(step: Step, w: Tensor, w_of: EditedW) -> list[AnyTerm]:
     """Terms that keep the picture, and the attributes that the query neither names nor makes change."""
-    preset, identity, parts = settings.preset, settings.identity, list[AnyTerm]()
+    space, before, asked = step.space, step.before, step.query.rule.attributes
+    preset, identity, parts = step.task.preset, step.task.identity, list[AnyTerm]()
     if preset.near_z:
         parts.append(terms.distance_term("z", space.scaled(before.z), preset.near_z))
     if preset.near_w:
@@ -465,10 +492,10 @@ def _keeping_terms(
         raw = space.bank.raw_outputs(space.names)
         latent = space.head_input(before)
         (outputs,) = in_batches(lambda part: (raw.function(part),), latent, few_sizes(len(latent)))
-        kept = torch.tensor([name in settings.keep and name not in asked for name in space.names])
+        kept = torch.tensor([name in step.task.keep and name not in asked for name in space.names])
         kept = kept.repeat(len(before), 1)
         if preset.release_implied:
-            for name, rows in dependence.implied(decide(space.predict(before)), asked).items():
+            for name, rows in step.dependence.implied(decide(space.predict(before)), asked).items():
                 kept[torch.from_numpy(rows), space.names.index(name)] = False
         is_kept = kept.to(outputs)
         if preset.keep_predictions:

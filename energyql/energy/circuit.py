@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from energyql.attributes.heads import RawOutputs
 from energyql.attributes.predictions import Predictions, log_probabilities, output_count
 from energyql.kinds import KINDS
 from energyql.logic.circuit import Circuit, CircuitNode, Given, Leaf, LogSumExp, Scaled, ScaledComplement, Sum
+from energyql.logic.nodes import DEFAULT_MAX_NODES
 from energyql.numerics.linear import VECTORS, sizes_for
 from energyql.numerics.normal import log_normal_cdf, log_normal_cdf_slope, log_normal_interval_and_slope
 from energyql.numerics.pullback import Back, by_autograd
@@ -37,6 +38,14 @@ because processors compute slowly with denormal exponentials."""
 _Plan = tuple[type[CircuitNode], list[tuple[int, ...]], list[float], int]
 """Nodes that one operation computes, in a table with a row for each node: their type; the rows of each node's children;
 each node's factor, if the type has one; and the row of the first node."""
+
+
+class CompileOptions(NamedTuple):
+    """Options of the compilers of all semantics, as in `compile_energy_rule`; only `exact` uses `relations`."""
+
+    query: str | None = None
+    max_nodes: int = DEFAULT_MAX_NODES
+    relations: bool = True
 
 
 class EnergyRule(Protocol):

@@ -51,7 +51,7 @@ class ClippedEnergy:
     def __init__(self, energy: QueryEnergy | CompiledEnergy | PictureEnergy, probability: float) -> None:
         self.energy, self.ceiling, self.costly = energy, -math.log(probability), isinstance(energy, PictureEnergy)
         self.least = STEEPNESS * max(energy.least - self.ceiling, 0.0)
-        self.kept: MutableMapping[Hashable, Any] | None = None if energy.kept is None else {}
+        self.sampler_cache: MutableMapping[Hashable, Any] | None = None if energy.sampler_cache is None else {}
         make = energy.surrogate
         self.surrogate: Callable[[], ClippedSurrogate] | None = (
             None if make is None else lambda: ClippedSurrogate(make(), self.ceiling)

@@ -19,7 +19,7 @@ class CompiledEnergy:
 
     def __init__(self, energy: QueryEnergy, module: EnergyModule) -> None:
         self.least, self.surrogate = energy.least, energy.surrogate
-        self.kept: MutableMapping[Hashable, Any] | None = None if energy.kept is None else {}
+        self.sampler_cache: MutableMapping[Hashable, Any] | None = None if energy.sampler_cache is None else {}
         self._compiled = compiled(module.requires_grad_(False), "the energy")
 
     @torch.inference_mode(False)

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from energyql.attributes.heads import AttributeBank, FusedHeads, RawOutputs
 from energyql.attributes.predictions import Predictions, split_outputs
 from energyql.energy.circuit import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold, CircuitRule, LeafEnergies, node_values
-from energyql.energy.rule import EnergyRule, JointRule
+from energyql.energy.exact import JointRule
+from energyql.energy.rule import EnergyRule
 from energyql.errors import ArgumentError, first_line
 from energyql.files import as_path, replacing
 from energyql.generators.mapping import FrozenMapping

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.predictions import Predictions
-from energyql.energy.rule import CompileOptions
+from energyql.energy.circuit import CompileOptions
 from energyql.errors import Contradiction, KindError, LimitError, either
 from energyql.kinds import KINDS
 from energyql.language import (

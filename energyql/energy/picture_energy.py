@@ -63,7 +63,7 @@ class PictureEnergy:
     ) -> None:
         self.encode, self.draw, self.of_pictures, self.of_latents = encode, draw, of_pictures, of_latents
         self.has_gradient, self.least = gradient, least
-        self.kept: MutableMapping[Hashable, Any] = {}
+        self.sampler_cache: MutableMapping[Hashable, Any] = {}
         self._pullback = pullback_of(encode)
         self._pixels: int | None = None
 

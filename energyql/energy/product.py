@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from energyql.energy.circuit import CircuitRule
-from energyql.energy.rule import CompileOptions
+from energyql.energy.circuit import CircuitRule, CompileOptions
 from energyql.errors import Contradiction
 from energyql.kinds import CellSet
 from energyql.language import Constant, Expr, Predicate

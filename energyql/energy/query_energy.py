@@ -206,7 +206,7 @@ class QueryEnergy:
         heads = predict if isinstance(predict, AttributeBank) else None
         # Code of users may change between two runs, and may not work in several threads.
         self._without_user_code = heads is not None and isinstance(encode, Convertible)
-        self.kept: MutableMapping[Hashable, Any] | None = {} if self._without_user_code else None
+        self.sampler_cache: MutableMapping[Hashable, Any] | None = {} if self._without_user_code else None
         self.predict = predict.predict if isinstance(predict, Bank) else predict
         self._pullback = pullback_of(encode)
         self._direct: CircuitEnergy | _RuleEnergy | None = None
@@ -240,7 +240,7 @@ class QueryEnergy:
             )
         converted = copy.copy(self)
         converted.encode = self.encode.computed_in(dtype)
-        converted.kept = {} if self._without_user_code else None
+        converted.sampler_cache = {} if self._without_user_code else None
         converted._pullback = pullback_of(converted.encode)
         converted._direct = None if self._direct is None else self._direct.computed_in(dtype)
         return converted

@@ -6,64 +6,43 @@ Each outcome is written as soon as it is measured, so that an interrupted run ca
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from energyql import __version__
 from energyql.errors import ArgumentError
+from energyql.evaluation.bench import Bench
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import Reference, machine, measure, summarize
 from energyql.evaluation.methods import DEFAULT_METHODS, Method, read_methods
 from energyql.evaluation.metrics import AttributeBins
-from energyql.evaluation.reference import Oracle, find_oracle, prior_samples
+from energyql.evaluation.reference import Search, find_oracle, prior_samples
 from energyql.evaluation.report import comparison_page, draw_charts
+from energyql.evaluation.settings import CompareOptions, CompareSettings, SampleCounts
 from energyql.files import as_path, read_json, sole_writer, write_json, write_picture, write_text
 from energyql.generators.base import show_pictures
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
 from energyql.pipeline.queries import CheckedQuery, check_arguments
-from energyql.pipeline.settings import several, whole_number
+from energyql.pipeline.settings import several
 from energyql.progress import Report, reporting
 from energyql.render.pictures import Cell, label_grid
 from energyql.sampling.registry import describe_sampler
 
 RESULTS = "results.json"
 """Name of the file with the results, in the folder of a comparison."""
-PRIOR = 20_000
-"""Default number of pictures of the prior, which no query has selected."""
-ORACLE = 1_000
-"""Default effective number of exact samples of a query at which the search for them ends."""
 
-
-@dataclass(frozen=True)
-class SampleCounts:
-    """Numbers of samples of a comparison, and the seed, 0 to 2⁶⁴ - 1, from which all are drawn.
-
-    Attributes:
-        n: samples of each method for each query, at least 2.
-        prior: pictures of the prior that all queries share, at least 100.
-        oracle: effective number of exact samples that is collected for each query, at least 30.
-    """
-
-    n: int = 500
-    prior: int = PRIOR
-    oracle: int = ORACLE
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("n", 2), ("prior", 100), ("oracle", 30)):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), least=least))
-        object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0, most=2**64 - 1))
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def compare_samplers(
     queries: str | Expr | Sequence[str | Expr], samplers: str | Iterable[str | Method] = DEFAULT_METHODS, *,
-    folder: str | Path = "bench", model: str | Path | Model = DEFAULT_MODEL, n: int = 500, prior: int = PRIOR,
-    oracle: int = ORACLE, truncation: float | None = None, condition: int | str | Sequence[float] | None = None,
-    seed: int = 0, device: str = "auto", progress: bool | Report = True,
+    out: str | Path = "bench", model: str | Path | Model = DEFAULT_MODEL, device: str = "auto",
+    progress: bool | Report = True, **options: Unpack[CompareOptions],
 ) -> dict[str, Any]:  # fmt: skip
     """Compare the samples of samplers with exact samples, on a model and your own queries.
 
@@ -78,8 +57,9 @@ def compare_samplers(
         samplers: one sampler or several: a name out of `energyql.sampling.SAMPLERS`, such as "ode", also with a
             semantics or a strength, such as "lace:ode" or "ode@10"; "paper", the algorithm LACE of Nie et al. 2021 at
             the cost of their program; or a `Method` of `energyql.evaluation.methods` with a sampler of your own.
-        folder: where `results.json`, `results.md`, two plots, and the state for the next run are written.
+        out: folder where `results.json`, `results.md`, two plots, and the state for the next run are written.
         model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
+        options: settings by name, which follow; `truncation`, `condition` and `seed` are those of `energyql.generate`.
         n: samples of each sampler for each query, at least 2.
         prior: pictures of the prior that all queries share, judged once for a model; at least 100.
         oracle: effective number of exact samples that is collected for each query, at least 30.
@@ -97,38 +77,38 @@ def compare_samplers(
     Raises:
         EnergyQLError: a query, a name or a setting is wrong, or the model has no judge.
     """
-    counts = SampleCounts(n, prior, oracle, seed)
+    settings = CompareSettings(**options)
     methods, query_list = read_methods(samplers), several(queries, (str, Expr))
     if not query_list:
         raise ArgumentError("there is no query to compare samplers on")
-    evaluated = EvaluatedModel(model, device=device, truncation=truncation, condition=condition)
-    folder = as_path(folder)
+    evaluated = EvaluatedModel(
+        model, device=device, truncation=settings.truncation, condition=settings.condition
+    )  # fmt: skip
+    folder = as_path(out)
     with sole_writer(folder, "a comparison"), reporting(progress) as report:
-        return compare(evaluated, query_list, methods, counts=counts, folder=folder, report=report)
+        return compare(Bench(evaluated, settings, folder, report), query_list, methods)
 
 
 def compare(
-    model: EvaluatedModel, queries: Sequence[str | Expr], methods: Sequence[Method], *, counts: SampleCounts,
-    folder: Path, report: Report, title: str = "Samplers compared", picture_count: int = 0, cache: Path | None = None,
-    find: Callable[..., Oracle] = find_oracle,
+    bench: Bench, queries: Sequence[str | Expr], methods: Sequence[Method], *, title: str = "Samplers compared",
+    picture_count: int = 0, find: Search = find_oracle,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure every method on every query, write tables and plots, and return the results as `compare_samplers` does.
 
     Args:
-        folder: where results are written; outcomes of an earlier run with the same settings there are used again.
-        report: called with the stages "prior", "queries", "oracle", "sampling" and "judging".
         title: heading of the page with the results, `results.md`.
         picture_count: how many pictures this page shows for each method on each query.
-        cache: folder for judged and exact samples, which several comparisons can share; by default `folder`.
+        find: the search for exact samples.
     """
+    model, counts, folder, report = bench.model, bench.counts, bench.folder, bench.report
     checked = check_arguments(queries, model.vocabulary, {method.semantics for method in methods})
     settings = run_settings(model, counts)
     data: dict[str, Any] = {"settings": settings, "machine": machine(), "contenders": [one.name for one in methods]}
     stored = read_json(folder / RESULTS) if (folder / RESULTS).is_file() else {}
     usable = [*stored["queries"], *stored.get("others", [])] if stored.get("settings") == settings else []
     records: dict[str, dict[str, Any]] = {record["query"]: record for record in usable}
-    cache, texts = cache or folder, [str(query.expr) for query in checked]
-    prior = prior_samples(model, counts.prior, cache / "prior", report, seed=counts.seed)
+    texts = [str(query.expr) for query in checked]
+    prior = prior_samples(model, counts.prior, bench.cache / "prior", report, seed=counts.seed)
     bins = AttributeBins(model.vocabulary, prior.values)
     for number, (text, query) in enumerate(zip(texts, checked, strict=True)):
         empty: dict[str, Any] = {"query": text, "title": "", "oracle": None, "samplers": {}}
@@ -136,7 +116,7 @@ def compare(
         missing = [one for one in methods if _missing(record, one, picture_count)]
         if missing:
             exact = model.plan(query.bound, semantics="exact").energy
-            oracle = find(model, query.bound, exact, prior, counts.oracle, cache / "oracle", report, seed=counts.seed)
+            oracle = find(bench, query.bound, exact, prior)
             numbers = ("prevalence", "prevalence_error", "size", "pictures", "latents")
             record["oracle"] = {key: getattr(oracle, key) for key in numbers} | {"samples": len(oracle.weights)}
         for i, method in enumerate(missing):
@@ -153,9 +133,10 @@ def compare(
 
 def run_settings(model: EvaluatedModel, counts: SampleCounts) -> dict[str, Any]:
     """Settings of a run as JSON values; outcomes of an earlier run with equal settings are used again."""
+    numbers = {each.name: getattr(counts, each.name) for each in fields(SampleCounts)}
     return {
         "model": model.model.name, "identity": model.identity, "truncation": model.truncation,
-        "condition": model.condition, **asdict(counts), "device": str(model.device), "energyql": __version__,
+        "condition": model.condition, **numbers, "device": str(model.device), "energyql": __version__,
     }  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.editing.edit import Edit, edit
+from energyql.evaluation.bench import Bench
 from energyql.evaluation.judged import EvaluatedModel, Truths
 from energyql.evaluation.metrics import Features, conditional_accuracy
 from energyql.files import write_picture
 from energyql.language import Expr, bind
-from energyql.progress import Report
 
 PICTURES_AT_ONCE = 32
 """Number of pictures whose features are computed together."""
@@ -59,23 +58,21 @@ def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -
     return {"strength": strength, "leak": leak, "leaking": worst if leak else "", "disentangled": strength - leak}
 
 
-def measure_sequence(
-    model: EvaluatedModel, steps: Sequence[Expr], preset: str, n: int, seed: int, folder: Path, report: Report
-) -> dict[str, Any]:
-    """Edit the first n samples of the prior for a seed step by step with a preset, and measure every step.
-
-    The stages of `report` are those of `energyql.edit`.
+def measure_sequence(bench: Bench, steps: Sequence[Expr], preset: str, n: int) -> dict[str, Any]:
+    """Edit the first n samples of the prior step by step with a preset, and measure every step.
 
     Returns:
         `preset`, the name; `steps`, for each step the result of `measure_step`; `seconds` for all steps, without
         drawing; and `filmstrip`, the name of a file in `folder` with the first pictures.
     """
+    model = bench.model
     result = edit(
-        seed, list(steps), model=model.model, n=n, preset=preset, device=str(model.device), progress=report,
+        bench.counts.seed, list(steps), model=model.model, n=n, preset=preset, device=str(model.device),
+        progress=bench.report,
         truncation=model.truncation, condition=model.condition, allow_weak=tuple(model.vocabulary),
     )  # fmt: skip
     name = f"filmstrip-{preset}.png"
-    write_picture(folder / name, result.filmstrip(range(min(n, FILMSTRIP_ROWS))))
+    write_picture(bench.folder / name, result.filmstrip(range(min(n, FILMSTRIP_ROWS))))
     measured = [measure_step(result, k, step, model) for k, step in enumerate(steps)]
     seconds = sum(step.statistics["seconds_sampling"] for step in result.steps)
     return {"preset": preset, "steps": measured, "seconds": seconds, "filmstrip": name}

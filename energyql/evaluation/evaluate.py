@@ -8,39 +8,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from energyql import __version__
 from energyql.editing.settings import choose_preset
 from energyql.errors import ArgumentError, EnergyQLError
-from energyql.evaluation.compare import PRIOR, SampleCounts, compare, run_settings
+from energyql.evaluation.bench import Bench
+from energyql.evaluation.compare import compare, run_settings
 from energyql.evaluation.edits import measure_sequence
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import machine
-from energyql.evaluation.methods import PAPER, Method, read_methods
-from energyql.evaluation.metrics import Features
+from energyql.evaluation.methods import PAPER, read_methods
 from energyql.evaluation.protocols import PROTOCOLS, read_setup
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import evaluation_page
+from energyql.evaluation.settings import EvaluateOptions, EvaluateSettings
 from energyql.files import as_path, read_json, sole_writer, write_json, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
 from energyql.pipeline.session import open_session
-from energyql.pipeline.settings import DEFAULT_SAMPLER, several, whole_number
+from energyql.pipeline.settings import DEFAULT_SAMPLER, several
 from energyql.progress import Report, reporting
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 PICTURE_COUNT = 8
 """How many pictures the page with the results shows for each sampler on each query."""
 
 
 def evaluate(
-    protocols: str | Sequence[str] | None = None, *, setup: str | Path | None = None,
-    folder: str | Path = "evaluation", model: str | Path | Model = DEFAULT_MODEL,
-    samplers: str | Sequence[str | Method] | None = None, presets: str | Sequence[str] = ("default", "lace"),
-    n: int = 200, edits: int = 64, prior: int = PRIOR, oracle: int = 500, features: Features | None = None,
-    truncation: float | None = None, condition: int | str | Sequence[float] | None = None, seed: int = 0,
-    device: str = "auto", progress: bool | Report = True,
+    protocols: str | Sequence[str] | None = None, *, out: str | Path = "evaluation",
+    model: str | Path | Model = DEFAULT_MODEL, device: str = "auto", progress: bool | Report = True,
+    **options: Unpack[EvaluateOptions],
 ) -> dict[str, Any]:  # fmt: skip
     """Run experiments like those of Nie et al. 2021 (arXiv 2110.10873) on a model.
 
@@ -50,10 +51,11 @@ def evaluate(
     Args:
         protocols: names of the experiments, out of `energyql.evaluation.protocols.PROTOCOLS` or of the set-up; by
             default all.
+        out: folder where `evaluation.json`, `evaluation.md`, pictures, and the state for the next run are written.
+        model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
+        options: settings by name, which follow; `condition` is that of `energyql.generate`.
         setup: a published experiment, which sets queries, truncation and samplers: a name out of
             `energyql.evaluation.protocols.known_setups()`, or the name of a JSON file.
-        folder: where `evaluation.json`, `evaluation.md`, pictures, and the state for the next run are written.
-        model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
         samplers: the samplers to compare, as in `energyql.compare_samplers`, such as "slice" or "ode@10". By default
             those of the set-up; without one, the default sampler of this library and the algorithm of the paper.
         presets: the presets (weights and solvers of edits) to compare, out of `energyql.editing.settings.PRESETS`.
@@ -80,10 +82,11 @@ def evaluate(
         EnergyQLError: a name or a setting is wrong, the model has no judge or lacks attributes of the set-up, or the
             folder cannot be written.
     """
-    counts, edits, folder = SampleCounts(n, prior, oracle, seed), whole_number("edits", edits), as_path(folder)
-    published = None if setup is None else read_setup(setup)
+    settings, folder = EvaluateSettings(**options), as_path(out)
+    published = None if settings.setup is None else read_setup(settings.setup)
     available = PROTOCOLS if published is None else published.protocols
-    protocols, presets = tuple(available) if protocols is None else several(protocols), several(presets)
+    protocols, presets = tuple(available) if protocols is None else several(protocols), several(settings.presets)
+    samplers = settings.samplers
     if samplers is None:
         samplers = (DEFAULT_SAMPLER, PAPER) if published is None else published.samplers
     methods = read_methods(samplers)
@@ -97,40 +100,42 @@ def evaluate(
     if published is not None:
         published.check(loaded.vocabulary, protocols)
     selection = [available[name] for name in protocols]
-    truncations = [loaded.check_truncation(one.truncation if truncation is None else truncation) for one in selection]
+    psi = settings.truncation
+    truncations = [loaded.check_truncation(one.truncation if psi is None else psi) for one in selection]
     with sole_writer(folder, "an evaluation"), reporting(progress) as report:
 
         @cache
         def at(psi: float) -> tuple[EvaluatedModel, JudgedSamples]:
             """Return the model at the truncation `psi`, and judged samples of its prior."""
-            one = EvaluatedModel(loaded, device=device, truncation=psi, condition=condition, features=features)
-            return one, prior_samples(one, counts.prior, folder / "kept" / "prior", report, seed=seed)
+            one = EvaluatedModel(
+                loaded, device=device, truncation=psi, condition=settings.condition, features=settings.features
+            )  # fmt: skip
+            return one, prior_samples(one, settings.prior, folder / "kept" / "prior", report, seed=settings.seed)
 
         evaluated, _ = at(truncations[0])
-        more = {"features": getattr(evaluated.features, "name", None), "edits": edits, "setup": setup and str(setup)}
+        setup = settings.setup and str(settings.setup)
+        more = {"features": getattr(evaluated.features, "name", None), "edits": settings.edits, "setup": setup}
         data: dict[str, Any] = {
-            "settings": run_settings(evaluated, counts) | more, "machine": machine(),
+            "settings": run_settings(evaluated, settings) | more, "machine": machine(),
             "contenders": [method.name for method in methods], "presets": list(presets), "setups": {},
         }  # fmt: skip
         for number, (protocol, psi) in enumerate(zip(selection, truncations, strict=True)):
             report("protocols", number / len(protocols))
             evaluated, samples = at(psi)
-            place, entry = folder / protocol.name, dict[str, Any](title=protocol.title, about=protocol.about)
+            bench = Bench(evaluated, settings, folder / protocol.name, report, folder / "kept")
+            entry = dict[str, Any](title=protocol.title, about=protocol.about)
             data["setups"][protocol.name] = entry
             entry["truncation"] = evaluated.truncation
             try:
-                queries = protocol.choose_queries(evaluated.vocabulary, samples, seed)
+                queries = protocol.choose_queries(evaluated.vocabulary, samples, settings.seed)
             except EnergyQLError as error:
                 entry["missing"] = error.message
             else:
                 if protocol.sequential:
-                    results = [_edit(evaluated, queries, each, edits, seed, place, report) for each in presets]
+                    results = [_edit(bench, queries, each, settings.edits) for each in presets]
                     entry["sequence"] = dict(zip(presets, results, strict=True))
                 else:
-                    comparison = compare(
-                        evaluated, queries, methods, counts=counts, folder=place, report=report, title=protocol.title,
-                        picture_count=PICTURE_COUNT, cache=folder / "kept",
-                    )  # fmt: skip
+                    comparison = compare(bench, queries, methods, title=protocol.title, picture_count=PICTURE_COUNT)
                     entry["comparison"] = {key: comparison[key] for key in ("queries", "summary")}
             write_json(folder / "evaluation.json", data)
             write_text(folder / "evaluation.md", evaluation_page(data))
@@ -138,16 +143,15 @@ def evaluate(
     return data
 
 
-def _edit(
-    model: EvaluatedModel, steps: list[Expr], preset: str, n: int, seed: int, folder: Path, report: Report
-) -> dict[str, Any]:
-    """Result of `measure_sequence`, stored in `folder`; a later run with the same settings reads it there."""
-    path = folder / f"{preset}.json"
+def _edit(bench: Bench, steps: list[Expr], preset: str, n: int) -> dict[str, Any]:
+    """Result of `measure_sequence`, stored in the folder; a later run with the same settings reads it there."""
+    path = bench.folder / f"{preset}.json"
     queries, weights = [str(step) for step in steps], repr(choose_preset(preset))
-    settings = {"identity": model.identity, "queries": queries, "preset": weights, "n": n, "seed": seed}
+    settings = {"identity": bench.model.identity, "queries": queries, "preset": weights, "n": n}
+    settings |= {"seed": bench.counts.seed}
     settings["energyql"] = __version__
     stored = read_json(path) if path.is_file() else {}
     if stored.get("settings") != settings:
-        stored = {"settings": settings, "result": measure_sequence(model, steps, preset, n, seed, folder, report)}
+        stored = {"settings": settings, "result": measure_sequence(bench, steps, preset, n)}
         write_json(path, stored)
     return dict(stored["result"])

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from energyql.evaluation.bench import Bench
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.metrics import Array, effective_size
 from energyql.language import Expr
@@ -101,24 +102,22 @@ def plain_oracle(samples: JudgedSamples, count: int) -> Oracle:
     return Oracle(samples, np.ones(len(samples)), share, math.sqrt(share * (1 - share) / count), count, 0)
 
 
-def find_oracle(
-    model: EvaluatedModel, query: Expr, energy: Callable[[Tensor], Tensor], prior: JudgedSamples, target: int,
-    folder: Path, report: Report, *, seed: int = 0,
-) -> Oracle:  # fmt: skip
-    """Find exact samples of a query: those of the prior that satisfy it, and more if these are fewer than `target`.
+def find_oracle(bench: Bench, query: Expr, energy: Callable[[Tensor], Tensor], prior: JudgedSamples) -> Oracle:
+    """Find exact samples of a query: those of the prior that satisfy it, and more if these are too few.
+
+    The search ends at the effective number `bench.counts.oracle`, or at `MOST_LATENTS` or `MOST_PICTURES`. A later call
+    continues it.
 
     Args:
         query: the bound query.
         energy: function from latents to -log P(query | z) by the heads, by which further latents are selected.
-        target: effective number of samples at which the search ends, unless `MOST_LATENTS` or `MOST_PICTURES` end it.
-        folder: where the state of the search is stored, so that a later call continues it.
-        report: called with the stage "oracle".
     """
+    model, target, seed = bench.model, bench.counts.oracle, bench.counts.seed
     rows = model.satisfied(query, prior.values).nonzero()[0]
     if len(rows) >= target:
         return plain_oracle(prior.select(rows), len(prior))
     key = f"{model.identity} {query} {len(prior)} {target} {seed} {MOST_LATENTS} {MOST_PICTURES}"
-    path = folder / f"oracle-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+    path = bench.cache / "oracle" / f"oracle-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
 
     def log_probability(z: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -155,9 +154,13 @@ def find_oracle(
         facts = {"log_p": log_p, "pictures": pictures, "latents": latents, "finished": finished}
         arrays = {name: np.asarray(fact) for name, fact in facts.items()}
         samples.save(path, **arrays)
-        report("oracle", 1.0 if finished else size / target)
+        bench.report("oracle", 1.0 if finished else size / target)
     error = math.sqrt(float(np.square(weights).sum()))  # for a Poisson distributed number of samples
     return Oracle(samples, weights, float(weights.sum()), error, len(prior) + pictures, latents)
+
+
+Search = Callable[[Bench, Expr, Callable[[Tensor], Tensor], JudgedSamples], Oracle]
+"""A search for exact samples, such as `find_oracle`."""
 
 
 def _balanced(log_p: Tensor, prior: int, latents: int) -> Array:

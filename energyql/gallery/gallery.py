@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from energyql.energy.rule import check_semantics
-from energyql.errors import ArgumentError, Contradiction, EnergyQLError, KindError, NotAcceptedError, Span
+from energyql.errors import ArgumentError, Contradiction, EnergyQLError, KindError, NoPicturesError, Span
 from energyql.files import naming_target, write_text
 from energyql.gallery import page
 from energyql.gallery.page import QuerySection, RefusedSection, Section, Traversal, TruthRow, TruthTable
@@ -158,7 +158,7 @@ class Gallery:
             title: heading of the query on the page; by default the query itself.
 
         Raises:
-            NotAcceptedError: pictures are verified, and too few are accepted.
+            NoPicturesError: too few pictures are accepted, or the query cannot be reached.
             EnergyQLError: the query is wrong.
         """
         checked = check(ListedQuery(query, title), self.vocabulary, self.semantics)
@@ -301,7 +301,7 @@ class Gallery:
         """Draw n pictures and "", or `None` and the reason why the verifier accepts too few."""
         try:
             return draw(plan, n, progress=self._within), ""
-        except NotAcceptedError as error:
+        except NoPicturesError as error:
             return None, error.message
 
     def _add(self, query: CheckedQuery, result: Result) -> None:

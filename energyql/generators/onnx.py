@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ from energyql.numerics.pool import in_pool
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
 from energyql.plugins import import_optional
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 INSTALL = 'pip install "onnx>=1.16" "onnxruntime>=1.17"'
 BLOCKS = 8
@@ -240,18 +243,23 @@ class OnnxGenerator(nn.Module):
             file.write(self._data)
 
 
-def load_onnx(
-    path: str | Path, *, noise: str | None = None, shape: Sequence[int] | None = None, scale: float = 1.0,
-    fixed: Mapping[str, Numbers] | None = None, conditions: Mapping[str, Sequence[float]] | None = None,
-    output: str | None = None, values: tuple[float, float] | None = None,
-) -> OnnxGenerator:  # fmt: skip
-    """Return the generator in an ONNX file, whose model must draw a picture from noise.
+class OnnxOptions(TypedDict, total=False):
+    """Types of the keyword arguments of `load_onnx`: the fields of `OnnxSettings`, again for type checkers."""
 
-    The same noise must always give the same picture. Only the operators of the model are executed, by onnxruntime on
-    the CPU. A few pictures are drawn as a test.
+    noise: str | None
+    shape: Sequence[int] | None
+    scale: float
+    fixed: Mapping[str, Numbers]
+    conditions: Mapping[str, Sequence[float]]
+    output: str | None
+    values: tuple[float, float] | None
 
-    Args:
-        path: the file.
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxSettings:
+    """The settings of `load_onnx`: how the inputs and the output of an ONNX model are used.
+
+    Attributes:
         noise: name of the input that takes noise; by default the only input that is neither fixed nor a condition.
         shape: shape of the noise of one picture, without the axis of the batch; needed if the model leaves it open.
         scale: standard deviation of the noise; for a diffusion model in one step, its largest sigma.
@@ -260,6 +268,33 @@ def load_onnx(
         output: name of the output that is the picture; by default the only one.
         values: range of the output, which becomes [-1, 1]. By default the first of 0..1, -1..1 and 0..255 that holds
             all values of 8 pictures, and a warning says so.
+
+    Raises:
+        ArgumentError: a value has a wrong type.
+    """
+
+    noise: str | None = None
+    shape: Sequence[int] | None = None
+    scale: float = 1.0
+    fixed: Mapping[str, Numbers] = field(default_factory=dict)
+    conditions: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    output: str | None = None
+    values: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        values = (0, 1) if self.values is None else self.values
+        _check_arguments(self.shape, {"scale": self.scale}, self.fixed, {**self.conditions, "values": values})
+
+
+def load_onnx(path: str | Path, **options: Unpack[OnnxOptions]) -> OnnxGenerator:
+    """Return the generator in an ONNX file, whose model must draw a picture from noise.
+
+    The same noise must always give the same picture. Only the operators of the model are executed, by onnxruntime on
+    the CPU. A few pictures are drawn as a test.
+
+    Args:
+        path: the file.
+        options: fields of `OnnxSettings` by name, such as `fixed` or `values`.
 
     Raises:
         ModelError: the file is missing or no ONNX model, or needs further files; inputs and outputs do not fit the
@@ -271,14 +306,12 @@ def load_onnx(
         CheckpointWarning: the range of the values is assumed.
     """
     refuse_address(path)
-    path = as_path(path)
-    _check_arguments(
-        shape, {"scale": scale}, fixed or {}, {**(conditions or {}), "values": (0, 1) if values is None else values}
-    )
+    path, asked = as_path(path), OnnxSettings(**options)
+    noise, shape, scale, output, values = asked.noise, asked.shape, asked.scale, asked.output, asked.values
     with reading(path):
         data = bytes(file_bytes(path))  # a copy, because the file may be overwritten before `save`
         session = open_session(data)
-        fixed, conditions = dict(fixed or {}), dict(conditions or {})
+        fixed, conditions = dict(asked.fixed), dict(asked.conditions)
         shapes = {each.name: each.shape for each in session.get_inputs()}
         free = [each for each in session.get_inputs() if each.name not in {**fixed, **conditions}]
         noise = _only("input", free, "noise") if noise is None else noise

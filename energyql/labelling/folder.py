@@ -8,13 +8,14 @@ from pathlib import Path
 from energyql import __version__
 from energyql.errors import DataError, ModelError, either
 from energyql.files import read_json, write_json
+from energyql.labelling.settings import MOST_NUMBER
 from energyql.pipeline.result_folder import LABELLING
-from energyql.training.labels import POOL_START, RANDOM, UNSURE, Drawn
+from energyql.training.labels import RANDOM, UNSURE, Drawn
+from energyql.training.settings import POOL_START
 
 RECORD = LABELLING
 LABELS = "labels.csv"
 """Default name of the table of labels in a folder of pictures."""
-MOST_NUMBER = 1 << 62
 
 
 @dataclass(frozen=True)

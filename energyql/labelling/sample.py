@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,36 +17,39 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction, YesNo
 from energyql.errors import ArgumentError, DataError, either
 from energyql.files import as_path, sole_writer, write_picture
-from energyql.generators.base import Generator, check_condition, show_pictures
+from energyql.generators.base import check_condition, show_pictures
 from energyql.kinds import KINDS
-from energyql.labelling.folder import LABELS, MOST_NUMBER, RECORD, PictureFolder
+from energyql.labelling.folder import LABELS, RECORD, PictureFolder
+from energyql.labelling.settings import SampleOptions, SampleSettings
 from energyql.pipeline.model import Model, choose_device
-from energyql.pipeline.settings import finite_number, whole_number
+from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
 from energyql.training.clip_labels import ClipLabeller
-from energyql.training.labels import POOL, POOL_SIZE, POOL_START, Drawn, read_label_table
+from energyql.training.labels import POOL, Drawn, read_label_table
 from energyql.training.samples import Prior, draw_thumbnails
-from energyql.training.target import Source, open_source
+from energyql.training.settings import POOL_START
+from energyql.training.target import AnyModel, Target, open_source, source_of
 from energyql.training.teacher import load_teacher, teacher_reads
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 BINS = 5
 """Number of equal parts of the range of predictions of a continuous attribute."""
 PICTURES_AT_ONCE = 16
-Chooser = Literal["heads", "teacher", "reader"]
-"""Whose predictions choose pictures to label: see `sample_pictures`."""
-
-
 READER_SIDE = 128
 """Side, in pixels, of the thumbnails for a reader of words (a network that compares pictures with texts)."""
 
 
 def sample_pictures(
-    model: str | Path | Generator | Model, out: str | Path, count: int = 300, *, unsure: bool = False,
-    by: Chooser | None = None, only: Sequence[str] | None = None, labelled: str | Path | None = None,
-    reader: ClipLabeller | None = None, pool: int = POOL_SIZE, seed: int | None = None, truncation: float | None = None,
-    condition: int | str | Sequence[float] | None = None, generator: str | None = None, allow_plugins: bool = False,
-    device: torch.device | str = "cpu", progress: bool | Report = False,
-) -> PictureFolder:  # fmt: skip
+    model: AnyModel | Model,
+    out: str | Path,
+    n: int = 300,
+    *,
+    device: torch.device | str = "auto",
+    progress: bool | Report = False,
+    **options: Unpack[SampleOptions],
+) -> PictureFolder:
     """Draw pictures of a generator to label, without a query; the generator needs no attributes.
 
     All pictures in a folder have the same generator, seed, truncation and condition. After an interruption, the same
@@ -54,27 +59,10 @@ def sample_pictures(
         model: as for `train_attributes`; or a `Model`.
         out: the folder of the pictures. Picture i, such as `0000012.png`, is drawn from prior sample i of the seed, its
             i-th random latent, as for `train_attributes`.
-        count: number of random pictures that the folder is to have, numbered 0 to `count - 1`; or, with `unsure`, the
-            number of pictures to add. At least 1.
-        unsure: whether to choose pictures with the least certain predictions, about as many for each value of an
-            attribute, so that rare classes are labelled too. Pictures that are labelled or already in the folder are
-            not chosen.
-        by: whose predictions count: "heads", which read latents; "teacher", networks that read pictures, which
-            `train_attributes` fits to a table of labels; or "reader", the network `reader` and the heads, where
-            pictures come first for which both are unsure or disagree. By default the more accurate teacher if there is
-            one, and the heads for attributes that it does not read. For a teacher, the whole pool is drawn, once for
-            all rounds.
-        only: attributes whose predictions count, all by default.
-        labelled: further table of labels. Pictures in it, or in `labels.csv` of the folder, are not chosen.
-        reader: labels pictures by prompts of yes/no attributes, for `by="reader"`.
-        pool: number of prior samples to choose from. They begin at sample 1,000,000, so that none is a random picture.
-        seed: seed of the samples; by default that of the pictures in the folder, or 0 for a new folder.
-        truncation: psi, 0 to 2. By default that of the pictures in the folder; for a new folder that of the model, or
-            the largest at which its heads are valid. Checkpoints have that of their family, such as 0.7; your own
-            generators 1.
-        condition: a class, or as many numbers as the generator has classes. By default that of the pictures in the
-            folder; for a new folder, the one for which the heads are valid.
-        generator, allow_plugins, device, progress: see `train_attributes`.
+        n: number of random pictures that the folder is to have, numbered 0 to `n - 1`; or, with `unsure`, the number of
+            pictures to add. At least 1.
+        device, progress: see `train_attributes`.
+        options: fields of `SampleSettings` by name, such as `unsure`, `only` or `seed`.
 
     Returns:
         The folder, with all its pictures.
@@ -86,62 +74,38 @@ def sample_pictures(
         ModelError: the model cannot be read.
     """
     # All arguments are checked before `pictures.json` is written, because it would refuse the corrected call.
-    pool = whole_number("pool", pool, most=MOST_NUMBER - POOL_START)
-    count = whole_number("the number of pictures", count, most=pool if unsure else POOL_START)
-    seed = None if seed is None else whole_number("seed", seed, least=0, most=2**64 - 1)
-    if truncation is not None and not 0 <= (truncation := finite_number("truncation", truncation)) <= 2:
-        raise ArgumentError(f"truncation is a number from 0 to 2, not {truncation:g}")
-    if by not in (None, *get_args(Chooser)):
-        *choosers, last = get_args(Chooser)
-        raise ArgumentError(f"pictures are chosen by {', '.join(choosers)} or {last}, not {by!r}")
-    if not unsure and (only, labelled, by, reader) != (None, None, None, None):
-        hint = f"add {either('unsure=True', '--unsure')}"
-        raise ArgumentError("random pictures are not chosen by attributes, labels or a teacher", hint=hint)
+    asked = SampleSettings(**options)
+    n = whole_number("n", n, most=asked.pool if asked.unsure else POOL_START)
     path, where = as_path(out), choose_device(device)
-    source = open_source(Source(model, generator, allow_plugins))
+    source = open_source(model)
     network, bank, own = source.generator, source.bank, source.truncation
-    heads, names, teacher = None, tuple(only or ()), []
-    if unsure:
-        if bank is None:
-            hint = "label random pictures, and train"
-            raise ArgumentError("the model has no heads yet that could be unsure", hint=hint)
-        heads, names = heads_of(bank, "a choice of unsure pictures"), tuple(bank.vocabulary if only is None else only)
-        heads.raw_outputs(names)  # refuses unknown names before anything is written
-        teacher = load_teacher(source.folder) if isinstance(model, str | Path) and Path(model).is_dir() else []
-        if by == "reader":
-            teacher, names = [], tuple(name for name in names if reader is not None and name in reader.vocabulary)
-            if not names:
-                given = either("reader=...", "--by reader --reader R --prompts P")
-                hint = f"give prompts of attributes that the model has: {given}"
-                raise ArgumentError("there is no reader of words for the attributes of the model", hint=hint)
-        elif by == "heads" or not any(name in judge.vocabulary for judge in teacher for name in names):
-            teacher = []
-        if by == "teacher" and not teacher:
-            message = "the model has no teacher that reads these attributes"
-            raise ArgumentError(message, hint="train it on a table of labelled pictures, or choose by the heads")
+    chooser = _Chooser.of(source, asked, source_of(model).model) if asked.unsure else None
     with sole_writer(path, "pictures to label"):
         is_new = not (path / RECORD).exists()
         if is_new:
+            condition = asked.condition
             if bank is not None:
                 condition = bank.fitted.default_condition if condition is None else condition
                 own = own if own is not None and bank.fitted.holds_at(own) else bank.truncation[1]
-            psi = (1.0 if own is None else own) if truncation is None else truncation
-            folder = PictureFolder(path, Drawn.by(network, seed or 0, float(psi), check_condition(condition, network)))
+            psi, seed = (1.0 if own is None else own) if asked.truncation is None else asked.truncation, asked.seed or 0
+            folder = PictureFolder(path, Drawn.by(network, seed, float(psi), check_condition(condition, network)))
         else:
             folder = PictureFolder.read(path)
-            folder.drawn.check(str(path), seed=seed, truncation=truncation, condition=condition)
+            drawn: dict[str, Any] = {"seed": asked.seed, "truncation": asked.truncation, "condition": asked.condition}
+            folder.drawn.check(str(path), **drawn)
             folder.drawn.check_generator(network, str(path))
         prior = source.prior_of(folder.drawn, where)
-        tables = [path / LABELS] * (path / LABELS).exists() + ([] if labelled is None else [Path(labelled)])
-        excluded = set(folder.unsure).union(*(_labelled(table, folder.drawn) for table in tables if unsure))
+        tables = [path / LABELS] * (path / LABELS).exists() + ([] if asked.labels is None else [Path(asked.labels)])
+        excluded = set(folder.unsure).union(*(_labelled(table, folder.drawn) for table in tables if asked.unsure))
         with reporting(progress) as report:
             if is_new:  # first, so that pictures of an interrupted call are not taken for those of another seed
                 folder = folder.having(0, ())
-            if heads is None:
-                _draw(prior, folder, range(count), report)
-                return folder.having(max(count, folder.random), folder.unsure)
-            read = reader if by == "reader" else None
-            chosen = _choose(prior, heads, teacher, names, excluded, count, pool, path, report, read)
+            if chooser is None:
+                _draw(prior, folder, range(n), report)
+                return folder.having(max(n, folder.random), folder.unsure)
+            pool = torch.arange(POOL_START, POOL_START + asked.pool)
+            draw = partial(draw_thumbnails, prior, pool, folder=path / POOL, report=report)
+            chosen = chooser.choose(prior, pool, excluded, n, draw)
             _draw(prior, folder, chosen, report)
             return folder.having(folder.random, (*folder.unsure, *chosen))
 
@@ -155,33 +119,66 @@ def _labelled(table: Path, drawn: Drawn) -> list[int]:
     return [int(number) for number in labels.pictures]
 
 
-@torch.no_grad()
-def _choose(
-    prior: Prior, bank: AttributeBank, teacher: Sequence[Judge], names: Sequence[str], excluded: set[int],
-    count: int, pool: int, folder: Path, report: Report, reader: ClipLabeller | None,
-) -> list[int]:  # fmt: skip
-    """Choose pictures from the pool by `choose_unsure`; with a reader, by the mean of its log-odds and the head's."""
-    whole = torch.arange(POOL_START, POOL_START + pool)
-    rows = [row for row, number in enumerate(whole.tolist()) if number not in excluded]
-    if count > len(rows):
-        hint = f"give a larger {either('pool', '--pool')}"
-        raise ArgumentError(f"only {len(rows)} pictures are left to choose from", hint=hint)
-    index = whole[rows]
-    predictions = bank.to("cpu").predict(prior.read(index, bank.space), names)
-    if teacher:
-        # The whole pool is drawn, also pictures that are excluded, so that later rounds find all thumbnails.
-        pictures, _ = draw_thumbnails(prior, whole, teacher[0].side, folder / POOL, report=report)
-        read = teacher_reads(teacher, pictures[rows])
-        predictions |= {name: prediction for name, prediction in read.items() if name in names}
-    if reader is not None:
-        pictures, _ = draw_thumbnails(prior, whole, READER_SIDE, folder / POOL, report=report)
-        parts = [reader.predict(part.float() / 127.5 - 1) for part in pictures[rows].split(64)]
-        both = [name for name in parts[0] if isinstance(predictions.get(name), YesNo)]
-        predictions = {
-            name: YesNo((predictions[name].columns()[:, 0] + torch.cat([part[name].logit for part in parts]).cpu()) / 2)
-            for name in both
-        }
-    return [int(index[row]) for row in choose_unsure(predictions, count)]
+@dataclass(frozen=True)
+class _Chooser:
+    """Networks whose predictions of the attributes `names` choose pictures: heads, and maybe a teacher or a reader."""
+
+    names: tuple[str, ...]
+    heads: AttributeBank
+    teacher: Sequence[Judge]
+    reader: ClipLabeller | None
+
+    @classmethod
+    def of(cls, source: Target, asked: SampleSettings, folder: object) -> _Chooser:
+        """The networks that the settings name; `folder` is the model, whose teacher is read if it is a folder."""
+        if source.bank is None:
+            hint = "label random pictures, and train"
+            raise ArgumentError("the model has no heads yet that could be unsure", hint=hint)
+        heads, reader = heads_of(source.bank, "a choice of unsure pictures"), asked.reader
+        names = tuple(source.bank.vocabulary if asked.only is None else asked.only)
+        heads.raw_outputs(names)  # refuses unknown names before anything is written
+        teacher = load_teacher(source.folder) if isinstance(folder, str | Path) and Path(folder).is_dir() else []
+        if asked.by == "reader":
+            teacher, names = [], tuple(name for name in names if reader is not None and name in reader.vocabulary)
+            if not names:
+                given = either("reader=...", "--by reader --reader R --prompts P")
+                hint = f"give prompts of attributes that the model has: {given}"
+                raise ArgumentError("there is no reader of words for the attributes of the model", hint=hint)
+        elif asked.by == "heads" or not any(name in judge.vocabulary for judge in teacher for name in names):
+            teacher = []
+        if asked.by == "teacher" and not teacher:
+            message = "the model has no teacher that reads these attributes"
+            raise ArgumentError(message, hint="train it on a table of labelled pictures, or choose by the heads")
+        return cls(names, heads, teacher, reader if asked.by == "reader" else None)
+
+    @torch.no_grad()
+    def choose(
+        self, prior: Prior, pool: Tensor, excluded: set[int], n: int, draw: Callable[[int], tuple[Tensor, Any]]
+    ) -> list[int]:
+        """Choose n pictures of the pool by `choose_unsure`; with a reader, by the mean of its log-odds and the head's.
+
+        Args:
+            excluded: numbers of pictures that are not chosen.
+            draw: draws thumbnails of the whole pool, also of what is excluded, so that later rounds find all; its
+                argument is their side in pixels.
+        """
+        rows = [row for row, number in enumerate(pool.tolist()) if number not in excluded]
+        if n > len(rows):
+            hint = f"give a larger {either('pool', '--pool')}"
+            raise ArgumentError(f"only {len(rows)} pictures are left to choose from", hint=hint)
+        index, names = pool[rows], self.names
+        predictions = self.heads.to("cpu").predict(prior.read(index, self.heads.space), names)
+        if self.teacher:
+            pictures, _ = draw(self.teacher[0].side)
+            read = teacher_reads(self.teacher, pictures[rows])
+            predictions |= {name: prediction for name, prediction in read.items() if name in names}
+        if self.reader is not None:
+            pictures, _ = draw(READER_SIDE)
+            parts = [self.reader.predict(part.float() / 127.5 - 1) for part in pictures[rows].split(64)]
+            both = [name for name in parts[0] if isinstance(predictions.get(name), YesNo)]
+            logits = {name: torch.cat([part[name].logit for part in parts]).cpu() for name in both}
+            predictions = {name: YesNo((predictions[name].columns()[:, 0] + logits[name]) / 2) for name in both}
+        return [int(index[row]) for row in choose_unsure(predictions, n)]
 
 
 @torch.no_grad()

@@ -244,10 +244,6 @@ class Expr:
     def _repr_svg_(self) -> str:
         return str(draw_tree(self, standalone=True))
 
-    @property
-    def _binding(self) -> int:
-        return self.level
-
     def _spell(self, operands: Sequence[str]) -> str:
         """The text of this node, such as `a AND b`, from the texts of its operands."""
         return f" {self.word} ".join(self._enclosed(operands))
@@ -260,7 +256,7 @@ class Expr:
         """The texts of the operands, in parentheses where this node's connective requires them."""
         least = [self.level + (place not in self.nests) for place in range(len(operands))]
         rows = zip(operands, self.children, least, strict=True)
-        return [text if child._binding >= level else f"({text})" for text, child, level in rows]
+        return [text if child.level >= level else f"({text})" for text, child, level in rows]
 
     def _box(self) -> Box:
         if not self.children:
@@ -375,10 +371,6 @@ class Not(Expr):
 
     def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
         return kernel.negation(operands[0])
-
-    @property
-    def _binding(self) -> int:
-        return ATOM if self.operand._spell_negated() else self.level
 
     def _spell(self, operands: Sequence[str]) -> str:
         return self.operand._spell_negated() or f"NOT {self._enclosed(operands)[0]}"

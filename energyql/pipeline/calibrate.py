@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from energyql.energy.clipped import ClippedEnergy
-from energyql.errors import NotAcceptedError, either
+from energyql.errors import RefusedError, UnreachableError, either
 from energyql.pipeline.clips import (
     CLIPS,
     PILOT_ROUND,
@@ -37,8 +37,9 @@ from energyql.pipeline.render import render, render_drafts
 from energyql.pipeline.verifier import Round, Verifier
 from energyql.progress import Report
 from energyql.sampling import SampleResult
-from energyql.sampling.base import EnergyLike, effective_samples
+from energyql.sampling.base import EnergyLike
 from energyql.sampling.registry import describe_sampler, strengths
+from energyql.sampling.weights import effective_samples
 
 PILOT_SHARE = 0.9
 """Largest share of the rest of a budget that a pilot run takes; the other calls are for samples."""
@@ -66,8 +67,9 @@ def calibrate(plan: Plan, ledger: Ledger, report: Report = quiet, end: float = m
             no pilot run.
 
     Raises:
-        NotAcceptedError: more pictures would be drawn for one that is kept than the setting `attempts` allows, no
-            picture satisfies the query under any prompt, or the budget ended.
+        RefusedError: more pictures would be drawn for one that is kept than the setting `attempts` allows.
+        UnreachableError: no picture satisfies the query under any prompt.
+        BudgetError: the calls of the generator ended.
     """
     known, verifier, faithful = plan.calibration, plan.verifier, plan.settings.verify == "faithful"
     energy = plan.energy
@@ -113,13 +115,13 @@ def _clip_within(attempts: int, clips: Sequence[Clip], verifier: Verifier) -> Cl
     if clip.calls is None or clip.calls > attempts:
         digits = 0 if clip.calls is None or clip.calls >= 10 else 1
         number = f"over {clip.samples:,}" if clip.calls is None else f"about {clip.calls:,.{digits}f}"
-        raise too_many(f"{number} pictures would be drawn for one that is kept", attempts)
+        raise refused(f"{number} pictures would be drawn for one that is kept", attempts)
     return clip
 
 
-def too_many(what: str, attempts: int) -> NotAcceptedError:
+def refused(what: str, attempts: int) -> RefusedError:
     """Return the error for a query of which too few pictures are accepted; `what` says how few."""
-    return NotAcceptedError(
+    return RefusedError(
         f"{what}, and attempts is {attempts:,}",
         hint=f"raise {either('attempts', '--attempts')}, label more pictures that satisfy the query, or draw without: "
         + either('verify="off"', "--verify off"),
@@ -168,7 +170,7 @@ def _shares(plans: Sequence[Plan], ledger: Ledger, report: Report) -> Shares:
     mass, error = np.array(estimates).T
     if not mass.sum():
         problem = "a pilot run met no picture that satisfies the query under any of the prompts"
-        raise NotAcceptedError(problem, hint="give prompts whose pictures may satisfy it")
+        raise UnreachableError(problem, hint="give prompts whose pictures may satisfy it")
     share, variance = mass / mass.sum(), (error / mass.sum()) ** 2
     others = variance.sum() - variance
     return Shares(share, np.sqrt((1 - share) ** 2 * variance + share**2 * others))
@@ -190,8 +192,8 @@ def _mass(part: Plan, ledger: Ledger) -> tuple[float, float]:
         if verifier is None or not share:
             return share, error
         sampled = propose(part, part.energy, range(PILOT_ROUND), quiet, "verify/", seed=0)
-    except NotAcceptedError:
-        if ledger.ended:
+    except UnreachableError:
+        if ledger.ended:  # the budget, not the model, left it out of reach
             raise
         return 0.0, 0.0
     pictures = render(part, sampled.z, np.arange(PILOT_ROUND))

@@ -23,25 +23,29 @@ LEAST_RATE = 0.05
 """Least share of satisfying samples that `next_round` expects, so that no round is very large."""
 
 
+def weak_heads(
+    attributes: Iterable[str], reports: Mapping[str, HeadReport], allowed: Collection[str]
+) -> dict[str, HeadReport]:
+    """Of `attributes` those with a weak head, except the allowed -> its report; a head without a report passes."""
+    reported = {name: reports[name] for name in attributes if name in reports and name not in allowed}
+    return {name: report for name, report in reported.items() if report.weak}
+
+
 def check_heads(
     expr: Expr,
-    attributes: Iterable[str],
-    reports: Mapping[str, HeadReport],
-    allowed: Collection[str],
+    weak: Mapping[str, HeadReport],
     query: str,
     reads: Collection[str] | None = None,
     guide: str = "head",
 ) -> None:
-    """Raise if a query depends on an attribute with a weak head, except those that the user allows.
+    """Raise if a query depends on an attribute with a weak head that the user does not allow.
 
     With a verifier this is not called for heads: a weak head then only costs more draws. It also checks a reader of
     texts.
 
     Args:
         expr: the query, with attributes checked by `bind`.
-        attributes: all on which the energy depends, also through relations of the model.
-        reports: attribute -> quality of its head; a head without a report passes.
-        allowed: attributes whose heads may be weak.
+        weak: the quality of the heads in question, from `weak_heads`.
         query: text of the query, for the error.
         reads: attributes that the verifier, or the judge, reads, for the hint to verify; `None` if the run cannot be
             verified.
@@ -50,18 +54,18 @@ def check_heads(
     Raises:
         WeakHeadError: a weak head is not allowed.
     """
-    weak = [name for name in attributes if name not in allowed and name in reports and reports[name].weak]
     if not weak:
         return
     verified = either('verify="sure"', "--verify sure")
     look = either("load_model(..., judge=look)", "--judge module:function")
     sure = f"let a reader of the pictures decide: {verified}; "
-    if unjudged(expr, reads):
+    if why_unjudged(expr, reads):
         sure = "" if reads is None else f"if a function defines it, give it: {look}; "
-    allowing = either(f"allow_weak={weak}", f"--allow-weak {','.join(weak)}")
-    report, others = reports[weak[0]], f" (and {', '.join(map(repr, weak[1:]))})" if len(weak) > 1 else ""
+    names, report = list(weak), next(iter(weak.values()))
+    allowing = either(f"allow_weak={names}", f"--allow-weak {','.join(names)}")
+    others = f" (and {', '.join(map(repr, names[1:]))})" if len(names) > 1 else ""
     raise WeakHeadError(
-        f"the {guide} of {weak[0]!r}{others} is too weak for queries: {report.weak}",
+        f"the {guide} of {names[0]!r}{others} is too weak for queries: {report.weak}",
         query=query,
         spans=[node.span for node in predicates(expr) if node.name in weak and node.span is not None],
         hint=f"{sure}it was fitted to {report.fitted:,} labels and measured on {report.held_out:,} others. What helps: "
@@ -76,12 +80,12 @@ def verdict(
 
     Heads are not asked: the sampler followed them, so they agree with the query even where they are wrong.
     """
-    if judged is None or unjudged(expr, judged):
+    if judged is None or why_unjudged(expr, judged):
         return None
     return satisfied(expr, judged, vocabulary)
 
 
-def unjudged(
+def why_unjudged(
     expr: Expr, judged: Collection[str] | None, further: Sequence[str] = (), reader: str = "the judge"
 ) -> str | None:
     """Return why a judge or verifier cannot decide a query, such as "the judge does not read 'hat'"; `None` if it can.

@@ -129,7 +129,8 @@ def generate(
 
     Raises:
         WeakHeadError: the query needs a head whose quality on held-out labels is low.
-        NotAcceptedError: the query cannot be reached, or the budget ended before a sample was complete.
+        NoPicturesError: the verifier refuses nearly all pictures (`RefusedError`), the budget ended before a sample was
+            complete (`BudgetError`), or the query cannot be reached (`UnreachableError`).
         EnergyQLError: the query, a name or a setting is wrong; the message says where, and how to correct it.
     """
     settings = DrawSettings(

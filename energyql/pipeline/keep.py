@@ -14,7 +14,7 @@ from torch import Tensor
 from energyql.attributes.judge import who_judges
 from energyql.energy.picture_energy import PictureEnergy
 from energyql.energy.query_energy import QueryEnergy
-from energyql.pipeline.calibrate import quiet, too_many
+from energyql.pipeline.calibrate import quiet, refused
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import Plan, Source
 from energyql.pipeline.propose import propose, rows_of
@@ -74,7 +74,7 @@ def draw_verified(plan: Plan, ledger: Ledger, first: int, n: int, report: Report
         The samples with their pictures; and their latents, each with the evaluations of all its draws together.
 
     Raises:
-        NotAcceptedError: many pictures were drawn in the run, and none was accepted.
+        RefusedError: many pictures were drawn in the run, and none was accepted.
     """
     assert plan.calibration is not None
     most, source = plan.settings.attempts, plan.calibration.source_of(first)
@@ -83,7 +83,7 @@ def draw_verified(plan: Plan, ledger: Ledger, first: int, n: int, report: Report
     waiting, accepted, stated, draws = np.arange(n), 0, False, np.zeros(n, np.int64)
     ends, readings, order = list[SampleResult](), list[Readings](), list[np.int64]()
     seconds, counts = dict.fromkeys(("seconds_sampling", "seconds_drawing"), 0.0), torch.zeros(2, n).long()
-    refused = 0  # sum of P(query) by the heads over the pictures that are not kept, see `probability_units`
+    unkept = 0  # sum of P(query) by the heads over the pictures that are not kept, see `probability_units`
     for attempt in range(most):
         started, last = time.perf_counter(), attempt == most - 1
         numbers = range(first, first + n) if len(waiting) == n else (first + waiting).tolist()
@@ -103,7 +103,7 @@ def draw_verified(plan: Plan, ledger: Ledger, first: int, n: int, report: Report
         counts[:, waiting] += torch.stack([sampled.evaluations, sampled.gradients])
         if by_heads and not good.all():
             others = sampled.z[torch.from_numpy(~good).to(sampled.z.device)]
-            refused += probability_units(expected(plan, others, first + waiting[~good]))
+            unkept += probability_units(expected(plan, others, first + waiting[~good]))
         ends.append(rows_of(sampled, torch.from_numpy(good)))
         order.extend(waiting[good])
         draws[waiting] += 1
@@ -111,7 +111,7 @@ def draw_verified(plan: Plan, ledger: Ledger, first: int, n: int, report: Report
         report("accepted", len(order) / n)
         ledger.drawn, ledger.kept = ledger.drawn + len(good), ledger.kept + int(passed.sum())
         if not ledger.kept and ledger.drawn >= REFUSED * most:
-            raise too_many(f"none of {ledger.drawn:,} pictures was accepted", most)
+            raise refused(f"none of {ledger.drawn:,} pictures was accepted", most)
         if not len(waiting):
             break
     end, back = SampleResult.join(ends), torch.from_numpy(np.argsort(order))
@@ -125,7 +125,7 @@ def draw_verified(plan: Plan, ledger: Ledger, first: int, n: int, report: Report
     result.statistics.update(costs(plan, end) | seconds | {"drawn": drawn, "accepted": float(accepted)})
     if plan.rule.is_probability and by_heads:
         kept_units = probability_units(np.exp(-result.energy))
-        result.statistics["drawn_probability"] = (refused + kept_units) / PROBABILITY_UNIT / drawn
+        result.statistics["drawn_probability"] = (unkept + kept_units) / PROBABILITY_UNIT / drawn
     result.provenance["verified"] = _verified_by(plan, source, source.verifier, stated)
     return result, end
 

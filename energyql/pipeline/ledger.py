@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from energyql.errors import NotAcceptedError, either
+from energyql.errors import BudgetError, either
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Ledger:
         """Return `draw`, a function from w to pictures, with its pictures counted.
 
         `cost` maps w to the number of pictures that go through the generator's network. The returned function raises a
-        `NotAcceptedError`, and draws nothing, if too few calls are left.
+        `BudgetError`, and draws nothing, if too few calls are left.
         """
 
         def counting(w: Tensor, *arguments: object, **options: object) -> Tensor:
@@ -65,7 +65,7 @@ class Ledger:
             if calls > self.left:
                 self.ended = True
                 pilot = self.pilot_calls and f"; a pilot run took {self.pilot_calls:,} of {self.budget:,.0f} calls"
-                raise NotAcceptedError(
+                raise BudgetError(
                     f"the budget of calls of the generator ended before a sample was complete{pilot or ''}",
                     hint=f"raise {either('budget', '--budget')}, or ask for less; "
                     f"{either('explain(query, pilot=True)', 'energyql explain QUERY --pilot')} estimates the calls",

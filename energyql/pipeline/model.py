@@ -16,7 +16,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy.typing as npt
 import torch
@@ -96,8 +96,12 @@ from energyql.models.hub import (
 from energyql.models.unfinished import check_finished
 from energyql.numerics import LARGEST
 from energyql.numerics.random import uniforms
+from energyql.pipeline.source import CodeOptions, ModelSource
 from energyql.plugins import check_allowed
 from energyql.vocabulary import ByAttribute, Vocabulary
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _MOST_PICTURE = 1 << 24
 """Largest picture of a model card (README.md) that is copied, in bytes."""
@@ -214,7 +218,7 @@ class Model:
         model: str | Path,
         *,
         revision: str | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str = "auto",
         generator: Generator | str | None = None,
         judge: ImageLabeller | str | None = None,
         reader: ImageLabeller | Words | str | Path | None = None,
@@ -226,14 +230,8 @@ class Model:
         Args:
             model: name of a packaged model, the path of a folder, or `owner/name` of a model on the hub.
             revision: branch, tag or commit of a model on the hub; by default its main branch.
-            device: device for all computations.
-            generator: the generator of a model folder that has no generator's weights, or the name of code that makes
-                it, such as "my_gan:make".
-            judge: judge to use instead of the model's judge, or the name of its code, such as "my_labels:look"; "none"
-                for no judge.
-            reader: a reader of words, which reads texts in quotes off pictures; see `load_model`. For a model whose
-                attributes are read off pictures, it may instead be a network or function that reads the attributes, or
-                the name of its code. Then it replaces the reader that the folder has.
+            device: device for all computations; "auto" is a GPU if there is one, otherwise the CPU.
+            generator, judge, reader: code to use instead of what the model holds; see `ModelSource`.
 
         Raises:
             ModelError: the model is missing, damaged, or cannot be downloaded; or its repository has files that are not
@@ -398,30 +396,14 @@ class Model:
 
 
 def load_model(
-    model: str | Path,
-    device: torch.device | str = "cpu",
-    *,
-    generator: Generator | str | None = None,
-    judge: ImageLabeller | str | None = None,
-    reader: ImageLabeller | Words | str | Path | None = None,
-    allow_plugins: bool = False,
+    model: str | Path | ModelSource, device: torch.device | str = "auto", **code: Unpack[CodeOptions]
 ) -> Model:
     """Load a packaged model by name, or a model folder. Only code that the arguments name or allow is run.
 
     Args:
-        model: a packaged model's name, such as "avatars", or the path of a folder.
-        device: device for all computations.
-        generator: the generator of a folder that has no generator's weights, or the name of code that makes it. The
-            name is `module:factory`, or the name of an installed plugin. A factory is a class or function that is
-            called without arguments and returns the generator.
-        judge: judge to use instead of the folder's judge: a function or torch module from pictures to attributes, or
-            the name of its code, such as "my_labels:look". "none" is for neither judge nor verifier. A function defines
-            the attributes of a model of your own, so it is also the verifier, which decides which pictures are kept.
-        reader: reader of texts about pictures, so that queries may have them in quotes: the path of a folder of
-            transformers or open_clip, an object with the method `read(pictures, texts)`, or the name of its code. For
-            a folder whose attributes are read off pictures, a network, function or name of code replaces their reader.
-        allow_plugins: whether code may be imported that the folder names as its generator, judge or reader. This
-            machine records it, so it is needed once, until the code changes.
+        model: a packaged model's name, such as "avatars", or the path of a folder; or a `ModelSource` with all of it.
+        device: device for all computations; "auto" is a GPU if there is one, otherwise the CPU.
+        code: `generator`, `judge`, `reader` and `allow_plugins`; see `ModelSource`.
 
     Returns:
         The model in evaluation mode. Other functions take it as an argument, as in `generate(..., model=model)`.
@@ -429,21 +411,17 @@ def load_model(
     Raises:
         ModelError: the model is missing or damaged, its parts do not fit together, or it names code that was not
             allowed.
-        ArgumentError: there is no generator, judge or reader of that name.
+        ArgumentError: there is no generator, judge or reader of that name, or no such device.
     """
-    folder = Path(model) if generator is not None and os.path.isdir(model) else model_folder(model)
-    return read_undisturbed(folder, partial(_load, folder, device, generator, judge, reader, allow_plugins))
+    source = replace(model, **code) if isinstance(model, ModelSource) else ModelSource(model, **code)
+    path = cast("str | Path", source.model)
+    folder = Path(path) if source.generator is not None and os.path.isdir(path) else model_folder(path)
+    return read_undisturbed(folder, partial(_load, folder, source, choose_device(device)))
 
 
-def _load(
-    folder: Path,
-    device: torch.device | str,
-    generator: Generator | str | None,
-    judge: ImageLabeller | str | None,
-    reader: ImageLabeller | Words | str | Path | None,
-    allow_plugins: bool,
-) -> Model:
-    """Read a model folder; for the arguments see `load_model`."""
+def _load(folder: Path, source: ModelSource, device: torch.device) -> Model:
+    """Read a model folder, which is that of `source`."""
+    generator, judge, reader, allow_plugins = source.generator, source.judge, source.reader, source.allow_plugins
     name, truncation, judge_name = real_path(folder).name, None, None
     if generator is None or (folder / CONFIG).is_file():
         name, truncation, judge_name = read_config(folder)

@@ -93,7 +93,7 @@ def run_pilot(
 
     Raises:
         ArgumentError: the energies of the semantics have no lower bound ("jem"), or there is no such semantics.
-        NotAcceptedError: the query cannot be reached; the message estimates how rare it is.
+        UnreachableError: the query cannot be reached; the message estimates how rare it is.
         EnergyQLError: the query, a name or the device is wrong, or the query needs a weak head.
     """
     if not SEMANTICS[check_semantics(semantics)].has_floor:

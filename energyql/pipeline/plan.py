@@ -42,7 +42,7 @@ from energyql.generators.base import (
 )
 from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind
-from energyql.pipeline.checks import check_heads
+from energyql.pipeline.checks import check_heads, weak_heads
 from energyql.pipeline.clips import Clip
 from energyql.pipeline.energy_module import energy_module
 from energyql.pipeline.ledger import Ledger
@@ -380,7 +380,7 @@ def check_readers(
     if mode != "off":
         names = model.bank.vocabulary if own else session.names_read
         return mode, verifier_of(model, expr, rule, settings, reader or model.judge, names), None
-    check_heads(expr, rule.attributes, model.report, settings.allow_weak, query=query, reads=reads)
+    check_heads(expr, weak_heads(rule.attributes, model.report, settings.allow_weak), query, reads)
     return mode, None, reason
 
 

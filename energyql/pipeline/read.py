@@ -20,7 +20,7 @@ from energyql.generators.base import show_pictures
 from energyql.language import predicates
 from energyql.logic.satisfiability import satisfied
 from energyql.numerics.pool import to_cpu
-from energyql.pipeline.checks import unjudged, verdict
+from energyql.pipeline.checks import verdict, why_unjudged
 from energyql.pipeline.columns import concatenate
 from energyql.pipeline.model import Values
 from energyql.pipeline.plan import Plan
@@ -116,7 +116,7 @@ def result_of(
     outside, z, w = to_cpu([outside_shell(sampled.z), sampled.z, w])
     if of_z:  # a sample that is given by its w does not depend on its z
         doubtful |= outside.numpy()
-    facts: Provenance = {"unjudged": why_not or unjudged(plan.expr, verdicts)}
+    facts: Provenance = {"unjudged": why_not or why_unjudged(plan.expr, verdicts)}
     prompt = None
     if plan.mixture is not None:
         shares, errors = (numbers.tolist() for numbers in shares_of(plan))

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.energy.picture_energy import PictureEnergy
-from energyql.errors import ArgumentError, NotAcceptedError, either
+from energyql.errors import ArgumentError, NoPicturesError, either
 from energyql.generators.base import check_single_condition
 from energyql.pipeline.calibrate import calibrate, quiet
-from energyql.pipeline.checks import cannot_count, next_round, satisfying_positions, unjudged
+from energyql.pipeline.checks import cannot_count, next_round, satisfying_positions, why_unjudged
 from energyql.pipeline.keep import OWN_CHOICE, costs, draw_verified
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import Plan, metered
@@ -89,7 +89,8 @@ def run(plan: Plan, end: End, *, first: int = 0, progress: bool | Report = True)
     Raises:
         ArgumentError: a number is out of range; or there is a budget, although each sample takes exactly one call.
         ModelError: the model has no judge, or its judge does not read an attribute of the query (`Satisfied`).
-        NotAcceptedError: too few pictures are accepted, or the budget ended before a sample was complete.
+        NoPicturesError: too few pictures are accepted, the query cannot be reached, or the budget ended before a sample
+            was complete.
     """
     in_batches = isinstance(end, Count) and end.batch is not None
     n = whole_number("n", end.n, most=2**62 if in_batches else MOST_SAMPLES)
@@ -164,7 +165,7 @@ def check_judged(plan: Plan) -> None:
     judge, verifier = plan.model.judge, plan.verifier
     if verifier is not None and verifier.is_network and verifier.reader is judge:
         raise cannot_count(OWN_CHOICE)
-    if reason := unjudged(plan.expr, None if judge is None else plan.model.judged_names):
+    if reason := why_unjudged(plan.expr, None if judge is None else plan.model.judged_names):
         raise cannot_count(reason)
 
 
@@ -205,7 +206,7 @@ def _within(
                     count = int(min(count, before))
                 plan = calibrate(plan, ledger, report, first + trials + count)
                 result, sampled = _part(plan, ledger, first + trials, count, quiet)
-            except NotAcceptedError:
+            except NoPicturesError:
                 if not trials or not ledger.ended:
                     raise
                 break

@@ -1,4 +1,31 @@
-"""A model on a device, with what is fitted or read once for it."""
+"""A model on a device, with what is fitted or read once for it: all that stays between two runs of one process.
+
+The session of a model stays, and what `Session.__init__` lists, each with its key. A `Model` in memory has its sessions
+in `Model.sessions`. Caches of single modules stay too; their results depend on the arguments alone:
+
+- `attributes.judge._averages(size, side, device, dtype)`: matrix that shrinks pictures for a judge
+- `attributes.predictions._index(indices, device)`: positions of classes on a device
+- `attributes.words._opened(folder, mark)`: reader of words, until its files change
+- `files._sweep_once(path)`: folders from which leftovers were removed
+- `gallery.page._asset(name)`: style sheet and script of a page
+- `language.lexical._keyword()`: pattern of the keywords
+- `language.lexical.grammar()`: text of the grammar
+- `language.lexical.keywords()`: reserved words
+- `language.parser._lark()`: parser
+- `logic.diagram._connected(vocabulary)`: relations of a vocabulary, in groups
+- `numerics.linear.sizes_alike(dtype, outputs, inputs, threads)`: sizes of batches with the same bits
+- `pipeline.session._session(folder, device, last_change)`: sessions of four models, until their files change
+- `render.pictures._font(name, size)`: fonts
+- `render.pictures._has(name, letter)`: letters of a font
+- `sampling.ode.read_tableau(method)`: coefficients of a solver
+- `sampling.ode.solvers()`: solvers of torchdiffeq
+- `sampling.rejection._pilot(count, z_dim)`: draws from the prior that show how common a query is
+- `sampling.smc.particles_of(surrogate, strength, dtype, number)`: particles, from which proposals come
+
+All else is computed anew by a second `generate`: tree, circuit and energy of the query, the trials that a sampler keeps
+in `Energy.sampler_cache`, and the calibration with its pilot run. A second run of one plan finds its energy; of a plan
+that `calibrate` returned, also the calibration.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +50,11 @@ from energyql.language import Expr, as_query, bind
 from energyql.language.lexical import shorten
 from energyql.models import model_folder
 from energyql.numerics.compiled import compiled
-from energyql.pipeline.checks import check_heads
+from energyql.pipeline.checks import check_heads, weak_heads
 from energyql.pipeline.examination import Examination, check_examined, examine
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.settings import DrawSettings
+from energyql.pipeline.source import ModelSource
 from energyql.pipeline.texts import PriorPictures, texts_of, with_texts_read
 from energyql.pipeline.verifier import defined_names, names_read
 
@@ -49,6 +77,7 @@ class Session:
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model = model.to(device)
         self.device = device
+        # By truncation and condition, or by texts with both, or by prompt:
         self._surrogates: dict[tuple[float, Condition | None], Callable[[], SurrogateHeads]] = {}
         self._reading: dict[tuple[tuple[str, ...], float, Condition | None], Session] = {}
         self._prompted: dict[str, Session] = {}
@@ -93,7 +122,7 @@ class Session:
             return []
         texts = texts_of(expr, self.model.vocabulary)
         reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
-        check_heads(expr, texts, reports, settings.allow_weak, query=query, guide="reader")
+        check_heads(expr, weak_heads(texts, reports, settings.allow_weak), query, guide="reader")
         return texts
 
     def under(self, prompt: str) -> Session:
@@ -193,15 +222,15 @@ class Session:
         return self._surrogates.setdefault((psi, condition), cache(partial(SurrogateHeads, heads, reads, z_dim)))
 
 
-def open_session(model: str | Path | Model | Session, device: str = "auto") -> Session:
+def open_session(model: str | Path | Model | ModelSource | Session, device: str = "auto") -> Session:
     """Return a model on a device as a `Session`, which compiles and runs queries.
 
     The last four models that were loaded by name or path stay in memory. A model is loaded again after a file in its
     folder has changed.
 
     Args:
-        model: name of a packaged model, a model folder, or a `Model` in memory. A `Session` is returned unchanged, and
-            `device` is ignored.
+        model: name of a packaged model, a model folder, or a `Model` in memory; a `ModelSource` whose code is used is
+            loaded anew. A `Session` is returned unchanged, and `device` is ignored.
         device: "auto", "cpu", "cuda" and so on. "auto" is the device of a `Model` in memory; otherwise a GPU if there
             is one, else the CPU.
 
@@ -211,6 +240,10 @@ def open_session(model: str | Path | Model | Session, device: str = "auto") -> S
     """
     if isinstance(model, Session):
         return model
+    if isinstance(model, ModelSource):
+        if not model.is_plain:
+            return open_session(load_model(model, device), device)
+        model = cast("str | Path | Model", model.model)
     if isinstance(model, Model):
         target = model.device if device == "auto" else choose_device(device)
         session, weights = model.sessions.get(target, (None, None))

@@ -12,7 +12,7 @@ from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, cast, get_args, get_type_hints
 
-from energyql.catalog import SAMPLER_CODE, SEMANTICS
+from energyql.catalog import SAMPLER_NAMES, SEMANTICS
 from energyql.errors import ArgumentError
 from energyql.vocabulary import check_finite
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     Semantics = Literal[tuple(SEMANTICS)]
     """Names of the semantics; see `energyql.catalog`."""
-    SamplerName = Literal[tuple(SAMPLER_CODE)]
+    SamplerName = Literal[tuple(SAMPLER_NAMES)]
     """Names of the samplers; see `energyql.catalog`."""
 Precision = Literal["float32", "bfloat16"]
 """Names of the number types in which energies can be computed while sampling."""
@@ -72,7 +72,8 @@ def several(value: object, one: type | tuple[type, ...] = str) -> list[Any]:
     return list(value) if isinstance(value, Iterable) and not isinstance(value, one) else [value]
 
 
-def _one_of(names: tuple[str, ...], name: str, value: str) -> str:
+def one_of(names: tuple[str, ...], name: str, value: str) -> str:
+    """Return `value`, or raise an `ArgumentError` unless it is one of `names`."""
     if value not in names:
         raise ArgumentError(f"there is no {name} {value!r}", hint=f"choose {', '.join(names)}")
     return value
@@ -106,7 +107,7 @@ record of a result, by which a run or a data set is continued."""
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Facts about a field of `DrawSettings`, besides its type and its default.
+    """Facts about a field of a record of settings, such as `DrawSettings`, besides its type and its default.
 
     Attributes:
         help: description of the setting on the command line.
@@ -127,6 +128,14 @@ class Setting:
     common: bool = False
     always: bool = False
     left_out: Mapping[Surface, str] = field(default_factory=dict)
+
+
+def check_fields(record: Any) -> None:
+    """Check the fields of a frozen dataclass by the `Setting` of each, and put the checked values in their place."""
+    for each in fields(record):
+        setting, value = each.metadata["setting"], getattr(record, each.name)
+        if setting.check is not None and (value is not None or each.default is not None):
+            object.__setattr__(record, each.name, setting.check(each.name, value))
 
 
 class DrawOptions(TypedDict, total=False):
@@ -167,6 +176,15 @@ class RecordedSettings(TypedDict, total=False):
     compile: bool
 
 
+class EnergyOptions(TypedDict, total=False):
+    """Those of the options of `DrawOptions` on which the energy of a query depends."""
+
+    semantics: Semantics
+    truncation: float | None
+    condition: int | str | Sequence[float] | Sequence[str] | None
+    allow_weak: Sequence[str]
+
+
 _SAME_PICTURES = "it does not change which pictures are drawn"
 
 
@@ -205,7 +223,7 @@ class DrawSettings:
         check=finite_number, left_out={"provenance": "the record of the sampler holds it"},
     )})  # fmt: skip
     precision: Precision = field(default=DEFAULT_PRECISION, metadata={"setting": Setting(
-        "bfloat16 is faster and less exact.", check=partial(_one_of, get_args(Precision)), always=True,
+        "bfloat16 is faster and less exact.", check=partial(one_of, get_args(Precision)), always=True,
         left_out=dict.fromkeys(("gallery", "request"), "the few pictures of a page are all drawn in float32"),
     )})  # fmt: skip
     truncation: float | None = field(default=None, metadata={"setting": Setting(
@@ -219,14 +237,14 @@ class DrawSettings:
     )})  # fmt: skip
     noise: Noise = field(default=DEFAULT_NOISE, metadata={"setting": Setting(
         "If the generator adds noise: const, that of the model; random, new for each picture; none.",
-        "Of a generator with noise: const, random or none.", check=partial(_one_of, get_args(Noise)), always=True,
+        "Of a generator with noise: const, random or none.", check=partial(one_of, get_args(Noise)), always=True,
     )})  # fmt: skip
     verify: Verify | None = field(default=None, metadata={"setting": Setting(
         "Whether the model's verifier decides which pictures are kept: sure, after few draws, but attributes that the "
         "query does not name become more or less frequent; faithful, with their natural frequencies, after more draws; "
         "off, all are kept. By default sure if the model has a verifier, or code defines its attributes.",
         "sure, faithful or off. By default sure if the model has a verifier.",
-        check=partial(_one_of, get_args(Verify)), common=True,
+        check=partial(one_of, get_args(Verify)), common=True,
     )})  # fmt: skip
     purity: float = field(default=DEFAULT_PURITY, metadata={"setting": Setting(
         "Share of the verified pictures that is to be right.", check=_share,
@@ -260,10 +278,7 @@ class DrawSettings:
     )})  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name, setting in SETTINGS.items():
-            value = getattr(self, name)
-            if setting.check is not None and (value is not None or DEFAULTS[name] is not None):
-                object.__setattr__(self, name, setting.check(name, value))
+        check_fields(self)
         if self.strength is not None and not isinstance(self.sampler, str):
             raise ArgumentError("strength belongs to the sampler", hint="set it where you make the sampler")
         if self.compile and self.precision != DEFAULT_PRECISION:
@@ -290,11 +305,21 @@ DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DrawSe
 """Name of each field of `DrawSettings` -> its default."""
 
 
+def settings_in(record: type) -> dict[str, Setting]:
+    """Return name -> `Setting` of each field of a record of settings that has one, in the order of the fields."""
+    return {each.name: each.metadata["setting"] for each in fields(record) if "setting" in each.metadata}
+
+
+def option(text: str, *, common: bool = True) -> dict[str, Setting]:
+    """Metadata of a field that is an option of a command: its text in the help; for `common` see `Setting`."""
+    return {"setting": Setting(text, common=common)}
+
+
 def settings_of(surface: Surface) -> tuple[str, ...]:
     """Return the names of the settings that occur in a place, such as "generate", in the order of `DrawSettings`."""
     return tuple(name for name, setting in SETTINGS.items() if surface not in setting.left_out)
 
 
-def setting_types() -> dict[str, Any]:
-    """Return the type of each setting by name; that of `sampler` has only names, not sampler objects."""
-    return get_type_hints(DrawSettings, localns={"Sampler": SamplerName})
+def setting_types(record: type = DrawSettings) -> dict[str, Any]:
+    """Return the type of each field of a record of settings; that of `sampler` has only names, not sampler objects."""
+    return get_type_hints(record, localns={"Sampler": SamplerName})

@@ -66,7 +66,7 @@ def stream(
     n: int,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
-    save_to: str | Path | None = None,
+    out: str | Path | None = None,
     first: int = 0,
     device: str = "auto",
     progress: bool | Report = True,
@@ -74,7 +74,7 @@ def stream(
 ) -> Iterator[Result]:
     """Draw pictures that satisfy a query batch by batch, so that memory does not grow with n.
 
-    With `save_to` each batch is written to a folder before it is yielded, so an interrupted run keeps its pictures. The
+    With `out` each batch is written to a folder before it is yielded, so an interrupted run keeps its pictures. The
     same call then continues the run: batches in the folder are neither drawn nor yielded again. A call with a larger n
     continues the run too. A call with a smaller n removes the samples after the first n from the folder. With `first`,
     a call draws n samples from this number on; the folder must be new, or its last sample must be the one before.
@@ -82,21 +82,21 @@ def stream(
     `Result.load` reads all samples of the folder. About the first thousand are in the folder itself, further ones in
     its subfolders `01024/`, `02048/` and so on, each of which can be loaded by itself too.
 
-        for part in stream("smile AND hat", 100_000, save_to="hats/"):
+        for part in stream("smile AND hat", 100_000, out="hats/"):
             print(part.summary())
 
     Args:
         query: text or expression, such as `"smile AND NOT hat"`.
         n: number of pictures, of any size.
         model: name of a packaged model, a model folder, or a `Model` in memory.
-        save_to: a folder that is new or holds the beginning of this run.
+        out: a folder that is new or holds the beginning of this run.
         first: number of the first sample in the run; by default 0.
         device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
         progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
         options: other arguments of `generate` by name, such as `seed` or `sampler`.
 
     Returns:
-        An iterator over results of 64 consecutive samples each, or of `batch_size` if that is more. With `save_to`, the
+        An iterator over results of 64 consecutive samples each, or of `batch_size` if that is more. With `out`, the
         first result has only 16 samples, and the second one the rest of that batch, so that pictures are there soon.
 
     Raises:
@@ -104,9 +104,9 @@ def stream(
         EnergyQLError: the query, a name or a setting is wrong; raised at the call, before the first batch.
     """
     plan = plan_query(open_session(model, device), query, **options)
-    if save_to is None:
+    if out is None:
         return stream_batches(plan, n, first=first, progress=progress)
-    return FolderRun(as_path(save_to), plan, n, first).draw(progress)
+    return FolderRun(as_path(out), plan, n, first).draw(progress)
 
 
 class FolderRun:

@@ -34,7 +34,7 @@ from energyql.kinds import KINDS, Cell
 from energyql.language import Expr, Weight, predicates
 from energyql.logic.satisfiability import noting_tautologies, satisfied
 from energyql.numerics.random import normals
-from energyql.pipeline.checks import unjudged
+from energyql.pipeline.checks import why_unjudged
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import EXACT, DrawSettings, Verify
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -75,7 +75,7 @@ def defined_names(model: Model) -> AbstractSet[str]:
     bank = model.bank
     if not bank.reads_pictures or bank.reader is None or isinstance(bank.reader, Judge | JointJudge | TextReader):
         return frozenset()
-    answers = _look(model, bank.reader)
+    answers = _read_one(model, bank.reader)
     return {name for name in bank.vocabulary if name in answers and not isinstance(answers[name], Prediction)}
 
 
@@ -86,10 +86,10 @@ def names_read(model: Model) -> Collection[str]:
     """
     reader = model.judge if model.verifier is None else model.verifier
     names: Collection[str] | None = () if reader is None else getattr(reader, "vocabulary", None)
-    return _look(model, reader).keys() if reader is not None and names is None else names or ()
+    return _read_one(model, reader).keys() if reader is not None and names is None else names or ()
 
 
-def _look(model: Model, reader: ImageLabeller) -> Mapping[str, Any]:
+def _read_one(model: Model, reader: ImageLabeller) -> Mapping[str, Any]:
     """What code reads off one picture of the generator, by attribute."""
     generator = model.generator
     z = normals(0, 0, 1, generator.z_dim, stream="reader").to(model.device)
@@ -118,7 +118,7 @@ def default_verify(
     """
     if not attributes:
         return "off", None
-    reason = unjudged(expr, names, attributes, _title(reader))
+    reason = why_unjudged(expr, names, attributes, _title(reader))
     return ("sure" if reason is None else "off"), reason
 
 
@@ -352,7 +352,7 @@ def verifier_of(
         given = either("load_model(..., judge=look)", "--judge module:function")
         hint = f"train one from labels of pictures, or give the function that defines its attributes: {given}"
         raise ModelError(f"pictures cannot be verified: model {model.name!r} has no verifier and no judge", hint=hint)
-    reason = unjudged(expr, names, rule.attributes, _title(reader))
+    reason = why_unjudged(expr, names, rule.attributes, _title(reader))
     if reason is None and not rule.attributes:
         reason = "every picture satisfies the query"
     if reason is not None:

@@ -23,6 +23,7 @@ from energyql.sampling.base import (
 )
 from energyql.sampling.descent import DescentInfo, DescentSampler, DescentState, descent_init, descent_step
 from energyql.sampling.langevin import (
+    Corrector,
     LangevinSampler,
     PredictorCorrector,
     langevin_step,
@@ -40,7 +41,7 @@ from energyql.sampling.ode import (
 )
 from energyql.sampling.population import PopulationInfo, PopulationSampler, PopulationState, population_stage
 from energyql.sampling.registry import Chain, make_sampler
-from energyql.sampling.rejection import RejectionInfo, rejection_round
+from energyql.sampling.rejection import Proposed, RejectionInfo, rejection_round
 from energyql.sampling.slice import (
     AnnealingInfo,
     AnnealingState,
@@ -54,10 +55,10 @@ from energyql.sampling.smc import Particles, anneal_particles
 
 __all__ = [
     "FIRST_RUN", "MOST_STRENGTH", "MOVING", "SAMPLERS", "AnnealingInfo", "AnnealingState", "Batch", "BatchSampler",
-    "Chain", "DescentInfo", "DescentSampler", "DescentState",
+    "Chain", "Corrector", "DescentInfo", "DescentSampler", "DescentState",
     "Energy", "EnergyFunction", "EnergyLike", "FlowInfo", "FlowState", "GradientEnergy", "LangevinSampler",
     "ODESolver", "Particles", "PopulationInfo", "PopulationSampler", "PopulationState", "PredictorCorrector",
-    "Progress", "RandomStreams", "RejectionInfo", "SampleResult", "Sampler", "SliceInfo", "SliceSampler",
+    "Progress", "Proposed", "RandomStreams", "RejectionInfo", "SampleResult", "Sampler", "SliceInfo", "SliceSampler",
     "SliceState", "Status", "StepInfo", "StepNoise", "StepSampler", "VPSchedule", "adaptive_methods",
     "anneal_particles", "annealing_stage", "as_energy", "descent_init", "descent_step",
     "flow_init", "flow_step", "langevin_step", "make_sampler", "normals", "population_stage",

@@ -12,20 +12,19 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import partial
 from inspect import signature
-from pkgutil import resolve_name
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from energyql.catalog import SAMPLER_CODE
 from energyql.errors import ArgumentError, misfit
 from energyql.numerics.pool import to_cpu
 from energyql.numerics.pullback import by_autograd
 from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Bool, Float, Int
+from energyql.sampling.weights import effective_samples, log_mean
 
-Kept = TypeVar("Kept")
+Made = TypeVar("Made")
 ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
 """Energies, in nats, and their gradients with respect to z."""
 
@@ -73,13 +72,13 @@ class Energy(EnergyFunction):
     Attributes:
         least: least energy that any latent can have, in nats; -infinity if there is no lower bound.
         surrogate: function that returns a cheap approximation of this energy; `None` if there is none.
-        kept: dict in which samplers cache what they compute from this energy; `None` if the energy may change.
+        sampler_cache: dict for what samplers compute from this energy alone, such as trials; `None` if it may change.
         costly: whether an evaluation draws a picture, or takes as long, so that samplers make fewer trials.
     """
 
     least: float = 0.0
     surrogate: Callable[[], SurrogateEnergy] | None = None
-    kept: MutableMapping[Hashable, Any] | None = None
+    sampler_cache: MutableMapping[Hashable, Any] | None = None
     costly: bool = False
 
 
@@ -122,32 +121,37 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
 
 @dataclass(slots=True, eq=False)
 class StepEnergy(Energy):
-    """An `Energy` for all samples of a batch, or for those in `rows`, that counts its calls; `as_energy` makes it.
+    """An `Energy` for all samples of a batch, or for some, that counts its calls; `as_energy` makes it.
 
     In calls, `rows` are indices of samples of this energy; without them, latent i belongs to sample i.
+
+    Attributes:
+        samples: rows in the batch of the samples that this energy is for; `None` for all.
+        values, gradients: numbers of calls without and with a gradient.
     """
 
     value: Callable[[Tensor, Tensor], Tensor]
     value_and_gradient: Callable[[Tensor, Tensor], ValueAndGradient] | None
-    rows: Int[Tensor, " rows"] | None
+    samples: Int[Tensor, " rows"] | None
     least: float
     surrogate: Callable[[], SurrogateEnergy] | None
-    kept: MutableMapping[Hashable, Any] | None
+    sampler_cache: MutableMapping[Hashable, Any] | None
     costly: bool
     values: int = 0
     gradients: int = 0
 
-    def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
-        """Return `make()`, cached in `kept`, if that is a dict. Calls with equal keys must make equal results."""
-        if self.kept is None:
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return `make()`, kept in `sampler_cache` if there is one. Calls with equal keys must make equal results."""
+        if self.sampler_cache is None:
             return make()
-        if key not in self.kept:
-            self.kept[key] = make()
-        return cast(Kept, self.kept[key])
+        if key not in self.sampler_cache:
+            self.sampler_cache[key] = make()
+        return cast(Made, self.sampler_cache[key])
 
     def part(self, rows: Int[Tensor, " some"]) -> StepEnergy:
         """Return this energy for some of its samples, those with the indices `rows`; its counts of calls start at 0."""
-        return replace(self, rows=rows if self.rows is None else self.rows[rows], values=0, gradients=0)
+        samples = rows if self.samples is None else self.samples[rows]
+        return replace(self, samples=samples, values=0, gradients=0)
 
     def __call__(
         self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
@@ -174,9 +178,9 @@ class StepEnergy(Energy):
 
     def _places(self, z: Tensor, rows: Tensor | None) -> Int[Tensor, " batch"]:
         """For each latent in `z`, the row of its sample in the whole batch."""
-        if self.rows is None:
+        if self.samples is None:
             return torch.arange(len(z), device=z.device) if rows is None else rows
-        return self.rows if rows is None else self.rows[rows]
+        return self.samples if rows is None else self.samples[rows]
 
 
 def evaluate_points(
@@ -311,13 +315,10 @@ class Sampler(Protocol):
         """
 
 
-def _make(code: str, **settings: Any) -> Sampler:
-    return cast(Sampler, resolve_name(code)(**settings))
-
-
-SAMPLERS: Mapping[str, Callable[..., Sampler]] = {name: partial(_make, code) for name, code in SAMPLER_CODE.items()}
+SAMPLERS: dict[str, Callable[..., Sampler]] = {}
 """Function that makes a sampler, by its name, with the factor `strength` of the energy, and for some names other
-settings. Names with "published" have the settings of Nie et al. 2021 (arXiv 2110.10873)."""
+settings; `energyql.sampling.registry` enters them. Names with "published" have the settings of Nie et al. 2021 (arXiv
+2110.10873)."""
 
 
 def has_trait(sampler: object, trait: Literal["descends", "needs_gradient", "needs_floor"]) -> bool:
@@ -384,17 +385,10 @@ def summarize(result: SampleResult) -> dict[str, float]:
     if "stages" in diagnostics:
         annealed = log_weights[exact == 0]
         if len(annealed) and mass.sum() < effective_samples(annealed):
-            estimate = torch.logsumexp(annealed, 0) - math.log(len(annealed))
+            estimate = log_mean(annealed)
         summary["stages_mean"] = diagnostics["stages"][exact == 0].double().mean().item() if len(annealed) else 0.0
         effective += effective_samples(annealed)
     return summary | {"effective_samples": effective, "log_probability": estimate.item()}
-
-
-def effective_samples(log_weights: Float[Tensor, " n"]) -> float:
-    """Effective sample size, (Σw)²/Σw² (Kong 1992), from log-weights; 0 if none of them is finite."""
-    if not len(log_weights) or not log_weights.isfinite().any():
-        return 0.0
-    return torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)).item()
 
 
 def require(condition: bool, rule: str, value: object) -> None:
@@ -590,7 +584,7 @@ class Endings:
                 if self._values is not None and value is not None:
                     self._values[rows[leave]] = value[leave]
                 batch.end(leave, stay, statuses[number, here].to(batch.z.device), z()[leave], gradients, values)
-        energy.rows = batch.energy.part(batch.rows).rows
+        energy.samples = batch.energy.part(batch.rows).samples
         return stay
 
 

@@ -113,9 +113,9 @@ class DescentState(NamedTuple):
         slope: scalar product of `direction` and `gradient`.
         step: factor of `direction` in the step that is tried next: 1, then ½, ¼ and so on until a step is accepted.
         scale: inverse curvature along the last step, 0 before the first; not used on other devices than the CPU.
-        pairs: the last `MEMORY` steps along which the curvature was positive, oldest first, as triples of step, change
-            of the gradient along it, and 1 / (their scalar product). On other devices than the CPU, one tensor of the
-            steps and then the changes, 0 where steps are missing.
+        pairs: the correction pairs of L-BFGS: the last `MEMORY` steps along which the curvature was positive, and the
+            changes of the gradient along them, oldest first, each with 1 / (their scalar product). On other devices
+            than the CPU, one tensor of the steps and then the changes, 0 where steps are missing.
     """
 
     z: Float[Tensor, "rows z_dim"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -144,14 +145,20 @@ class PredictorCorrector(StepSampler):
     def advance(self, state: Tensor, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Tensor, StepInfo]:
         """Take one `predictor_corrector_step`; `number` determines the time t, and so the noise rate."""
         beta = self.schedule.beta(1 - number / (self.steps - 1)) / self.steps
-        return predictor_corrector_step(
-            state, energy, noise, beta=beta, corrections=self.corrections, snr=self.snr, strength=self.strength
-        )
+        corrector = Corrector(self.corrections, self.snr)
+        return predictor_corrector_step(state, energy, noise, beta=beta, corrector=corrector, strength=self.strength)
+
+
+class Corrector(NamedTuple):
+    """Langevin steps after a predictor step: their number, and the ratio of signal to noise that fixes their size."""
+
+    steps: int = 1
+    snr: float = 0.16
 
 
 def predictor_corrector_step(
-    z: Float[Tensor, "rows z_dim"], energy: StepEnergy, noise: StepNoise, *, beta: float, corrections: int = 1,
-    snr: float = 0.16, strength: float = 1.0,
+    z: Float[Tensor, "rows z_dim"], energy: StepEnergy, noise: StepNoise, *, beta: float,
+    corrector: Corrector, strength: float = 1.0,
 ) -> tuple[Float[Tensor, "rows z_dim"], StepInfo]:  # fmt: skip
     """Take a predictor step of the VP-SDE backward in time, and then corrections by Langevin steps.
 
@@ -161,15 +168,14 @@ def predictor_corrector_step(
     Args:
         noise: random numbers: `noise.normals()` for the predictor step, `noise.normals("0")` and so on for corrections.
         beta: noise rate β(t) times the length of the predictor step in time, above 0 and below 1.
-        snr: ratio of signal to noise of the Langevin steps, which determines their size.
     """
     score, value = posterior_score(z, energy, strength)
     drift = (1 - math.sqrt(1 - beta)) * z + beta * score
     z, moving = _move(z, drift + math.sqrt(beta) * noise.normals(), value)
-    for correction in range(corrections):
+    for correction in range(corrector.steps):
         score, value = posterior_score(z, energy, strength)
         fresh = noise.normals(str(correction))
-        ratio = snr * fresh.norm(dim=1) / score.norm(dim=1).clamp(min=1e-12)
+        ratio = corrector.snr * fresh.norm(dim=1) / score.norm(dim=1).clamp(min=1e-12)
         size = (2 * (1 - beta) * ratio.square())[:, None]
         z, moving = _move(z, size * score + (2 * size).sqrt() * fresh, value, moving)
     return z, StepInfo.where_finite(moving)

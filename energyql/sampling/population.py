@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from energyql.errors import NotAcceptedError
+from energyql.errors import BudgetError, UnreachableError
 from energyql.numerics.random import RandomStreams
 from energyql.numerics.shapes import Float, Int
 from energyql.sampling.base import (
@@ -38,6 +38,7 @@ from energyql.sampling.rejection import (
     tried_energies,
 )
 from energyql.sampling.slice import slice_move
+from energyql.sampling.weights import cumulative_shares, log_effective, log_mean, raised_weights
 
 ANGLES = (0.7, 0.5, 0.35)
 """Angles of the moves of a latent in a stage, in radians; see `population_stage`."""
@@ -81,7 +82,7 @@ class PopulationSampler(BatchSampler):
 
     *Reach.* If the energy is costly, and hardly a draw of the pilot satisfies the query, a larger population that
     belongs to no sample shows whether the query can be reached. If none of its latents satisfies it, the run ends with
-    a `NotAcceptedError`, which has an estimate of how rare the query is.
+    an `UnreachableError`, which has an estimate of how rare the query is.
 
     Diagnostics of each sample are those of a `SliceSampler` that anneals. Evaluations that belong to no sample are not
     counted.
@@ -143,7 +144,7 @@ class PopulationSampler(BatchSampler):
             self._make_sure(batch, self.enough)
 
     def _check_reach(self, batch: Batch) -> bool:
-        """Raise a `NotAcceptedError` unless a large trial population gets an energy within `REACHED` of the least."""
+        """Raise an `UnreachableError` unless a large trial population gets an energy within `REACHED` of the least."""
         streams, count, ancestors = RandomStreams().part("reach"), REACH * FEWEST, REACH * self.ancestors
         like, first = batch.z[:1], torch.full((1,), -batch.noise.start, device=batch.z.device)
         energy = batch.energy.part(first)
@@ -163,7 +164,7 @@ class PopulationSampler(BatchSampler):
                 raise _out_of_reach(choose(state, exponents, noise, 1)[1].item(), complete)
             try:
                 state, _ = population_stage(state, energy, noise, exponents, ancestors=ancestors)
-            except NotAcceptedError:  # the budget of the run has ended
+            except BudgetError:
                 raise _out_of_reach(choose(state, exponents, noise, 1)[1].item(), False) from None
             stage += 1
 
@@ -220,14 +221,14 @@ class PopulationSampler(BatchSampler):
         batch.report(1.0)
 
 
-def _out_of_reach(log_share: float, complete: bool) -> NotAcceptedError:
+def _out_of_reach(log_share: float, complete: bool) -> UnreachableError:
     """Error for a query out of reach; `log_share` is log P(query) or, if not `complete`, an upper bound of it."""
     lower, middle, upper = (f"{math.exp(min(-scale * log_share, 700)):,.0f}" for scale in (1 - SPREAD, 1, 1 + SPREAD))
     if complete:
         share = f"about 1 in {middle} pictures satisfies the query (interval: 1 in {lower} to 1 in {upper})"
     else:
         share = f"fewer than 1 in {middle} pictures satisfy the query"
-    return NotAcceptedError(
+    return UnreachableError(
         f"not reachable under this prompt or model: {share}",
         hint="change the prompt, or ask for less: no noise leads out of what a model draws",
     )
@@ -249,7 +250,7 @@ class PopulationState(NamedTuple):
 
     def log_weights(self, exponents: Float[Tensor, " rows"]) -> Float[Tensor, "rows latents"]:
         """Log-weights (β - exponent) E, float64, with which the latents follow the density at `exponents`."""
-        return (self.beta - exponents)[:, None] * self.energies.double().clamp(max=HIGHEST)
+        return raised_weights(self.energies.double().clamp(max=HIGHEST), self.beta[:, None], exponents[:, None])
 
 
 class PopulationInfo(NamedTuple):
@@ -263,8 +264,7 @@ def next_exponents(state: PopulationState, strength: float, effective: float) ->
     least = effective * state.energies.shape[1]
 
     def enough(exponents: Tensor) -> Tensor:
-        log_weights = state.log_weights(exponents)
-        return 2 * log_weights.logsumexp(1) - (2 * log_weights).logsumexp(1) >= math.log(least)
+        return log_effective(state.log_weights(exponents)) >= math.log(least)
 
     low, high = state.beta, torch.full_like(state.beta, strength)
     whole = enough(high)
@@ -280,10 +280,10 @@ def choose(
 ) -> tuple[Int[Tensor, "rows count"], Float[Tensor, " rows"]]:
     """Choose latents of each population by weight (systematic sampling); also return new log-weights of samples."""
     log_weights = state.log_weights(exponents)
-    shares = torch.softmax(log_weights, 1).cumsum(1)
+    shares = cumulative_shares(log_weights)
     levels = (torch.arange(count, device=shares.device) + noise.uniforms(1, "choose").to(shares)) / count
     numbers = torch.searchsorted(shares, levels * shares[:, -1:]).clamp(max=shares.shape[1] - 1)
-    return numbers, state.log_weight + log_weights.logsumexp(1) - math.log(shares.shape[1])
+    return numbers, log_mean(log_weights, state.log_weight)
 
 
 def population_stage(

@@ -20,7 +20,9 @@ from energyql.sampling.base import (
     Sampler,
 )
 from energyql.sampling.descent import DescentSampler
+from energyql.sampling.langevin import LangevinSampler, PredictorCorrector
 from energyql.sampling.ode import ODESolver
+from energyql.sampling.population import PopulationSampler
 from energyql.sampling.slice import SliceSampler
 
 FLOW_TOLERANCE = 0.01
@@ -94,6 +96,21 @@ def slice_then_descent(*, strength: float = 1.0) -> Sampler:
 def flow_to_tolerance(*, strength: float = 1.0) -> Sampler:
     """Sampler "ode": samples follow the flow of `ODESolver` until exp(-λE) is 0.99."""
     return ODESolver(strength=strength, enough=FLOW_TOLERANCE)
+
+
+SAMPLERS |= {
+    "slice+descent": slice_then_descent,
+    "slice+ode": slice_then_ode,
+    "slice": SliceSampler,
+    "population": PopulationSampler,
+    "ode": flow_to_tolerance,
+    "descent": DescentSampler,
+    "langevin": LangevinSampler,
+    "predictor-corrector": PredictorCorrector,
+    "published-ode": ODESolver.published,
+    "published-langevin": LangevinSampler.published,
+    "published-predictor-corrector": PredictorCorrector.published,
+}
 
 
 def make_sampler(name: str, strength: float = 1.0) -> Sampler:

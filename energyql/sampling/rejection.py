@@ -14,6 +14,7 @@ from energyql.numerics.pool import to_cpu
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Batch, StepEnergy, evaluate_points
+from energyql.sampling.weights import cumulative_shares, log_mean, proposal_weights
 
 MOST_AHEAD = 16
 """Most points (latents that a sample may accept) of one sample that are evaluated in one call."""
@@ -32,19 +33,24 @@ on the CPU; energies of their proposals, in nats, (rows, proposals); and log(pri
 (rows, proposals)."""
 
 
+class Proposed(NamedTuple):
+    """Proposals of each of some samples, and the logarithms of prior density / density of proposals at each of them."""
+
+    z: Float[Tensor, "rows draws z_dim"]
+    log_ratios: Float[Tensor, "rows draws"]
+
+
 class Proposals(Protocol):
     """A density from which proposals (latents that a sample may accept) are drawn.
 
-    The weight w of a proposal z is exp(-λE(z)) times the ratio prior density / density of proposals at z.
+    `energyql.sampling.weights` tells the weights of proposals.
     """
 
     ceiling: float
     """Log-weight from which a proposal is always accepted."""
 
-    def draw(
-        self, batch: Batch, rows: Int[Tensor, " rows"], numbers: Int[Tensor, "rows draws"], of: int
-    ) -> tuple[Float[Tensor, "rows draws z_dim"], Float[Tensor, "rows draws"]]:
-        """Draw proposals of samples, the same in every call; also return log(prior density / density of proposals).
+    def draw(self, batch: Batch, rows: Int[Tensor, " rows"], numbers: Int[Tensor, "rows draws"], of: int) -> Proposed:
+        """Draw proposals of samples, the same in every call.
 
         Args:
             rows: indices of the samples in the batch, ascending, on the CPU.
@@ -57,12 +63,12 @@ class PriorProposals:
 
     ceiling = 0.0
 
-    def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
+    def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> Proposed:
         """See `Proposals.draw`; all log-ratios are 0."""
         z = batch.noise.several_normals(batch.z, "proposal", rows, numbers, of)
         if len(first := (numbers[:, 0] == 0).nonzero()[:, 0]):
             z[first, 0] = batch.z[rows[first]]
-        return z, torch.zeros_like(z[..., 0])
+        return Proposed(z, torch.zeros_like(z[..., 0]))
 
 
 def points_ahead(energy: StepEnergy, rows: int) -> int:
@@ -79,7 +85,7 @@ def first_accepted(
 
 
 class RejectionInfo(NamedTuple):
-    """The outcome of a round of rejection, with a row for each sample; `Proposals` explains weights.
+    """The outcome of a round of rejection, with a row for each sample; `energyql.sampling.weights` explains weights.
 
     Attributes:
         first: index of the accepted proposal, else 0.
@@ -97,25 +103,25 @@ class RejectionInfo(NamedTuple):
 
 
 def rejection_round(
-    proposals: Float[Tensor, "rows proposals z_dim"], log_ratios: Float[Tensor, "rows proposals"], energy: StepEnergy,
-    chances: Float[Tensor, "rows proposals"], *, strength: float = 1.0, ceiling: float = 0.0,
-    rows: Int[Tensor, " rows"] | None = None,
+    proposed: Proposed, energy: StepEnergy, chances: Float[Tensor, "rows draws"], *, strength: float = 1.0,
+    ceiling: float = 0.0, rows: Int[Tensor, " rows"] | None = None,
 ) -> RejectionInfo:  # fmt: skip
     """Find for every sample the first proposal that it accepts: each with probability w / exp(ceiling), at most 1.
 
     The weight w is exp(-λ max(E, 0)) times the ratio prior density / density of proposals.
 
     Args:
-        log_ratios: logarithms of this ratio; 0 for draws from the prior.
+        proposed: the proposals, with the logarithms of this ratio: 0 for draws from the prior.
         chances: uniform random numbers in (0, 1), which decide about acceptance.
         strength: λ > 0, which multiplies the energy E.
         rows: indices of the samples, with which the energy is called; by default 0, 1, ...
     """
-    rows = torch.arange(len(proposals), device=proposals.device) if rows is None else rows
-    energies = evaluate_points(energy, proposals, rows)
-    log_weights = log_ratios - strength * energies.clamp(min=0)
+    z = proposed.z
+    rows = torch.arange(len(z), device=z.device) if rows is None else rows
+    energies = evaluate_points(energy, z, rows)
+    log_weights = proposal_weights(energies.clamp(min=0), proposed.log_ratios, strength)
     accepted, first, tried = first_accepted(chances < torch.exp(log_weights - ceiling))
-    untried = torch.arange(proposals.shape[1], device=proposals.device) >= tried[:, None]
+    untried = torch.arange(z.shape[1], device=z.device) >= tried[:, None]
     mass = log_weights.exp().masked_fill(untried, 0).sum(1)
     return RejectionInfo(accepted, first, tried, mass, energies, log_weights)
 
@@ -160,9 +166,9 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
         rows = batch.rows
         ahead = min(points_ahead(batch.energy, len(rows)), most - number)
         numbers = torch.arange(number, number + ahead).expand(len(rows), -1)
-        z, ratios = proposals.draw(batch, here, numbers, most)
+        proposed = proposals.draw(batch, here, numbers, most)
         info = rejection_round(
-            z, ratios, batch.energy, chances[rows, number : number + ahead],
+            proposed, batch.energy, chances[rows, number : number + ahead],
             strength=strength, ceiling=proposals.ceiling, rows=rows,
         )  # fmt: skip
         mass[rows] += info.mass
@@ -172,10 +178,10 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
         here = here[~accepted]
         done, left = (which.nonzero()[:, 0].to(rows.device) for which in (accepted, ~accepted))
         ended, which = rows[done], info.first[done]
-        batch.z[ended], batch.energies[ended], exact[ended] = z[done, which], info.energies[done, which], 1
+        batch.z[ended], batch.energies[ended], exact[ended] = proposed.z[done, which], info.energies[done, which], 1
         above[ended] = (info.log_weights[done, which] - proposals.ceiling).clamp(min=0)
         batch.rows = rows[left]
-        rounds.append((here, info.energies[left], ratios[left]))
+        rounds.append((here, info.energies[left], proposed.log_ratios[left]))
         number += ahead
         batch.report(0.5 * number / most)
     return rounds
@@ -211,10 +217,10 @@ def pick(
     energies, ratios = tried_energies(rounds, rows.device)
     finite = energies.isfinite()
     beta = exponents(torch.where(finite, energies, torch.nan))
-    log_weights = torch.where(finite, ratios - beta[:, None] * energies, -math.inf)
-    means = torch.logsumexp(log_weights, 1) - math.log(energies.shape[1])
+    log_weights = torch.where(finite, proposal_weights(energies, ratios, beta[:, None]), -math.inf)
+    means = log_mean(log_weights)
     level = batch.noise.uniforms(batch.z, 1, "pick", here)
-    shares = torch.softmax(log_weights, 1).double().cumsum(1)
+    shares = cumulative_shares(log_weights)
     picks = (shares < level * shares[:, -1:]).sum(1, keepdim=True).clamp(max=energies.shape[1] - 1)
     usable, numbers = to_cpu([finite.any(1), picks])
     good = usable.nonzero()[:, 0].to(rows.device)

@@ -36,6 +36,7 @@ from energyql.sampling.rejection import (
     trials_of,
 )
 from energyql.sampling.smc import FORGONE, SurrogateProposals
+from energyql.sampling.weights import raised_weights
 
 COMMON = 0.05
 """Share of accepted draws from the prior from which rejection is cheaper than fitting a surrogate."""
@@ -308,6 +309,6 @@ def annealing_stage(
             z, energies = z.index_copy(0, rows, after.z), energies.index_copy(0, rows, after.energies)
             evaluations[rows] += info.evaluations
     risen = (state.beta * settings.growth).clamp(max=settings.strength)
-    log_weight = torch.where(last, state.log_weight, state.log_weight - (risen - state.beta) * energies)
+    log_weight = torch.where(last, state.log_weight, state.log_weight + raised_weights(energies, state.beta, risen))
     beta = torch.where(last, state.beta, risen)
     return AnnealingState(z, energies, beta, log_weight), AnnealingInfo(last, evaluations)

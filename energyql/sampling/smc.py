@@ -21,7 +21,15 @@ from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pool import to_cpu
 from energyql.numerics.random import RandomStreams, normals
 from energyql.numerics.shapes import Float
-from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples, evaluate_points
+from energyql.sampling.base import Batch, SurrogateEnergy, evaluate_points
+from energyql.sampling.rejection import Proposed
+from energyql.sampling.weights import (
+    cumulative_shares,
+    effective_samples,
+    log_mean,
+    proposal_weights,
+    raised_weights,
+)
 
 ANCESTORS = 4096
 """Number of particles that are chosen and moved in a stage; those after each move, together, are the next particles
@@ -114,10 +122,10 @@ def anneal_particles(
     """
     energies = particles.energies.cpu().double()
     risen = _exponent(energies, exponent, effective)
-    log_weights = (exponent - risen) * energies
-    log_mass = torch.logsumexp(log_weights, 0).item() - math.log(len(energies))
+    log_weights = raised_weights(energies, exponent, risen)
+    log_mass = log_mean(log_weights).item()
     levels = (torch.arange(ANCESTORS, dtype=torch.double) + 0.5) / ANCESTORS
-    ancestors = torch.searchsorted(torch.softmax(log_weights, 0).cumsum(0), levels)
+    ancestors = torch.searchsorted(cumulative_shares(log_weights), levels)
     ancestors = ancestors.clamp(max=len(energies) - 1).to(particles.v.device)
     state = Particles(particles.v[ancestors], risen * particles.energies[ancestors])
     states: list[Particles] = []
@@ -160,7 +168,7 @@ def _exponent(energies: Float[Tensor, " particles"], reached: float, least: floa
     """Largest exponent, at most 1, with an effective number of `least`, if weights are equal at `reached`."""
 
     def enough(exponent: float) -> bool:
-        return effective_samples((reached - exponent) * energies) >= least
+        return effective_samples(raised_weights(energies, reached, exponent)) >= least
 
     if enough(1.0):
         return 1.0
@@ -232,8 +240,9 @@ class SurrogateProposals:
         """Draw trial proposals that belong to no sample; return log-weights and exp(-λE), both (count,) float64."""
         trials = Batch.start(batch.energy, batch.z.new_zeros(count, batch.z.shape[1]), RandomStreams().part(stream))
         z, ratios = self.draw(trials, torch.arange(count), torch.zeros(count, 1, dtype=torch.int64), 1)
-        energies = strength * evaluate_points(batch.energy, z, torch.full_like(trials.rows, -batch.noise.start))
-        log_weights, probabilities = to_cpu([ratios - energies, torch.exp(-energies).clamp(max=1)])
+        energies = evaluate_points(batch.energy, z, torch.full_like(trials.rows, -batch.noise.start))
+        weights = proposal_weights(energies, ratios, strength)
+        log_weights, probabilities = to_cpu([weights, torch.exp(-strength * energies).clamp(max=1)])
         return log_weights[:, 0].double(), probabilities[:, 0].double()
 
     def _energy(self, v: Tensor) -> Tensor:
@@ -254,7 +263,7 @@ class SurrogateProposals:
         each = torch.tensor(masses, dtype=place.dtype).repeat_interleave(sizes).to(place.device)
         return Particles(torch.cat(v), torch.cat(energies)), each
 
-    def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
+    def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> Proposed:
         """See `Proposals.draw`."""
         z_dim, r = batch.z.shape[1], len(self._surrogate.basis)
         widths = [z_dim, 1, self._sweeps * draws_of_a_move(r)]
@@ -265,4 +274,4 @@ class SurrogateProposals:
         start, masses = self._starts(batch.noise.start, samples, place[:, 0])
         end = start.moved(self._energy, draws)
         z = self._surrogate.lift(end.v, rest)
-        return z.view(*numbers.shape, z_dim), (end.energies + masses).view(numbers.shape)
+        return Proposed(z.view(*numbers.shape, z_dim), (end.energies + masses).view(numbers.shape))

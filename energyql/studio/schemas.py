@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from energyql.editing.arguments import Mode
 from energyql.energy.rule import check_semantics
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, DEFAULTS, SETTINGS, Verify, setting_types, settings_of
 from energyql.sampling import MOST_STRENGTH
@@ -108,9 +109,7 @@ class EditRequest(SourceRequest):
     """Edit one or several pictures. The steps are queries, which are applied to each picture one after the other."""
 
     steps: list[str] = Field(min_length=1, description="Queries, each of which is applied to what the last one left.")
-    mode: Annotated[
-        Literal["cumulative", "alone"], Field(description="Whether a step keeps the queries of earlier steps.")
-    ] = "cumulative"
+    mode: Annotated[Mode, Field(description="Whether a step keeps the queries of earlier steps.")] = "cumulative"
     keep: list[str] | None = Field(default=None, description="Attributes to keep; all of them unless it says which.")
     edit_strength: Strength = Field(default=None, description="Multiplies the energy of a step.")
     layers: Annotated[

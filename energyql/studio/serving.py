@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from energyql.errors import ArgumentError
-from energyql.pipeline.model import Model, choose_device, load_model
+from energyql.pipeline.model import choose_device, load_model
 from energyql.pipeline.session import Session
+from energyql.pipeline.source import ModelSource
 from energyql.studio.app import create_app
 from energyql.studio.limits import Limits
 from energyql.studio.studio import Studio
 from energyql.studio.web import serve_app
 
-Load = Callable[[str, torch.device], Model]
-"""Loads a model from its name or folder onto a device, as `load_model` does."""
 
-
-def load_models(names: Sequence[str], device: str, load: Load = load_model) -> dict[str, Session]:
+def load_models(models: Sequence[str | ModelSource], device: str) -> dict[str, Session]:
     """Load the models of a studio: name of a model -> the model on the device.
 
     Args:
-        names: names of packaged models, or model folders.
+        models: names of packaged models, or model folders; or sources, which say which code is used or allowed.
         device: see `energyql.generate`.
-        load: called with each of `names` and the device.
 
     Raises:
         ModelError: a model is missing or damaged.
         ArgumentError: two models have the same name, or there is no such device.
     """
-    place, models = choose_device(device), dict[str, Session]()
-    for name in names:
-        model = load(name, place)
-        if model.name in models:
+    place, loaded = choose_device(device), dict[str, Session]()
+    for source in models:
+        model = load_model(source, place)
+        if model.name in loaded:
             raise ArgumentError(f"two models are called {model.name!r}", hint='change "name" in config.json of one')
-        models[model.name] = Session(model, place)
-    return models
+        loaded[model.name] = Session(model, place)
+    return loaded
 
 
-def serve(models: Sequence[str], *, device: str, limits: Limits, load: Load = load_model, **options: Any) -> None:
+def serve(models: Sequence[str | ModelSource], *, device: str, limits: Limits, **options: Any) -> None:
     """Run a studio until it is interrupted.
 
     Args:
-        models: names of packaged models, or model folders, at least one.
+        models: see `load_models`, at least one.
         device: see `energyql.generate`.
         limits: limits of requests and of kept results.
-        load: loads a model from its name or folder onto a device.
         options: host, port, token and so on: the keyword arguments of `energyql.studio.web.serve_app`.
 
     Raises:
         EnergyQLError: the port is in use, or a model cannot be loaded.
     """
-    serve_app(lambda access: create_app(Studio(load_models(models, device, load), limits), access), **options)
+    serve_app(lambda access: create_app(Studio(load_models(models, device), limits), access), **options)

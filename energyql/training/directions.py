@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -14,7 +15,6 @@ from torch import Tensor
 from energyql.attributes.bank import FittedCondition, FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import load_judge
-from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import heads_of
 from energyql.errors import EARLIER, ArgumentError, DataError, ModelError, either
 from energyql.files import as_path, fingerprint, read_json, read_tensors, sole_writer, write_json, write_tensors
@@ -24,7 +24,7 @@ from energyql.language.lexical import check_name
 from energyql.numerics import LARGEST
 from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, choose_device
-from energyql.pipeline.settings import DirectionMethod, finite_number, whole_number
+from energyql.pipeline.settings import DirectionMethod, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import Cell, label_grid
 from energyql.training.foreign import add_heads, linear_head
@@ -33,11 +33,13 @@ from energyql.training.heads import HeadSettings
 from energyql.training.labels import LabelTable
 from energyql.training.run import train_attributes
 from energyql.training.samples import LATENTS_AT_ONCE, Prior, draw_small
-from energyql.training.target import Source, Target, call_text, open_source
+from energyql.training.settings import WITH_GOALS, DirectionOptions, DirectionSettings
+from energyql.training.target import AnyModel, Target, call_text, open_source, source_of
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
-WITH_GOALS = ("interfacegan", "steerability", "ganalyze")
-"""Methods that find one direction for each goal, such as an attribute or an edit."""
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 DRAWS, DRAWS_PER_NUMBER = 8192, 32
 """Prior samples for the covariance of w: `DRAWS`, or `DRAWS_PER_NUMBER` for each number of w if that is more."""
 MOST_NUMBERS = 1024
@@ -55,19 +57,13 @@ _Components = tuple[Float[Tensor, "count components"], Float[Tensor, " count"]]
 
 
 def find_directions(
-    model: str | Path | Generator | Model | Target,
+    model: AnyModel | Model | Target,
     method: DirectionMethod = "ganspace",
-    count: int = 10,
+    n: int = 10,
     *,
-    goals: Sequence[str] | None = None,
-    labeller: ImageLabeller | None = None,
-    layers: Sequence[int] | None = None,
-    truncation: float | None = None,
-    condition: int | Sequence[float] | str | None = None,
-    generator: str | None = None,
-    allow_plugins: bool = False,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     progress: bool | Report = False,
+    **options: Unpack[DirectionOptions],
 ) -> Directions:
     """Find directions of w along which the pictures of a generator vary. Equal calls find equal directions.
 
@@ -95,49 +91,36 @@ def find_directions(
 
     Args:
         model: as for `train_attributes`; or a `Model`, or a `Target` from `open_source`.
-        count: number of directions; for the last three methods the largest number.
-        goals: attributes (for `interfacegan`), edits (`steerability`) or numbers (`ganalyze`) to find directions for,
-            at most `count`; by default the first that exist. Other methods have no goals.
-        labeller: for `ganalyze`, a function of pictures or a torch module that reads the numbers, in place of the
-            judge. Its result, name -> tensor (batch,), must have gradients.
-        layers: layers of the generator, 0 to `num_ws - 1`; by default all. Only styles of these layers count, and
-            pictures are moved in these layers only.
-        truncation: psi of the prior samples, 0 to 2; by default the range for which the model's heads are valid, or the
-            model's psi if it has no heads.
-        condition: a class, as many numbers as there are classes, or "random"; by default that of the model's heads.
-        generator, allow_plugins, device, progress: see `train_attributes`.
+        method: one of the methods above.
+        n: number of directions; for the last three methods the largest number.
+        device, progress: see `train_attributes`.
+        options: further fields of `DirectionSettings` by name, such as `goals` or `layers`.
 
     Raises:
         ArgumentError: an argument has a wrong value; there is no such device, layer or goal; the method needs styles,
-            heads or a judge, which are missing; or w varies in fewer directions than `count`, or alike in all.
+            heads or a judge, which are missing; or w varies in fewer directions than `n`, or alike in all.
         DataError: the labeller does not return the same finite numbers, one for each picture, in every call.
     """
-    if method not in (methods := get_args(DirectionMethod)):
-        raise ArgumentError(f"there is no method {method!r}", hint=f"methods: {', '.join(methods)}")
-    if goals is not None and method not in WITH_GOALS:
-        raise ArgumentError(f"{method} has no goals", hint=f"leave them out, or choose {', '.join(WITH_GOALS)}")
-    if labeller is not None and method != "ganalyze":
-        raise ArgumentError(f"{method} reads no labeller; ganalyze does")
-    count, device = whole_number("count", count), choose_device(device)
-    if truncation is not None and not 0 <= (truncation := finite_number("truncation", truncation)) <= 2:
-        raise ArgumentError(f"truncation is a number from 0 to 2, not {truncation:g}")
-    source = open_source(Source(model, generator, allow_plugins))
+    asked = DirectionSettings(method=method, n=n, **options)
+    n, goals, labeller, truncation = asked.n, asked.goals, asked.labeller, asked.truncation
+    device = choose_device(device)
+    source = open_source(model)
     network, heads = source.generator, source.bank if isinstance(source.bank, AttributeBank) else None
-    layers = None if layers is None else check_layers(layers, network)
+    layers = None if asked.layers is None else check_layers(asked.layers, network)
     weights = _style_weights(network, layers, method) if method in ("sefa", "styles") else None
     psi = source.psi if truncation is None else (truncation, truncation)
-    prior = source.prior(DIRECTIONS_SEED, source.fitted("w", psi, condition), device)
-    titles, learned = tuple(map(str, range(count))), {}
+    prior = source.prior(DIRECTIONS_SEED, source.fitted("w", psi, asked.condition), device)
+    titles, learned = tuple(map(str, range(n))), {}
     if method == "steerability":
-        learned = edit_goals(goals, count)
+        learned = edit_goals(goals, n)
     elif method == "ganalyze":
         if labeller is None and isinstance(model, Model):
             labeller = model.judge
         elif labeller is None and source.folder != Path():
             labeller = load_judge(source.folder)
-        learned = number_goals(labeller, goals, count, prior)
+        learned = number_goals(labeller, goals, n, prior)
     elif method == "interfacegan":
-        titles = tuple(head_numbers(prior, heads, 1, goals, count))  # refuses wrong goals before samples are drawn
+        titles = tuple(head_numbers(prior, heads, 1, goals, n))  # refuses wrong goals before samples are drawn
     with reporting(progress) as report:
         space = _Whitened.of(prior, report)
         if learned:
@@ -145,19 +128,19 @@ def find_directions(
             steps, share = learn_goals(learned, prior, space.scaled, layers, report)
             inner = steps / steps.norm(dim=1, keepdim=True)
         elif method == "interfacegan":
-            outputs = head_numbers(prior, heads, len(space.samples), goals, count)
+            outputs = head_numbers(prior, heads, len(space.samples), goals, n)
             inner, share = space.nearest(torch.stack(list(outputs.values()), 1).double())
         elif method == "ganspace":
             inner, share = space.own()
         elif weights is None:
-            _check_count(space.variances, count)  # before pictures are drawn
+            _check_count(space.variances, n)  # before pictures are drawn
             inner, share = _eigenvectors(space.slopes(draw_small(prior, PICTURES, SIDE, report)))
         else:
             inner, share = space.along(weights) if method == "sefa" else _eigenvectors(weights @ space.scaled)
         if method not in WITH_GOALS:
-            _check_count(inner, count)
+            _check_count(inner, n)
     return space.directions(
-        inner[:count], share[:count], method=method, titles=titles, layers=layers, truncation=psi,
+        inner[:n], share[:n], method=method, titles=titles, layers=layers, truncation=psi,
         condition=prior.fitted.condition, generator=module_fingerprint(network),
     )  # fmt: skip
 
@@ -408,13 +391,11 @@ class Directions:
 def name_directions(
     directions: Directions,
     names: Mapping[int, str],
-    model: str | Path | Generator,
+    model: AnyModel,
     out: str | Path | None = None,
     *,
     replace: bool = False,
-    generator: str | None = None,
-    allow_plugins: bool = False,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     progress: bool = False,
 ) -> AttributeBank:
     """Make continuous attributes of directions, and add them to the attributes of a model folder.
@@ -428,7 +409,7 @@ def name_directions(
         names: index of a direction (from 0) -> name of the attribute, such as {3: "smile"}.
         out: the model folder to make or to add to; by default the folder of `model`.
         replace: whether the new attributes may replace old ones of the same name.
-        model, generator, allow_plugins, device, progress: see `train_attributes`.
+        model, device, progress: see `train_attributes`.
 
     Returns:
         All heads of the folder, old and new.
@@ -447,26 +428,26 @@ def name_directions(
         if not check_name(name, f"the name of direction {number}").strip():
             raise ArgumentError(f"the name of direction {number} is blank")
     device = choose_device(device)
-    place = Path(out) if out is not None and (Path(out) / CONFIG).is_file() else model
-    source = open_source(Source(place, generator, allow_plugins))
+    has_target = out is not None and (Path(out) / CONFIG).is_file()
+    place = dataclasses.replace(source_of(model), model=Path(out)) if out is not None and has_target else model
+    source = open_source(place)
     directions.check_generator(source.generator)
     space = "w" if source.bank is None else heads_of(source.bank, "an attribute by directions").space
     specs = Vocabulary(_spec(directions, number, name) for number, name in names.items())
     fixed: dict[str, Any] = {
-        "space": space, "truncation": directions.truncation, "condition": directions.condition, "replace": replace,
-        "generator": generator, "allow_plugins": allow_plugins,
+        "space": space, "truncation": directions.truncation, "condition": directions.condition
     }  # fmt: skip
     if space == "w":
         normal, offset = directions.normal, directions.offset[:, None]
         heads = {name: linear_head(normal[i].clone(), offset[i].clone(), STD) for i, name in names.items()}
-        return add_heads(model, specs, heads, out, **fixed)
+        return add_heads(model, AttributeBank(specs, heads, **fixed), out, replace=replace)
     source.check_names(list(names.values()), replace)
     prior, index = directions.prior(source.generator, DIRECTIONS_SEED, device), torch.arange(LABELS)
     values = directions.values(prior.w(index)).t()
     table = LabelTable({name: values[number].tolist() for number, name in names.items()}, latents=prior.z(index))
     trained = train_attributes(
-        model, table, out, vocabulary=specs, judge=None, settings=HeadSettings(hidden=HIDDEN), device=device,
-        progress=progress, command=call_text("name_directions", model, out), **fixed,
+        model, table, out, vocabulary=specs, judge=None, settings=HeadSettings(hidden=HIDDEN), replace=replace,
+        device=device, progress=progress, command=call_text("name_directions", model, out), **fixed,
     )  # fmt: skip
     return heads_of(trained.bank, "an attribute by directions")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError, ModelError
 from energyql.files import real_path
-from energyql.generators.base import Generator, latent_size
+from energyql.generators.base import latent_size
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, DtypeRecord, make_dtype
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
 from energyql.generators.checkpoints.torch_file import read_weights
@@ -33,7 +33,7 @@ from energyql.numerics.shapes import Float
 from energyql.training.labels import LabelTable, infer, one_per_sample
 from energyql.training.steps import minimise
 from energyql.training.tables import read_npy
-from energyql.training.target import Source, opening_target
+from energyql.training.target import AnyModel, opening_target
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 LACE_STD = 0.1
@@ -42,49 +42,36 @@ _LAYER = re.compile(r"net\.(\d+)\.(weight|bias)")
 
 
 def add_heads(
-    model: str | Path | Generator,
-    specs: Vocabulary,
-    heads: Mapping[str, Head],
-    out: str | Path | None = None,
-    *,
-    space: str = "w",
-    truncation: tuple[float, float] = (1.0, 1.0),
-    condition: int | Sequence[float] | str | None = None,
-    replace: bool = False,
-    generator: str | None = None,
-    allow_plugins: bool = False,
+    model: AnyModel, heads: AttributeBank, out: str | Path | None = None, *, replace: bool = False
 ) -> AttributeBank:
     """Add heads to a model folder, without training.
 
     Old and new heads of a folder must read the same latent, and be valid for the same truncation and condition.
 
     Args:
+        model: see `train_attributes`.
+        heads: the heads, with the latent, truncation and condition for which they are valid; without a condition, that
+            of the heads in the folder.
         out: the model folder to make or to add to; by default the folder of `model`.
-        space: the latent that the heads read: "w", "z", "direction" (z scaled to unit second moment) or "features"
-            (numbers that the generator computes from z for heads).
-        truncation: range (low, high) of psi in which the heads are valid.
-        condition: condition for which the heads are valid: a class, as many numbers as there are classes, or "random"
-            for every class; by default that of the heads in the folder.
         replace: whether new heads may replace old heads of the same attributes.
-        model, generator, allow_plugins: see `train_attributes`.
 
     Returns:
         All heads of the folder, old and new.
 
     Raises:
         ArgumentError: a conditional generator needs a condition, or has no such condition.
-        ModelError: the heads do not fit the generator or the folder's heads, or have a number that is not finite or a
-            `std` that is not above 0. The model is then unchanged.
+        ModelError: the heads do not fit the generator or the folder's heads. The model is then unchanged.
         VocabularyError: the model already has one of the attributes, and `replace` is false.
     """
-    with opening_target(Source(model, generator, allow_plugins), out, truncation[1]) as target:
-        fitted = target.fitted(space, truncation, condition)
-        bank = AttributeBank(specs, heads, **vars(fitted))
+    space, truncation, names = heads.space, heads.truncation, list(heads.vocabulary)
+    with opening_target(model, out, truncation[1]) as target:
+        fitted = target.fitted(space, truncation, heads.condition)
         target.check_latents(fitted)
         size = latent_size(target.generator, space)
-        if size not in (None, bank.latent_dim):
-            raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")
-        target.check_names(list(specs), replace)
+        if size not in (None, heads.latent_dim):
+            raise ModelError(f"the heads read {heads.latent_dim} numbers, but {space} of the generator has {size}")
+        target.check_names(names, replace)
+        bank = AttributeBank(heads.vocabulary, heads.heads, **vars(fitted))
         with target.changing() as changed:
             return heads_of(changed.save(bank, real_path(target.folder).name, replace=replace), "an import")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,11 +38,11 @@ from energyql.attributes.predictions import HEAD_KINDS, Prediction, at_rows, of_
 from energyql.attributes.quality import FIRST, READER, VERIFIER, HeadReport, JudgeReport, replace_given
 from energyql.errors import ArgumentError, DataError, ModelError, either
 from energyql.files import read_json
-from energyql.generators.base import RANDOM, Generator
+from energyql.generators.base import RANDOM
 from energyql.generators.families import CONFIG
 from energyql.language.lexical import shorten
 from energyql.numerics.shapes import Float
-from energyql.pipeline.model import judge_mark, record_judge
+from energyql.pipeline.model import choose_device, judge_mark, record_judge
 from energyql.progress import Report, reporting
 from energyql.training.heads import MORE
 from energyql.training.labelled import Labelled
@@ -59,9 +59,13 @@ from energyql.training.picture_fit import (
 from energyql.training.proposals import propose
 from energyql.training.report import report_quality
 from energyql.training.samples import LABEL_SEED, PICTURES, Prior, label_prior
-from energyql.training.target import Source, Target, Task, call_text, opening_target
+from energyql.training.settings import TRAIN, JudgeOptions, JudgeSettings
+from energyql.training.target import AnyModel, Target, Task, call_text, opening_target
 from energyql.training.teacher import FEATURES, FEW, draw_further, feature_settings, further_pictures
 from energyql.vocabulary import AttributeSpec, Vocabulary
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 MOST_TESTS = 1_000
 """Most pictures on which a given judge is measured: a 95 % interval of a balanced accuracy is then about 0.05 wide."""
@@ -69,8 +73,6 @@ VALUE = "energyql/value/"
 """Prefix of columns with values in the stored readings of a judge; the attribute's name follows."""
 OUTPUTS = "energyql/outputs/"
 """Prefix of columns with predictions in the same readings: numbers such as logits, written as text."""
-MOST_PICTURES = 5_000
-"""Default number of pictures that a labeller (a function or network) labels for judge and verifier."""
 MOST_HELD_OUT = 5_000
 """Most labelled samples that are stored with a verifier."""
 PROPOSED = 0.2
@@ -85,10 +87,6 @@ FRESH = 256
 """Fewest pictures without labels that a verifier reads after its training."""
 VERIFIER_SEED = 16
 """Offset of the seed of the verifier's fit from that of the judge's; no other fit has this offset."""
-TRAIN: Final = "train"
-"""Value of the argument `judge` with which a new judge is trained."""
-AUTO: Final = "auto"
-"""Value of the argument `judge` with which a function that labels is the judge; for other labels, one is trained."""
 
 
 @dataclass(frozen=True)
@@ -116,20 +114,14 @@ class TrainedJudge:
 
 
 def train_judge(
-    model: str | Path | Generator,
+    model: AnyModel,
     labels: LabelTable | str | Path | ImageLabeller,
     out: str | Path | None = None,
     *,
-    only: Sequence[str] | None = None,
-    count: int = MOST_PICTURES,
-    seed: int | None = None,
-    generator: str | None = None,
-    allow_plugins: bool = False,
-    judge: ImageLabeller | str = TRAIN,
-    settings: PictureSettings | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     progress: bool | Report = True,
     command: Sequence[str] | str | None = None,
+    **options: Unpack[JudgeOptions],
 ) -> TrainedJudge:
     """Train a judge and a verifier, or only measure the given `judge`, and store them in the model folder.
 
@@ -140,45 +132,43 @@ def train_judge(
     They replace earlier ones of the same attributes. After an interruption, the same call continues the training.
 
     Args:
-        model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.
+        model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code; or a
+            `ModelSource`.
         labels: a labeller (a function or torch module that labels pictures), a table with numbers of pictures, or its
             path.
         out: the model folder; by default the folder of `model`.
-        only: attributes to judge; by default all attributes of the model that have labels.
-        count: number of pictures that a labeller labels, not those for heads; at most 1,000 for a given `judge`.
-        seed: seed of the pictures; by default the one that a table states, else 0; 2**32 for a labeller.
-        judge: a judge to measure in place of training: a `Judge` of another model, a function or torch module, or the
-            name of code (`module:function` or a plugin).
-        settings: settings of the fit of the judge.
-        command: the command that messages propose to continue an interrupted training; by default this call.
         device: where pictures are drawn and the judge is trained.
-        generator, allow_plugins, progress: see `train_attributes`.
+        command: the command that messages propose to continue an interrupted training; by default this call.
+        progress: see `train_attributes`.
+        options: fields of `JudgeSettings` by name, such as `n`, `only` or `judge`.
 
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
         KeyboardInterrupt: by Ctrl-C; the message lists the finished steps, and says how to continue.
     """
+    asked, device = JudgeSettings(**options), choose_device(device)
+    only = asked.only
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
-    given = given_judge(judge)  # before any picture is drawn
+    given = given_judge(asked.judge)  # before any picture is drawn
     command = command or call_text("train_judge", model, out)
-    with opening_target(Source(model, generator, allow_plugins), out, command=command) as target:
+    with opening_target(model, out, command=command) as target:
         bank = target.bank
         if bank is None:
             raise ModelError(f"{target.folder} has no attributes to judge", hint="energyql train makes some")
         if only is not None and (not only or (unknown := [name for name in only if name not in bank.vocabulary])):
             wrong = f"there is no attribute {unknown[0]!r} to judge" if only else "only names no attribute"
             raise DataError(wrong, hint=f"the model has {', '.join(bank.vocabulary)}")
-        prior = _prior(target, bank, labels, seed, device)
+        prior = _prior(target, bank, labels, asked.seed, device)
         with reporting(progress) as report:
             task = Task(target, prior, labels, report)
             if given is None:
-                trained = fit_both(task, bank, count, only, settings)
+                trained = fit_both(task, bank, asked.n, only, asked.settings)
             else:
-                trained = take_judge(given, task, bank, count, only)
+                trained = take_judge(given, task, bank, asked.n, only)
         names = trained.verifier_report if given is None else only or bank.vocabulary
         with target.changing() as changed:
-            store_judge(changed.folder, judge, names, trained)
+            store_judge(changed.folder, asked.judge, names, trained)
     return trained
 
 

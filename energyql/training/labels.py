@@ -34,8 +34,6 @@ INDEX, CHOSEN, DRAWN = "index", "chosen", "drawn"
 """Columns: the number of the picture, how it was chosen for labelling, and how it was drawn."""
 RANDOM, UNSURE = "random", "unsure"
 """Values of the column `CHOSEN`: at random, or because predictions for the picture were uncertain."""
-POOL_START, POOL_SIZE = 1_000_000, 5_000
-"""The pool, from which uncertain pictures are chosen: number of its first picture (random ones are smaller), size."""
 POOL = ".pool"
 """Subfolder beside a table, for thumbnails of the pool, if a teacher chose pictures from it."""
 TEST_SHARE = 0.2

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from energyql.attributes.predictions import output_count
 from energyql.attributes.quality import VERIFIER, HeadReport, JudgeReport, verdicts
 from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.files import real_path
-from energyql.generators.base import Generator, head_reader
+from energyql.generators.base import head_reader
 from energyql.language.lexical import shorten
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import choose_device, judge_mark
@@ -31,9 +31,6 @@ from energyql.progress import Report, reporting
 from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank, with_labels
 from energyql.training.heads import HeadSettings, attribute_loss, train_heads
 from energyql.training.judge import (
-    AUTO,
-    MOST_PICTURES,
-    TRAIN,
     TrainedJudge,
     default_judge,
     fit_both,
@@ -45,10 +42,14 @@ from energyql.training.judge import (
 from energyql.training.labelled import Labelled
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, extend, label_prior
+from energyql.training.settings import AUTO, MOST_PICTURES, TRAIN, TrainOptions, TrainSettings
 from energyql.training.steps import StepFile, digest
-from energyql.training.target import Source, Target, Task, call_text, opening_target
+from energyql.training.target import AnyModel, Target, Task, call_text, opening_target
 from energyql.training.teacher import further_pictures, store_teacher
 from energyql.vocabulary import Kind, Vocabulary
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 FIRST_ROUND, ROUNDS = 5_000, 4
 """Pictures that a labeller labels by default in a first round, and most rounds, each of which doubles the number."""
@@ -96,26 +97,14 @@ class Trained:
 
 
 def train_attributes(
-    model: str | Path | Generator,
+    model: AnyModel,
     labels: LabelTable | str | Path | ImageLabeller,
     out: str | Path | None = None,
     *,
-    vocabulary: Vocabulary | None = None,
-    kinds: Mapping[str, Kind] | None = None,
-    only: Sequence[str] | None = None,
-    count: int | None = None,
-    space: str | None = None,
-    truncation: float | tuple[float, float] | None = None,
-    condition: int | Sequence[float] | str | None = None,
-    seed: int | None = None,
-    replace: bool = False,
-    generator: str | None = None,
-    allow_plugins: bool = False,
-    judge: ImageLabeller | str | None = AUTO,
-    settings: HeadSettings | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     progress: bool | Report = True,
     command: Sequence[str] | str | None = None,
+    **options: Unpack[TrainOptions],
 ) -> Trained:
     """Fit attribute heads to a generator, and save them into a model folder with a report.
 
@@ -126,54 +115,25 @@ def train_attributes(
     Args:
         model: a packaged model, a model folder, a checkpoint of any supported kind, or a generator of your own, as an
             object or by name. A name is `module:factory`, where the factory is a class or a function without arguments,
-            or the name of an installed plugin; the folder then records the name.
+            or the name of an installed plugin; the folder then records the name. For a folder that names code, a
+            `ModelSource` says which generator to use, or that the code may be imported.
         labels: a `LabelTable`, the file name of a CSV or Parquet table (see `read_label_table`), or a labeller: a
             function or torch module that labels pictures (see `ImageLabeller`).
         out: the model folder to make or to add to; by default the folder of `model`.
-        vocabulary: the attributes; inferred from the labels by default.
-        kinds: attribute -> kind, for attributes whose kind is not inferred.
-        only: attributes to train; all by default.
-        count: with a labeller, the number of pictures that it labels. By default 5,000 in a first round, and each
-            further round doubles their number, up to 40,000; the rounds end if one lowers the held-out loss of the
-            heads by at most 1 %, or if no loss can be measured. With a table that has numbers of pictures, the number
-            of further pictures that a teacher (networks that learn from the table) labels for the heads. By default
-            8,000, but 0 if pictures have more than 128 pixels a side, which take long to draw; 0 is for no teacher.
-        space: the latent that heads read: "w"; "z"; "direction", which is z scaled to unit second moment, on which the
-            pictures of a StyleGAN depend; or "features", numbers that the generator computes from z for heads (see
-            `ViewedGenerator.features`). By default that of the model's other heads; without heads, "features" if the
-            generator has some, else "w". Latents in a table must be w for "w", and z for the others. With "picture", a
-            network that reads pictures is fitted in place of heads (see `PictureBank`), to at most 5,000 pictures of a
-            labeller.
-        truncation: psi of the samples, or a range (low, high) from which each sample has a random psi. By default the
-            psi of the pictures, if the table or its folder states it; else the range of the model's other heads; else
-            the psi that is estimated from w in a table; else the psi of the model.
-        condition: for a conditional generator: a class for all pictures, or as many numbers as there are classes; or
-            "random" for a random class of each picture, and heads that are valid for every class. By default that of
-            the pictures, if the table or its folder states it, else that of the model's other heads.
-        seed: seed of the samples; picture i of `sample_pictures(seed=...)` is drawn from sample i. By default the one
-            that the table or its folder states, else 0; for a labeller 2**32, so that it labels no pictures that users
-            draw with small seeds.
-        replace: whether new heads may replace old heads of the same attributes.
-        generator: name of the generator's code, for a model folder that only names it.
-        allow_plugins: whether to import the generator that the model folder names.
-        judge: reads the new attributes off pictures, and decides whether samples satisfy a query. By default a function
-            that labels is the judge and the verifier, because it defines the attributes; for other labels, as always
-            with "train", both are trained, if the labels are about pictures, from the table or from other pictures. A
-            judge that you give is only measured: a `Judge` from another folder, which is stored; the name of code,
-            `module:function` or a plugin, which is recorded; or a function or torch module, which `load_model` must be
-            given again. `None` is for no judge.
-        settings: settings of the fit of the heads.
         device: where pictures are drawn and heads are fitted: "cpu", "cuda" or "mps"; "auto" is a GPU if there is one.
         progress: whether to show progress bars, or a function that is called with the stage and the fraction done.
         command: the command that messages propose to continue an interrupted training: words of the command line after
             `energyql`, or a text; by default this call.
+        options: fields of `TrainSettings` by name, such as `n`, `only` or `judge`.
 
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
         KeyboardInterrupt: by Ctrl-C; the message lists the finished steps, and says how to continue.
     """
+    asked = TrainSettings(**options)
+    only, space, condition, judge = asked.only, asked.space, asked.condition, asked.judge
     by_hand = not callable(labels) and space != PICTURE
-    count = None if count is None else whole_number("count", count, least=0 if by_hand else 1)
+    n = None if asked.n is None else whole_number("n", asked.n, least=0 if by_hand else 1)
     if space not in (None, PICTURE, *SPACES):
         raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}; {PICTURE} is for a network")
     if isinstance(labels, str | Path):
@@ -185,14 +145,14 @@ def train_attributes(
     own = getattr(labels, "vocabulary", None)
     own = own if isinstance(own, Vocabulary) else None
     names = list((own or ()) if table is None else table.columns) if only is None else list(only)
-    choose = partial(_infer, only=only, kinds=kinds, vocabulary=vocabulary or own)
-    psi, drawn = _range(truncation), None if table is None else table.drawn or table.beside
+    choose = partial(_infer, only=only, kinds=asked.kinds, vocabulary=asked.vocabulary or own)
+    psi, seed, drawn = _range(asked.truncation), asked.seed, None if table is None else table.drawn or table.beside
     if table is not None and drawn is not None:
         same = None if psi is None else psi[0] if psi[0] == psi[1] else psi
-        drawn.check(table.source, seed=seed, truncation=same, condition=condition)
+        drawn.check(table.source, seed=asked.seed, truncation=same, condition=condition)
         seed, psi, condition = drawn.seed, (drawn.truncation, drawn.truncation), drawn.condition
-    source, command = Source(model, generator, allow_plugins), command or call_text("train_attributes", model, out)
-    with opening_target(source, out, None if psi is None else psi[1], command) as target:
+    command = command or call_text("train_attributes", model, out)
+    with opening_target(model, out, None if psi is None else psi[1], command) as target:
         if table is None and not callable(labels):
             raise ArgumentError(f"labels are a table, its file name, or a labeller, not {shorten(repr(labels))}")
         if table is not None and drawn is not None:
@@ -206,13 +166,23 @@ def train_attributes(
         if psi is None:
             prior = prior.under(truncation=_default_truncation(target, table, prior))
         target.check_latents(prior.fitted)
-        most = MOST_PICTURES if count is None else min(count, MOST_PICTURES)
-        described = None if vocabulary is None else vocabulary.to_dict()
-        how = (_identity(labels), seed, prior.fitted, prior.device.type, only, kinds, described, count, settings)
+        most = MOST_PICTURES if n is None else min(n, MOST_PICTURES)
+        described = None if asked.vocabulary is None else asked.vocabulary.to_dict()
+        how = (
+            _identity(labels),
+            seed,
+            prior.fitted,
+            prior.device.type,
+            only,
+            asked.kinds,
+            described,
+            n,
+            asked.settings,
+        )
         finished = StepFile(target.work.folder / FINISHED, digest(how))
         new = _finished(target.bank, finished)
         if new is None:
-            target.check_names(names, replace)
+            target.check_names(names, asked.replace)
         trained = TrainedJudge(None, {})
         with reporting(progress) as report:
             task = Task(target, prior, labels, report)
@@ -224,14 +194,14 @@ def train_attributes(
                 if space == PICTURE:
                     bank = fit_reader(task, choose, most)
                 else:
-                    settings = settings or HeadSettings()
+                    settings = asked.settings or HeadSettings()
                     columns = table.columns if table is not None else _label(
-                        task, count, choose, settings,
-                        lambda attributes: target.check_names(names if only is not None else attributes, replace),
+                        task, n, choose, settings,
+                        lambda attributes: target.check_names(names if only is not None else attributes, asked.replace),
                     )  # fmt: skip
                     latents, specs = _latents(prior, table, len(next(iter(columns.values())))), choose(columns)
                     bank, second, networks = fit_bank(
-                        task, latents, columns, specs, further=further_pictures(task, count), settings=settings
+                        task, latents, columns, specs, further=further_pictures(task, n), settings=settings
                     )
                     most = min(len(latents), MOST_PICTURES)
                 if notes := getattr(labels, "calibrations", None):
@@ -243,13 +213,13 @@ def train_attributes(
                 if given is not None:
                     trained = take_judge(given, task, bank, most)
                 with target.changing() as changed:
-                    changed.save(bank, real_path(target.folder).name, replace=replace, second=second)
+                    changed.save(bank, real_path(target.folder).name, replace=asked.replace, second=second)
                     store_judge(changed.folder, judge, new, trained)
                     store_teacher(changed.folder, networks)
                     finished.write_json({"names": new, "weights": _weights(load_bank(changed.folder), new)})
             merged = load_bank(target.folder)
             if later:
-                trained = fit_both(task, merged, most, new, further=count)
+                trained = fit_both(task, merged, most, new, further=n)
                 with target.changing() as changed:
                     store_judge(changed.folder, judge, new, trained)
         return Trained(

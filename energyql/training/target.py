@@ -49,6 +49,7 @@ from energyql.models import model_folder, packaged_models, read_undisturbed
 from energyql.models.hub import model_files
 from energyql.models.unfinished import START, Work
 from energyql.pipeline.model import Model, read_config, save_named_model
+from energyql.pipeline.source import ModelSource
 from energyql.plugins import GENERATORS, check_allowed, is_plugin
 from energyql.progress import Report
 from energyql.training.feature_fit import see
@@ -58,24 +59,11 @@ from energyql.training.report import draw_report
 from energyql.training.samples import Prior, draw_thumbnails
 from energyql.training.steps import Course
 
+AnyModel = str | Path | Generator | ModelSource
+"""What a user may name for a training: a packaged model, a model folder, a checkpoint, a generator or the name of its
+code (`module:factory`, or a plugin); or a `ModelSource`, which says too which code is used or allowed."""
 TEACHER = "teacher"
 """Prefix of the files with the networks of a teacher, such as "teacher-0.json"."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """The model that a user named, with the arguments for loading it.
-
-    Attributes:
-        model: the name of a packaged model; the path of a model folder or checkpoint; a generator, or the name of its
-            code, such as "module:factory". `open_source` also takes a `Model` or a `Target`.
-        generator: name of the generator's code, if `model` is a folder without weights.
-        allow_plugins: whether to import the generator's code that a folder names.
-    """
-
-    model: str | Path | Generator | Model | Target
-    generator: str | None = None
-    allow_plugins: bool = False
 
 
 @dataclass(frozen=True)
@@ -282,7 +270,7 @@ class Task:
 
 @contextmanager
 def opening_target(
-    source: Source, out: str | Path | None, truncation: float | None = None, command: Sequence[str] | str | None = None
+    model: AnyModel, out: str | Path | None, truncation: float | None = None, command: Sequence[str] | str | None = None
 ) -> Iterator[Target]:
     """Open the model of a training, and lock its folder until the `with` block ends.
 
@@ -292,7 +280,7 @@ def opening_target(
     without an error.
 
     Args:
-        out: the model folder of the training; by default the folder of `source`.
+        out: the model folder of the training; by default the folder of `model`.
         truncation: psi of a new model; by default that of the generator.
         command: command that continues the training after an interruption, for messages; `None` if there is none.
 
@@ -302,6 +290,7 @@ def opening_target(
         ModelError: a file is damaged, or the folder contains another generator.
         KeyboardInterrupt: the block was interrupted; the message lists the finished steps, and the command.
     """
+    source = source_of(model)
     folder = _folder(source.model, out)
     with sole_writer(folder, "a training"):
         if out is not None:
@@ -350,50 +339,66 @@ def _folder(model: object, out: str | Path | None) -> Path:
     raise ArgumentError(wrong, hint=f"give {either('out=', '--out')}")
 
 
+def source_of(model: AnyModel | Model) -> ModelSource:
+    """The argument `model` of a training as a `ModelSource`.
+
+    Raises:
+        ArgumentError: a judge or a reader is named, which a training is given by arguments of its own.
+    """
+    source = model if isinstance(model, ModelSource) else ModelSource(model)
+    if named := [name for name in ("judge", "reader") if getattr(source, name) is not None]:
+        problem = f"the {named[0]} of a ModelSource is for drawing; generator and allow_plugins are for all"
+        raise ArgumentError(problem, hint=f"give the {named[0]} as an argument of the function, or load_model")
+    return source
+
+
 def call_text(function: str, model: object, out: str | Path | None) -> str:
     """Text of a Python call, such as "train_attributes('faces', ..., out='mine') with the same arguments"."""
+    model = model.model if isinstance(model, ModelSource) else model
     name = repr(str(model)) if isinstance(model, str | Path) else f"a {type(model).__name__}"
     return f"{function}({name}, ...{'' if out is None else f', out={str(out)!r}'}) with the same arguments"
 
 
-def open_target(source: Source, folder: Path, truncation: float | None = None) -> Target:
+def open_target(model: AnyModel, folder: Path, truncation: float | None = None) -> Target:
     """Load the generator and the heads of a model for a training that will write to `folder`, which need not exist.
 
     If it is no model yet, the files of the model wait in a subfolder until `Target.changing` moves them. `truncation`
     is the psi of a new model, by default that of the generator.
 
     Raises:
-        ArgumentError: `source.model` and `source.generator` both name a generator.
+        ArgumentError: `ModelSource.model` and `ModelSource.generator` both name a generator.
         ModelError: a file is damaged, or `folder` contains another generator.
     """
-    model = source.model
-    if isinstance(model, str) and is_generator_name(model):
+    source = source_of(model)
+    given = source.model
+    if isinstance(given, str) and is_generator_name(given):
         if source.generator is not None:
-            raise ArgumentError(f"{model} and {source.generator} are two generators; name one")
-        return _named(folder, model, truncation)
-    if isinstance(model, str | Path):
-        if is_foreign(model):
-            return _write(load_generator(model), folder, truncation, Path(model) if Path(model).is_file() else None)
-        return _from_folder(source, model_folder(model), folder)
-    generator = check_generator(model)
+            raise ArgumentError(f"{given} and {source.generator} are two generators; name one")
+        return _named(folder, given, truncation)
+    if isinstance(given, str | Path):
+        if is_foreign(given):
+            return _write(load_generator(given), folder, truncation, Path(given) if Path(given).is_file() else None)
+        return _from_folder(source, model_folder(given), folder)
+    generator = check_generator(given)
     if family_of(generator) is not None:
         return _write(generator, folder, truncation)
     mark = module_fingerprint(generator)
     return Target(folder, generator, mark, None, _bank(folder, mark))
 
 
-def open_source(source: Source) -> Target:
+def open_source(model: AnyModel | Model | Target) -> Target:
     """Load the generator and the heads of a model, and write nothing.
 
     The target has the model's folder, or the empty `Path()` for a checkpoint, a generator or a `Model`.
 
     Raises:
-        ArgumentError: there is no generator of the name; or `source.generator` is stated for a model with its own.
+        ArgumentError: there is no generator of the name; or a generator is named for a model with its own.
         ModelError: a file is missing or damaged.
     """
-    model = source.model
     if isinstance(model, Target):
         return model
+    source = source_of(model)
+    model = source.model
     if isinstance(model, Model):
         return Target(Path(), model.generator, module_fingerprint(model.generator), model.truncation, model.bank)
     if isinstance(model, str | Path) and not is_foreign(model) and not is_generator_name(str(model)):
@@ -412,7 +417,7 @@ def is_generator_name(model: str) -> bool:
     return not taken and is_plugin(model, GENERATORS)
 
 
-def _from_folder(source: Source, old: Path, folder: Path) -> Target:
+def _from_folder(source: ModelSource, old: Path, folder: Path) -> Target:
     """Open the model in the folder `old` for a training that will write to `folder`, with the same generator."""
     start = None
     if real_path(folder) != real_path(old):
@@ -488,13 +493,13 @@ def _named(folder: Path, name: str, truncation: float | None) -> Target:
     return Target(folder, generator, mark, truncation, bank, name)
 
 
-def _opened(folder: Path, source: Source | None = None) -> Target:
+def _opened(folder: Path, source: ModelSource | None = None) -> Target:
     """Open a model folder; without `source`, no code is imported."""
-    if source is not None and source.generator is not None:
+    if source is not None and isinstance(source.generator, str):
         return _named(folder, source.generator, None)
-    allow_plugins = source is not None and source.allow_plugins
+    own, allow_plugins = (None, False) if source is None else (source.generator, source.allow_plugins)
     _, truncation, _ = read_config(folder)
-    generator, mark = open_generator(folder, allow_plugins=allow_plugins)
+    generator, mark = open_generator(folder, own, allow_plugins=allow_plugins)
     return Target(folder, generator, mark, truncation, _bank(folder, mark, allow_plugins))
 
 

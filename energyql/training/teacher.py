@@ -21,7 +21,7 @@ from energyql.numerics.shapes import Float, Int
 from energyql.training.feature_fit import FeatureSettings, choose_features
 from energyql.training.label_noise import calibration
 from energyql.training.labelled import Inputs, Labelled, Seen
-from energyql.training.labels import POOL_SIZE, POOL_START, LabelTable
+from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import (
     Family,
     PictureSettings,
@@ -31,6 +31,7 @@ from energyql.training.picture_fit import (
     measure,
 )
 from energyql.training.samples import PICTURES, Prior, kept_thumbnails
+from energyql.training.settings import POOL_SIZE, POOL_START
 from energyql.training.target import TEACHER, Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

@@ -25,7 +25,7 @@ from energyql.numerics.shapes import Float
 from energyql.pipeline.model import judge_mark
 from energyql.training.labels import read_label_table
 from energyql.training.report import report_quality
-from energyql.training.target import Source, open_source
+from energyql.training.target import open_source
 
 FOLDS = 10
 """Number of folds of the labels for the report on a calibration (cross-validation)."""
@@ -130,7 +130,7 @@ def calibrate(
         hint = f"name a copy of it: {copied}"
         raise ArgumentError(f"{folder.name} is a packaged model, which is not written to", hint=hint)
     with sole_writer(folder, "a calibration"):
-        table, words, own = read_label_table(Path(labels)), open_words(reader, judge_mark), open_source(Source(folder))
+        table, words, own = read_label_table(Path(labels)), open_words(reader, judge_mark), open_source(folder)
         mark, calibrations = read_calibrations(folder)
         words = replace(words, calibrations=calibrations if mark == words.mark else {})
         texts = [name for name in table.columns if own.bank is None or name not in own.bank.vocabulary]

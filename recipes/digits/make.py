@@ -122,7 +122,7 @@ def fit_heads(
             Labeller(Judge.load(states, LABELLER)),
             folder,
             vocabulary=VOCABULARY,
-            count=max(400, int(scale * PICTURES)),
+            n=max(400, int(scale * PICTURES)),
             space=space,
             truncation=1.0,
             judge=None,

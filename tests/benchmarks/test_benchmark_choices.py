@@ -8,8 +8,10 @@ from commanding import command
 from benchmarks import lace
 from benchmarks.choices import ChoiceModel, find_choices
 from energyql.errors import ArgumentError
+from energyql.evaluation.bench import Bench
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.reference import prior_samples
+from energyql.evaluation.settings import SampleCounts
 from energyql.language import bind, parse
 from energyql.sampling import prior_latents
 
@@ -37,13 +39,14 @@ def test_an_oracle_by_choices_is_drawn_from_the_prior_alone(tmp_path):
     query = bind(parse("hat AND frown AND hair = red"), model.vocabulary)
     prior = prior_samples(model, 500, tmp_path / "prior", report=lambda stage, done: None)
 
-    oracle = find_choices(model, query, None, prior, 100, tmp_path / "oracle", lambda stage, done: None)
+    bench = Bench(model, SampleCounts(oracle=100), tmp_path, lambda stage, done: None)
+    oracle = find_choices(bench, query, None, prior)
     assert len(oracle.weights) >= 100
     assert (oracle.weights == 1).all()
     assert model.satisfied(query, oracle.samples.values).all()
     assert abs(oracle.prevalence - len(oracle.weights) / oracle.pictures) < 1e-12
     assert 0.001 < oracle.prevalence < 0.03
-    again = find_choices(model, query, None, prior, 100, tmp_path / "other", lambda stage, done: None)
+    again = find_choices(bench, query, None, prior)
     assert torch.equal(again.samples.z, oracle.samples.z)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks import robustness
 from benchmarks.robustness import HEADER, HEAT, MARK, MEASURES, OWN_NOISE, HeatMap, draw, grids, heat, summary_rows
-from energyql.evaluation.compare import SampleCounts
+from energyql.evaluation.settings import SampleCounts
 from energyql.render.charts import GRID, Canvas
 from energyql.sampling import make_sampler
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from energyql.cli.main import app
+from energyql.cli.options import CodeSource
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.studio import serving
 from energyql.studio.limits import Limits
@@ -38,7 +39,7 @@ def run(*words):
 def test_loopback_and_limits_by_default(served):
     run()
     ((models, options),) = served
-    assert models == ["avatars"]
+    assert models == [CodeSource("avatars")]
     assert (options["host"], options["port"], options["allowed"]) == ("127.0.0.1", 8420, [])
     assert options["limits"] == Limits()
 
@@ -47,7 +48,7 @@ def test_every_option_arrives(served):
     limits = ["--max-n", 5, "--timeout", 7, "--queue", 2]
     run("-m", "a", "-m", "b", "--host", "0.0.0.0", "--port", 0, "--allow-host", "x", "--device", "cpu", *limits)
     ((models, options),) = served
-    assert models == ["a", "b"]
+    assert [source.model for source in models] == ["a", "b"]
     assert (options["host"], options["port"], options["allowed"]) == ("0.0.0.0", 0, ["x"])
     assert options["limits"] == Limits(pictures=5, seconds=7, waiting=2)
 

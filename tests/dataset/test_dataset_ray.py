@@ -14,9 +14,11 @@ from dataset.kinds import KINDS, plan_of
 from dataset.plans import TOML, files, known_plan, with_classes, write
 from energyql.dataset.plan import Job, PlanSource, read_plan
 from energyql.dataset.run import _portable, _result, run_on_ray
+from energyql.dataset.settings import DatasetSettings
 from energyql.dataset.shard import prepare_plan
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.pipeline.model import judge_mark, load_model
+from energyql.pipeline.source import ModelSource
 
 with_ray = pytest.mark.ray
 
@@ -117,7 +119,8 @@ def test_workers_with_more_gpus_than_there_are(cluster, plan, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_errors_of_workers_are_shown(cluster, plan, tmp_path):
     """The folder cannot be written any more when the workers begin."""
-    job = Job(plan=read_plan(plan)[0], out=tmp_path / "file" / "out", address="auto", device="cpu")
+    settings = DatasetSettings(address="auto", device="cpu")
+    job = Job(plan=read_plan(plan)[0], out=tmp_path / "file" / "out", settings=settings)
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ModelError, match="a worker has other models"):
         list(run_on_ray(job, "another", [(0, None)]))
@@ -155,7 +158,7 @@ def test_a_judge_of_a_notebook_is_known_to_workers(tmp_path):
     def look(images):
         return {"b": images[:, 0, 0, 0] > 0}
 
-    judge = _portable(Job(plan=known_plan(), out=tmp_path, judge=look)).judge
+    judge = _portable(Job(plan=known_plan(), out=tmp_path, source=ModelSource(judge=look))).source.judge
     sent = FunctionType(judge.__code__.replace(co_filename="notebook"), {}, "look")
     assert judge_mark(sent) != judge_mark(look)
     sent.__dict__.update(judge.__dict__)

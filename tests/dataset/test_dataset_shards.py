@@ -23,6 +23,7 @@ from energyql import DatasetClass, DatasetPlan, generate
 from energyql.dataset.manifest import Index
 from energyql.dataset.plan import Job, PlanSource
 from energyql.dataset.run import DatasetRun
+from energyql.dataset.settings import DatasetSettings
 from energyql.dataset.shard import PreparedPlan
 from energyql.errors import ArgumentError, DataError, IncompleteError
 from energyql.pipeline.model import load_model
@@ -325,7 +326,7 @@ def test_a_disk_that_ends_leaves_a_folder_that_the_same_call_completes(whole, tm
 
 def test_the_estimate_changes_nothing_that_is_written(whole, tmp_path):
     """It draws samples of the same queries, whose energies keep what is computed once."""
-    run = DatasetRun(Job(plan=known_plan(**ALWAYS), out=tmp_path, device="cpu"), PlanSource())
+    run = DatasetRun(Job(plan=known_plan(**ALWAYS), out=tmp_path, settings=DatasetSettings(device="cpu")), PlanSource())
     cost = run.estimate()
     assert (cost.pictures, cost.shards) == (35, 4)
     assert 0.5 < cost.bytes / sum(each.size for each in whole[1].shards) < 2
@@ -337,7 +338,7 @@ def test_the_pilot_of_many_classes_ends_at_one(tmp_path):
     first = known_plan().classes[0]
     plan = DatasetPlan(classes=[replace(first, name=f"class {k}", count=1) for k in range(9)])
     told = []
-    run = DatasetRun(Job(plan=plan, out=tmp_path / "out", device="cpu"), PlanSource())
+    run = DatasetRun(Job(plan=plan, out=tmp_path / "out", settings=DatasetSettings(device="cpu")), PlanSource())
     run.estimate(lambda stage, fraction: told.append(fraction))
     assert (told, told[-1]) == (sorted(told), 1.0)
 

@@ -28,7 +28,7 @@ def test_the_first_lines_choose_the_pictures(tmp_path, monkeypatch):
     (tmp_path / "my_looks.py").write_text(LOOK, encoding="utf-8")
     first, names = blocks(PAGE)[0], {}
     assert len(first.text.split("\n\n")[1].splitlines()) == 5
-    quick = first.text.replace("judge=look)", "judge=look, count=300)", 1).replace("n=16", "n=2")
+    quick = first.text.replace("judge=look)", "judge=look, n=300)", 1).replace("n=16", "n=2")
     try:
         execute(type(first)(first.language, quick, first.line, first.before, first.section), names, PAGE)
     finally:

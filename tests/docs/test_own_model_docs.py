@@ -153,7 +153,7 @@ def test_a_function_and_one_attribute_more(monkeypatch):
     shell("Labels from a function", *NO_JUDGE)
     monkeypatch.setattr(run, "HeadSettings", partial(run.HeadSettings, steps=20, hidden=4))
     names = {}
-    exec(python.replace("count=5000", f"count={COUNT}"), names)
+    exec(python.replace("n=5000", f"n={COUNT}"), names)
     assert names["trained"].judge is names["trained"].verifier is names["look"]
     assert list(names["trained"].bank.vocabulary) == ["bright", "green", "light"]
 
@@ -191,7 +191,7 @@ def test_a_judge_of_ones_own(capsys):
     assert "Saved from-function; all numbers: energyql report from-function --full" in output
     assert "not judged" in output.lower() or "Judge judge" in output
     names = {}
-    exec(blocks("A judge of your own", "python")[0].replace("count=5000", f"count={COUNT}"), names)
+    exec(blocks("A judge of your own", "python")[0].replace("n=5000", f"n={COUNT}"), names)
     assert set(names["trained"].report) == {"bright", "green", "light"}
     assert capsys.readouterr().out.startswith(f"{names['trained'].report['green']} (")
 
@@ -273,7 +273,7 @@ def test_any_torch_module(monkeypatch):
     exec(wrapping, names)
     assert len(wrapping[wrapping.index("class") :].splitlines()) <= 13
     for block in (querying, loading):
-        exec(block.replace("count=5000", f"count={COUNT}"), names)
+        exec(block.replace("n=5000", f"n={COUNT}"), names)
     assert "of 4 satisfy the query by the definition my_labels:look" in names["result"].summary()
     assert list(names["model"].vocabulary) == ["bright", "green", "light"]
     Path("my_faces.py").write_text(f"{wrapping}\n\n{factory}")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from energyql.attributes.heads import AttributeBank, Head
-from energyql.editing.step import LINEAR_NEAR, PENALTY_FACTORS, linear_minimum, lower_minimum, penalty_method
+from energyql.editing.step import LINEAR_NEAR, PENALTY_FACTORS, Penalized, linear_minimum, lower_minimum, penalty_method
 from energyql.energy.rule import compile_energy_rule
 from energyql.language import bind, parse
 from energyql.sampling import GradientEnergy, Status
@@ -28,7 +28,7 @@ def cost(z, rows):
 
 
 def run(tolerance, cost=cost, rows=slice(None)):
-    return penalty_method(weighted, cost, torch.zeros(3, 2)[rows], tolerance=tolerance, max_evaluations=50)
+    return penalty_method(Penalized(weighted, cost, tolerance, 50), torch.zeros(3, 2)[rows])
 
 
 def share(result):
@@ -60,7 +60,7 @@ def test_a_weight_that_saves_nothing_is_not_kept():
 
 
 def test_nobody():
-    result = penalty_method(weighted, cost, torch.zeros(0, 2), tolerance=0.1, max_evaluations=5)
+    result = penalty_method(Penalized(weighted, cost, 0.1, 5), torch.zeros(0, 2))
     assert result.z.shape == (0, 2)
 
 
@@ -83,7 +83,7 @@ def bent(z, rows):
 
 def search(starts, elsewhere, tolerance=0.05, cost=bent):
     z0 = torch.tensor([[x, 0.0] for x in starts])
-    return lower_minimum(two_valleys, cost, z0, elsewhere, tolerance=tolerance, max_evaluations=50)
+    return lower_minimum(Penalized(two_valleys, cost, tolerance, 50), z0, elsewhere)
 
 
 def test_the_lower_of_two_minima_is_kept():

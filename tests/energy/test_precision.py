@@ -99,9 +99,9 @@ def test_mistakes(model):
 
 def test_what_samplers_keep_is_of_one_precision_and_of_energies_that_never_change(model):
     exact = prepare(model, "float32").energy
-    assert exact.kept == {} and exact.computed_in(torch.bfloat16).kept == {}
-    assert exact.computed_in(torch.bfloat16).kept is not exact.kept
-    assert QueryEnergy(exact.rule, lambda z: z, model.bank).kept is None
+    assert exact.sampler_cache == {} and exact.computed_in(torch.bfloat16).sampler_cache == {}
+    assert exact.computed_in(torch.bfloat16).sampler_cache is not exact.sampler_cache
+    assert QueryEnergy(exact.rule, lambda z: z, model.bank).sampler_cache is None
 
 
 def test_samplers_take_it(model):

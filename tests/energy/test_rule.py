@@ -4,12 +4,16 @@ import pytest
 import torch
 from formulas import VOCABULARY, predictions
 
-from energyql.energy.rule import SEMANTICS, compile_energy_rule
+from energyql.energy.rule import COMPILERS, SEMANTICS, compile_energy_rule
 from energyql.errors import ArgumentError, Contradiction, LimitError, TautologyWarning
 from energyql.language import And, Attribute, Interval, Not, Or
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 A = Attribute("smile")
+
+
+def test_every_name_has_a_compiler():
+    assert list(COMPILERS) == list(SEMANTICS)
 
 
 @pytest.mark.parametrize("semantics", SEMANTICS)

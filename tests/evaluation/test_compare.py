@@ -13,11 +13,13 @@ from PIL import Image
 
 from energyql.errors import ArgumentError, DataError
 from energyql.evaluation import compare as module
-from energyql.evaluation.compare import SampleCounts, compare, compare_samplers
+from energyql.evaluation.bench import Bench
+from energyql.evaluation.compare import compare, compare_samplers
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.measure import summarize
 from energyql.evaluation.methods import Method, read_methods
 from energyql.evaluation.report import COLUMNS, comparison_page, outcome_cells
+from energyql.evaluation.settings import SampleCounts
 from energyql.pipeline.queries import check_arguments
 from energyql.sampling import SampleResult, SliceSampler
 from energyql.sampling.registry import describe_sampler
@@ -31,7 +33,7 @@ def run(
     folder: Path, queries: list[str], names: list[str] = NAMES, size: SampleCounts = SIZE, subject: Any = None
 ) -> Any:
     subject = subject or EvaluatedModel(known_model())
-    return compare(subject, queries, read_methods(names), counts=size, folder=folder, report=silent)
+    return compare(Bench(subject, size, folder, silent), queries, read_methods(names))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def test_results_page_and_charts_are_written(measured: tuple[Path, Any]) -> None
 
 def test_the_public_call(tmp_path: Path) -> None:
     data = compare_samplers(
-        ["c"], ["slice", "ode"], model=known_model(), n=12, prior=100, oracle=30, folder=tmp_path, progress=False
+        ["c"], ["slice", "ode"], model=known_model(), n=12, prior=100, oracle=30, out=tmp_path, progress=False
     )
     assert list(data["summary"]) == ["slice", "ode"]
     assert data["summary"]["slice"]["mean"]["satisfied"] > 0.5
@@ -210,5 +212,5 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_comparison_needs_a_query(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="no query"):
-        compare_samplers([], ["slice"], folder=tmp_path / "none")
+        compare_samplers([], ["slice"], out=tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -53,7 +53,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, model: str) -> tuple[Pat
         patch.setattr(reference, "MOST_PICTURES", 300)
         patch.setattr(reference, "LATENTS_AT_ONCE", 256)
         patch.setattr(reference, "PICTURES_AT_ONCE", 32)
-        return folder, evaluate(NAMES, folder=folder, model=model, samplers=["slice", "paper"], edits=2, **SIZES)
+        return folder, evaluate(NAMES, out=folder, model=model, samplers=["slice", "paper"], edits=2, **SIZES)
 
 
 def test_samples_are_measured_side_by_side(evaluated: tuple[Path, Any]) -> None:
@@ -108,13 +108,13 @@ def test_a_second_run_measures_nothing_again(
     folder, data = evaluated
     for name in ("evaluate.measure_sequence", "compare.measure"):
         monkeypatch.setattr(f"energyql.evaluation.{name}", lambda *arguments, **more: pytest.fail("measured again"))
-    again = evaluate(NAMES, folder=folder, model=model, samplers=["slice", "paper"], edits=2, **SIZES)
+    again = evaluate(NAMES, out=folder, model=model, samplers=["slice", "paper"], edits=2, **SIZES)
     assert again["setups"] == data["setups"]
 
 
 def test_a_protocol_that_a_model_cannot_serve_is_reported_and_the_others_run(tmp_path: Path) -> None:
     data = evaluate(
-        ["sequential-5", "conditional-1"], folder=tmp_path, model=known_model(), samplers="slice", edits=2, **SIZES
+        ["sequential-5", "conditional-1"], out=tmp_path, model=known_model(), samplers="slice", edits=2, **SIZES
     )
     assert "no query of 5 attributes" in data["setups"]["sequential-5"]["missing"]
     assert "comparison" in data["setups"]["conditional-1"]
@@ -137,7 +137,7 @@ def test_a_protocol_that_a_model_cannot_serve_is_reported_and_the_others_run(tmp
 )
 def test_wrong_arguments(wrong: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=said):
-        evaluate(**{"folder": tmp_path / "out", "model": known_model()} | wrong)
+        evaluate(**{"out": tmp_path / "out", "model": known_model()} | wrong)
     assert not (tmp_path / "out").exists()
 
 

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from energyql.evaluation import reference as module
+from energyql.evaluation.bench import Bench
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.methods import read_methods
 from energyql.evaluation.reference import Oracle, find_oracle, prior_samples
+from energyql.evaluation.settings import SampleCounts
 from energyql.language import bind, parse
 from energyql.pipeline.model import Model
 from evaluation.lively import known_model, silent
@@ -29,7 +31,7 @@ def find(model: Model, query: str, target: int, folder: Path, prior: int = PRIOR
     bound = bind(parse(query), subject.vocabulary)
     seen = prior_samples(subject, prior, folder, silent)
     energy = read_methods("slice")[0].energy(subject, bound)
-    return find_oracle(subject, bound, energy, seen, target, folder, silent)
+    return find_oracle(Bench(subject, SampleCounts(oracle=target), folder, silent), bound, energy, seen)
 
 
 def share(oracle: Oracle, name: str) -> float:

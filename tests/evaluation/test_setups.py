@@ -170,9 +170,7 @@ def test_wrong_queries_and_names_are_refused(tmp_path: Path) -> None:
 
 def test_heads_must_hold_at_every_truncation(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="do not hold at truncation 5"):
-        evaluate(
-            setup=own(tmp_path, truncation=5), model=str(lively_model(tmp_path / "model")), folder=tmp_path / "out"
-        )
+        evaluate(setup=own(tmp_path, truncation=5), model=str(lively_model(tmp_path / "model")), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -182,7 +180,7 @@ def test_queries_are_checked_before_anything_is_drawn(tmp_path: Path, field: str
     with pytest.raises(EnergyQLError, match="set-up 'own', protocol 'one', 'smile = 3': ") as caught:
         evaluate(
             setup=own(tmp_path, protocols=protocols), model=str(lively_model(tmp_path / "model")),
-            folder=tmp_path / "out", progress=silent,
+            out=tmp_path / "out", progress=silent,
         )  # fmt: skip
     assert not (tmp_path / "out").exists()
     with pytest.raises(type(caught.value)):
@@ -192,7 +190,7 @@ def test_queries_are_checked_before_anything_is_drawn(tmp_path: Path, field: str
 @pytest.mark.slow
 def test_an_experiment_of_ones_own(tmp_path: Path) -> None:
     data = evaluate(
-        setup=own(tmp_path), model=str(lively_model(tmp_path / "model")), folder=tmp_path / "out", n=4, prior=100,
+        setup=own(tmp_path), model=str(lively_model(tmp_path / "model")), out=tmp_path / "out", n=4, prior=100,
         oracle=30, edits=2, progress=silent,
     )  # fmt: skip
     assert list(data["setups"]) == ["both", "edit"]

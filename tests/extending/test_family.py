@@ -75,7 +75,7 @@ def look(images):
     return {"bright": images.mean((1, 2, 3))}
 
 settings = HeadSettings(steps=2, hidden=2, batch=8)
-energyql.train_attributes(folder, look, count=40, settings=settings, progress=False)
+energyql.train_attributes(folder, look, n=40, settings=settings, progress=False)
 result = energyql.generate("bright > 0", 1, model=folder, allow_weak=["bright"], progress=False)
 assert result.images[0].size == (12, 12)
 print("drawn")

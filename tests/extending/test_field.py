@@ -52,7 +52,7 @@ assert loaded.brightness.tolist() == bright and loaded.brightness.dtype == np.fl
 # edits, and a run that is continued
 assert energyql.edit(result, ["hat"], progress=False).final.brightness.shape == (3,)
 for count in 2, 3:
-    list(energyql.stream("smile", count, save_to="run", progress=False))
+    list(energyql.stream("smile", count, out="run", progress=False))
 assert Result.load("run").brightness.tolist() == bright
 
 # results from before
@@ -61,7 +61,7 @@ assert before.brightness is None and before[:1].brightness is None and len(befor
 assert Result.join([before, result]).brightness is None
 before.save("again")
 assert Result.load("again").brightness is None
-list(energyql.stream("smile", 3, save_to="run-before", progress=False))
+list(energyql.stream("smile", 3, out="run-before", progress=False))
 assert Result.load("run-before").brightness is None and len(Result.load("run-before")) == 3
 
 # a damaged file
@@ -89,7 +89,7 @@ def texts() -> list[str]:
 @pytest.mark.slow
 def test_a_field_costs_three_files(tmp_path):
     energyql.generate("smile", 3, progress=False).save(tmp_path / "before")
-    list(energyql.stream("smile", 2, save_to=tmp_path / "run-before", progress=False))
+    list(energyql.stream("smile", 2, out=tmp_path / "run-before", progress=False))
     for folder in ("energyql", "grammar"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
     for (name, before), text in zip(PLACES, texts(), strict=True):

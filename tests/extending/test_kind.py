@@ -212,7 +212,7 @@ def look(images):
     return {"size": [size.values[k] for k in torch.bucketize(mean, edges)], "bright": mean > edges.mean()}
 
 trained = energyql.train_attributes(
-    folder / "model", look, vocabulary=vocabulary, count=400, settings=HeadSettings(steps=90, hidden=8, batch=64),
+    folder / "model", look, vocabulary=vocabulary, n=400, settings=HeadSettings(steps=90, hidden=8, batch=64),
     judge=None, progress=False,
 )
 report = trained.report["size"]

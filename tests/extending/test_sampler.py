@@ -1,4 +1,4 @@
-"""A sampler costs one new file and one line; docs/extending.md walks through it."""
+"""A sampler costs one new file and three lines; docs/extending.md walks through it."""
 
 import os
 import re
@@ -11,8 +11,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILE, CATALOG = "energyql/sampling/crank_nicolson.py", "energyql/catalog.py"
-LINE, NEXT = '    "crank-nicolson": "energyql.sampling.crank_nicolson:CrankNicolson",\n', '    "langevin": '
+FILE, CATALOG, REGISTRY = (
+    f"energyql/{name}.py" for name in ("sampling/crank_nicolson", "catalog", "sampling/registry")
+)
+LINES = {
+    "energyql/catalog.py": [('    "crank-nicolson",\n', '    "langevin",\n')],
+    "energyql/sampling/registry.py": [
+        ("from energyql.sampling.crank_nicolson import CrankNicolson\n", "from energyql.sampling.descent import"),
+        ('    "crank-nicolson": CrankNicolson,\n', '    "langevin": '),
+    ],
+}
+"""File -> its new lines, each with the text before which it stands."""
 CHECK = """
 import sys
 import pytest
@@ -32,8 +41,9 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "crank-nicolson", "t
 def code() -> str:
     """The Python file that docs/extending.md shows."""
     section = (ROOT / "docs/extending.md").read_text(encoding="utf-8").split("\n## A sampler\n")[1].split("\n## ")[0]
-    file, line = [block.split("   ```\n")[0] for block in section.split("```text\n")[1:]]
-    assert line.strip() == LINE.strip()
+    file, *blocks = [block.split("   ```\n")[0] for block in section.split("```text\n")[1:]]
+    shown = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    assert shown == [line.strip() for lines in LINES.values() for line, _ in lines]
     return textwrap.dedent(file)
 
 
@@ -44,12 +54,15 @@ def test_a_sampler_is_short_and_keeps_no_books():
 
 
 @pytest.mark.slow
-def test_a_sampler_costs_one_file_and_one_line(tmp_path):
+def test_a_sampler_costs_one_file_and_three_lines(tmp_path):
     for folder in ("energyql", "grammar", "tests/sampling"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
-    text = (tmp_path / CATALOG).read_text(encoding="utf-8")
-    assert text.count(NEXT) == 1
-    (tmp_path / CATALOG).write_text(text.replace(NEXT, LINE + NEXT), encoding="utf-8")
+    for file, lines in LINES.items():
+        text = (tmp_path / file).read_text(encoding="utf-8")
+        for line, after in lines:
+            assert text.count(after) == 1
+            text = text.replace(after, line + after)
+        (tmp_path / file).write_text(text, encoding="utf-8")
     (tmp_path / FILE).write_text(code(), encoding="utf-8")
 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(tmp_path / "tests")])}
@@ -65,4 +78,4 @@ def test_a_sampler_costs_one_file_and_one_line(tmp_path):
         if not (ROOT / path.relative_to(tmp_path)).exists()
         or path.read_bytes() != (ROOT / path.relative_to(tmp_path)).read_bytes()
     ]
-    assert sorted(changed) == sorted([FILE, CATALOG])
+    assert sorted(changed) == sorted([FILE, *LINES])

@@ -70,8 +70,8 @@ assert draw("3", "--contrast", "0.5").exit_code == 0
 for options, ours in (["--contrast", "0.25"], "0.25"), ([], "1.0"):
     with pytest.raises(DataError, match=f"run holds a run of another contrast: 0.5, not {ours}"):
         raise draw("4", *options).exception
-list(energyql.stream("smile", 2, save_to="plain", progress=False))
-list(energyql.stream("smile", 3, save_to="plain", contrast=1.0, progress=False))
+list(energyql.stream("smile", 2, out="plain", progress=False))
+list(energyql.stream("smile", 3, out="plain", contrast=1.0, progress=False))
 
 # the studio, and a picture that is drawn again
 studio = Studio({"avatars": pipeline})

@@ -38,7 +38,7 @@ from energyql.pipeline.result import Result
 from energyql.pipeline.run import draw as run_draw
 from energyql.pipeline.session import open_session
 from energyql.training.heads import HeadSettings
-from energyql.training.target import Source, open_source, open_target, opening_target
+from energyql.training.target import open_source, open_target, opening_target
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 TEXT = {"prompt": "a red hill", "height": 16, "width": 16, "num_inference_steps": 1}
@@ -189,7 +189,7 @@ def folder(tmp_path_factory):
 
 def test_a_model_folder_records_the_pipeline_and_its_call(folder, tmp_path):
     generator = load_generator(folder / "pixels", num_inference_steps=1)
-    train_attributes(generator, look, tmp_path / "m", count=100, judge=look, settings=QUICK, progress=False)
+    train_attributes(generator, look, tmp_path / "m", n=100, judge=look, settings=QUICK, progress=False)
     settings = json.loads((tmp_path / "m" / "config.json").read_text())["generator"]
     assert settings == {"kind": "diffusers", "pipeline": str(folder / "pixels"), "call": {"num_inference_steps": 1}}
     assert not (tmp_path / "m" / "generator.safetensors").exists()
@@ -294,17 +294,17 @@ def test_a_pipeline_with_classes_may_have_a_function_of_what_people_see(folder, 
 
 
 def test_a_training_opens_the_folder_of_a_pipeline(folder, tmp_path):
-    target = open_target(Source(str(folder / "short")), tmp_path / "m")
+    target = open_target(str(folder / "short"), tmp_path / "m")
     assert target.generator.z_shape == [(3, 16, 16)]
     with target.changing():
         pass
     assert json.loads((tmp_path / "m" / "config.json").read_text())["generator"]["call"] == {}
     with pytest.raises(ModelError, match="holds another generator"):
-        open_target(Source(load_generator(folder / "pixels", **STEPS)), tmp_path / "m")
-    assert open_source(Source(folder / "short")).generator.z_dim == 768
+        open_target(load_generator(folder / "pixels", **STEPS), tmp_path / "m")
+    assert open_source(folder / "short").generator.z_dim == 768
     with (
         pytest.raises(ArgumentError, match="is a pipeline, so a model folder must be named"),
-        opening_target(Source(folder / "pixels"), None),
+        opening_target(folder / "pixels", None),
     ):
         pass
 

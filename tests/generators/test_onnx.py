@@ -473,9 +473,9 @@ def test_heads_are_of_a_file_with_its_settings(tmp_path: Path) -> None:
     for folder, conditions in (("m", {"level": (-1, 3)}), ("other", {"level": (-3, 1)})):
         generator = load_onnx(path, **LAND | {"conditions": conditions}, values=(-1, 1))
         save_converted(tmp_path / folder, "a", generator, path)
-    train_attributes(tmp_path / "m", labels, count=60, judge=None, settings=settings, progress=False)
+    train_attributes(tmp_path / "m", labels, n=60, judge=None, settings=settings, progress=False)
     with pytest.raises(ModelError, match="m holds another generator than .*other"):
-        train_attributes(tmp_path / "other", labels, tmp_path / "m", count=60, judge=None, progress=False)
+        train_attributes(tmp_path / "other", labels, tmp_path / "m", n=60, judge=None, progress=False)
     shutil.copy(tmp_path / "other" / CONFIG, tmp_path / "m" / CONFIG)
     with pytest.raises(ModelError, match="the attributes were fitted to another generator"):
         load_model(tmp_path / "m")
@@ -485,7 +485,7 @@ def test_a_model_without_choices_needs_no_conversion(tmp_path: Path) -> None:
     path, settings = gan(tmp_path / "gan.onnx"), HeadSettings(steps=20, hidden=4)
     with pytest.warns(CheckpointWarning, match=r"-1\.\.1 is assumed"):
         train_attributes(
-            path, lambda images: {"red": images[:, 0].mean((1, 2))}, tmp_path / "m", count=100, judge=None,
+            path, lambda images: {"red": images[:, 0].mean((1, 2))}, tmp_path / "m", n=100, judge=None,
             settings=settings, progress=False,
         )  # fmt: skip
     with warnings.catch_warnings():

@@ -21,8 +21,8 @@ from energyql.labelling.folder import RECORD, PictureFolder
 from energyql.labelling.sample import choose_unsure
 from energyql.labelling.sheet import LabelSheet
 from energyql.render.pictures import to_pictures
-from energyql.training.labels import POOL_START
 from energyql.training.samples import Prior
+from energyql.training.settings import POOL_START
 from energyql.training.teacher import load_teacher, store_teacher, teacher_reads
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -137,10 +137,10 @@ class TestUnsure:
         sheet = LabelSheet.open(tmp_path / "a.csv", first, "smile")
         for index in first.unsure:
             sheet.decide(index, {"smile": "yes"})
-        other = sample_pictures(tiny, tmp_path / "q", 5, unsure=True, pool=50, seed=3, labelled=tmp_path / "a.csv")
+        other = sample_pictures(tiny, tmp_path / "q", 5, unsure=True, pool=50, seed=3, labels=tmp_path / "a.csv")
         assert not set(other.unsure) & set(first.unsure)
         with pytest.raises(DataError, match=r"a\.csv is not about these pictures: seed=3 .* is not seed=4"):
-            sample_pictures(tiny, tmp_path / "r", 5, unsure=True, seed=4, labelled=tmp_path / "a.csv")
+            sample_pictures(tiny, tmp_path / "r", 5, unsure=True, seed=4, labels=tmp_path / "a.csv")
 
     def test_a_teacher_chooses_by_the_pictures(self, tmp_path, monkeypatch):
         model = tiny_model(tmp_path / "m")
@@ -192,7 +192,7 @@ class TestUnsure:
 
     def test_a_table_that_is_missing(self, tiny, tmp_path):
         with pytest.raises(DataError, match=r"no\.csv is missing"):
-            sample_pictures(tiny, tmp_path / "p", 1, unsure=True, labelled=tmp_path / "no.csv")
+            sample_pictures(tiny, tmp_path / "p", 1, unsure=True, labels=tmp_path / "no.csv")
 
     def test_mistakes(self, tiny, tmp_path):
         with pytest.raises(ArgumentError, match="no heads yet that could be unsure"):
@@ -212,13 +212,13 @@ class TestUnsure:
     @pytest.mark.parametrize(
         "settings",
         [
-            {"seed": -1}, {"seed": "a"}, {"seed": 2**64}, {"count": 2.5}, {"truncation": "a"},
+            {"seed": -1}, {"seed": "a"}, {"seed": 2**64}, {"n": 2.5}, {"truncation": "a"},
             {"truncation": float("nan")}, {"device": "x"}, {"pool": 2.5, "unsure": True},
         ],
     )  # fmt: skip
     def test_nothing_is_recorded_for_a_wrong_argument(self, tiny, tmp_path, settings):
         with pytest.raises(ArgumentError, match=r"must be a|is not available"):
-            sample_pictures(tiny, tmp_path / "p", **{"count": 2, **settings})
+            sample_pictures(tiny, tmp_path / "p", **{"n": 2, **settings})
         assert not list(tmp_path.iterdir())
 
 

@@ -4,7 +4,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from energyql import sample_pictures
+from energyql import ModelSource, sample_pictures
 from energyql.cli.pages import sample
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.pipeline.model import save_named_model
@@ -54,15 +54,15 @@ class TestFolders:
         with pytest.raises(ModelError, match="allow-plugins|allow_plugins"):
             sample_pictures(tmp_path / "m", tmp_path / "p", 2)
         assert not (tmp_path / "p").exists()
-        folder = sample_pictures(tmp_path / "m", tmp_path / "p", 2, allow_plugins=True)
+        folder = sample_pictures(ModelSource(tmp_path / "m", allow_plugins=True), tmp_path / "p", 2)
         assert folder.drawn.truncation == 0.5
-        assert sample_pictures(tmp_path / "m", tmp_path / "p", 3, generator="plain_generators:steep").random == 3
+        assert sample_pictures(ModelSource(tmp_path / "m", "plain_generators:steep"), tmp_path / "p", 3).random == 3
         with pytest.raises(DataError, match="pictures of another generator"):
-            sample_pictures(tmp_path / "m", tmp_path / "p", 4, generator="plain_generators:Plain")
+            sample_pictures(ModelSource(tmp_path / "m", "plain_generators:Plain"), tmp_path / "p", 4)
 
     def test_two_generators(self, tmp_path):
         with pytest.raises(ArgumentError, match="the generator a:b is for a model folder that names one"):
-            sample_pictures("plain_generators:Plain", tmp_path / "p", 2, generator="a:b")
+            sample_pictures(ModelSource("plain_generators:Plain", "a:b"), tmp_path / "p", 2)
 
 
 def test_the_command(tmp_path):

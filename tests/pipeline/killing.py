@@ -143,7 +143,7 @@ def main(model, folder):
     check("longer-edit", folder, short.save, long.save)
     check("shorter-edit", folder, long.save, short.save)
     streams.PART, run.STREAM_BATCH = 4, 2
-    runs = [lambda target, n=n: list(stream("smile", n, save_to=target, **settings)) for n in (9, 3)]
+    runs = [lambda target, n=n: list(stream("smile", n, out=target, **settings)) for n in (9, 3)]
     check("run", folder, *runs, again=False)
 
 

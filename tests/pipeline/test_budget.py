@@ -11,7 +11,7 @@ from test_mixture import model as prompts_model
 
 from energyql import Model, generate, until_satisfied
 from energyql.attributes.pictures import PictureBank
-from energyql.errors import ArgumentError, NotAcceptedError
+from energyql.errors import ArgumentError, BudgetError, RefusedError, UnreachableError
 from energyql.pipeline.plan import plan_query
 from energyql.pipeline.run import Count, run, stream_batches
 from energyql.pipeline.run import draw as run_draw
@@ -80,13 +80,13 @@ def test_a_later_run_begins_where_the_budget_ended(model):
 
 
 def test_a_budget_that_ends_before_the_first_sample(model):
-    with pytest.raises(NotAcceptedError, match="budget of calls of the generator ended before a sample was complete"):
+    with pytest.raises(BudgetError, match="budget of calls of the generator ended before a sample was complete"):
         draw(model, budget=40)
     assert model.generator.calls <= 40
 
 
 def test_out_of_reach_within_the_budget(model):
-    with pytest.raises(NotAcceptedError, match=r"not reachable .*: fewer than 1 in [\d,]+ pictures satisfy the query"):
+    with pytest.raises(UnreachableError, match=r"not reachable .*: fewer than 1 in [\d,]+ pictures satisfy the query"):
         draw(model, 2, "n > 2.99 AND a AND b AND n < 2.995", budget=500)
     assert 250 < model.generator.calls <= 500
 
@@ -152,7 +152,7 @@ def test_a_pilot_run_leaves_a_part_of_the_budget():
 
 def test_an_error_names_the_pilot_run():
     hopeful = known_model(shift=-1.4)  # heads for which b is common
-    with pytest.raises(NotAcceptedError, match=r"was complete; a pilot run took 88 of 130 calls\nraise budget"):
+    with pytest.raises(BudgetError, match=r"was complete; a pilot run took 88 of 130 calls\nraise budget"):
         draw(hopeful, 4, verify="faithful", budget=130)
 
 
@@ -214,7 +214,7 @@ def test_prompts_share_a_budget():
 
 def test_too_few_attempts_are_told_with_the_number_that_is_needed():
     message = r"about [2-9]\.\d pictures would be drawn for one that is kept, and attempts is 1\n"
-    with pytest.raises(NotAcceptedError, match=message):
+    with pytest.raises(RefusedError, match=message):
         draw(known_model(slope=0.7), 4, "a AND c", verify="faithful", attempts=1)
 
 

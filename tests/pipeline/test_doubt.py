@@ -24,7 +24,7 @@ def model(tmp_path_factory):
     """Heads from 400 labels: good ones for `red`, and one at chance for `odd`."""
     folder, generator = tmp_path_factory.mktemp("holes"), Stains()
     trained = train_attributes(
-        generator, look, folder, count=400, seed=2, judge=look, progress=False,
+        generator, look, folder, n=400, seed=2, judge=look, progress=False,
         settings=HeadSettings(steps=800, hidden=16),
     )  # fmt: skip
     assert trained.report["red"].score > 0.8

@@ -59,7 +59,7 @@ def rename(entries):
     ],
 )
 def test_a_result(folder, tmp_path, rewrite):
-    draw = {"model": folder, "save_to": tmp_path / "run", "allow_weak": ["smile"], "progress": False}
+    draw = {"model": folder, "out": tmp_path / "run", "allow_weak": ["smile"], "progress": False}
     list(stream("smile", 2, **draw))
     list(stream("smile", 3, **draw))  # goes on
     change(tmp_path / "run" / "result.json", rewrite)

@@ -15,8 +15,8 @@ from energyql import (
     DatasetClass,
     DatasetPlan,
     Model,
-    NotAcceptedError,
     Result,
+    UnreachableError,
     Vocabulary,
     edit,
     generate,
@@ -194,9 +194,7 @@ class TestSeveralPrompts:
         folder = tmp_path / "run"
         whole = draw("white", 9)
         for n in (4, 9):
-            list(
-                stream("white", n, model=model(), condition=list(PROMPTS), verify="off", save_to=folder, progress=False)
-            )
+            list(stream("white", n, model=model(), condition=list(PROMPTS), verify="off", out=folder, progress=False))
         loaded = Result.load(folder)
         assert loaded.prompt.tolist() == whole.prompt.tolist()
         assert loaded.provenance["mixture"] == whole.provenance["mixture"]
@@ -299,7 +297,7 @@ class TestSeveralPrompts:
             def synthesize(self, w):
                 return -torch.ones(len(w), 3, 4, 4)
 
-        with pytest.raises(NotAcceptedError):
+        with pytest.raises(UnreachableError):
             draw("white", model=model(Black()))
 
     @pytest.mark.parametrize("settings", [{"verify": "faithful"}, {"semantics": "jem"}])

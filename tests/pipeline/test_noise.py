@@ -60,7 +60,7 @@ def test_runs_until_satisfied(draw, tiny):
 
 
 def test_a_folder_holds_one_kind(draw, tiny, tmp_path):
-    options = {"model": tiny, "device": "cpu", "progress": False, "save_to": tmp_path, "noise": "random"}
+    options = {"model": tiny, "device": "cpu", "progress": False, "out": tmp_path, "noise": "random"}
     list(stream(QUERY, 2, **options))
     list(stream(QUERY, 4, **options))
     loaded = Result.load(tmp_path)
@@ -71,7 +71,7 @@ def test_a_folder_holds_one_kind(draw, tiny, tmp_path):
 
 
 def test_a_folder_of_an_earlier_version_is_continued(tiny, tmp_path):
-    options = {"model": tiny, "device": "cpu", "progress": False, "save_to": tmp_path}
+    options = {"model": tiny, "device": "cpu", "progress": False, "out": tmp_path}
     list(stream(QUERY, 2, **options))
     data = json.loads((tmp_path / "result.json").read_text())
     del data["provenance"]["noise"]

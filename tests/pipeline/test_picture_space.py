@@ -14,7 +14,7 @@ from energyql import Model, edit, explain, export_energy, generate, load_model, 
 from energyql.attributes.pictures import PictureBank, as_prediction
 from energyql.attributes.predictions import YesNo
 from energyql.energy.picture_energy import PictureEnergy
-from energyql.errors import ArgumentError, ModelError, NotAcceptedError
+from energyql.errors import ArgumentError, ModelError, UnreachableError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import read_methods
 from energyql.gallery.words import facts
@@ -186,7 +186,7 @@ class TestWithoutGradient:
         assert torch.equal(torch.cat([part.z for part in parts]), result.z)
 
     def test_a_query_out_of_reach_says_how_rare_it_is(self):
-        with pytest.raises(NotAcceptedError, match="not reachable under this prompt or model: .* 1 in .*\nchange the"):
+        with pytest.raises(UnreachableError, match="not reachable under this prompt or model: .* 1 in .*\nchange the"):
             generate("n > 2.9 AND a AND b", 2, model=by_function(), progress=False)
 
     @pytest.mark.parametrize(

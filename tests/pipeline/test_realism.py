@@ -114,12 +114,12 @@ class TestRealism:
             generate("a AND b", 2, model=model, sampler="langevin", progress=False)
 
     def test_a_run_is_continued_with_the_same_realism_only(self, known, tmp_path):
-        options = {"model": known, "sampler": "slice", "save_to": tmp_path, "progress": False}
+        options = {"model": known, "sampler": "slice", "out": tmp_path, "progress": False}
         list(stream("a", 2, **options))
         with pytest.raises(DataError, match="a run of another realism: 0.0, not 2"):
             list(stream("a", 4, realism=2.0, **options))
         other = dataclasses.replace(known, discriminator=lambda pictures: pictures.mean((1, 2, 3)))
         folder = tmp_path / "real"
-        list(stream("a", 2, realism=2.0, **options | {"save_to": folder}))
+        list(stream("a", 2, realism=2.0, **options | {"out": folder}))
         with pytest.raises(DataError, match="a run of another discriminator"):
-            list(stream("a", 4, realism=2.0, **options | {"save_to": folder, "model": other}))
+            list(stream("a", 4, realism=2.0, **options | {"out": folder, "model": other}))

@@ -11,6 +11,7 @@ from energyql.pipeline.settings import (
     SETTINGS,
     DrawOptions,
     DrawSettings,
+    EnergyOptions,
     SamplerName,
     Surface,
     setting_types,
@@ -21,6 +22,8 @@ from energyql.pipeline.settings import (
 def test_options_are_the_fields():
     assert get_type_hints(DrawOptions, localns={"Sampler": SamplerName}) == setting_types()
     assert list(DrawOptions.__annotations__) == list(DEFAULTS)
+    ours = get_type_hints(EnergyOptions)
+    assert ours == {name: setting_types()[name] for name in ours}
 
 
 def test_generate_shows_the_defaults():

@@ -34,7 +34,7 @@ def draw(tiny, monkeypatch):
 
     def call(n, folder=None, query=QUERY, **settings):
         defaults = {"model": tiny, "device": "cpu", "progress": False, "sampler": "descent"}
-        return stream(query, n, save_to=folder, **(defaults | settings))
+        return stream(query, n, out=folder, **(defaults | settings))
 
     return call
 
@@ -135,7 +135,7 @@ class TestAgain:
         list(draw(7, tmp_path, first=10))
         same(Result.load(tmp_path), whole(12, first=5))
         with pytest.raises(
-            DataError, match=r"holds samples 5 to 16 of this run, which 7 does not continue\nbegin with 17"
+            DataError, match=r"holds samples 5 to 16 of this run, which 7 does not continue\nbegin with first=17"
         ):
             draw(7, tmp_path, first=7)
 
@@ -370,10 +370,10 @@ def test_a_run_that_was_interrupted_has_the_same_files(tmp_path, verify):
     options = {"model": known_model(shift=-0.7, slope=0.7), "verify": verify, "progress": silent}
 
     def draw(folder, n, **more):
-        return list(stream("a AND c", n, save_to=tmp_path / folder, **options, **more))
+        return list(stream("a AND c", n, out=tmp_path / folder, **options, **more))
 
     draw("whole", 90)
-    iterator = stream("a AND c", 90, save_to=tmp_path / "parts", **options, batch_size=25)
+    iterator = stream("a AND c", 90, out=tmp_path / "parts", **options, batch_size=25)
     next(iterator), next(iterator)
     iterator.close()
     draw("parts", 90, batch_size=7)

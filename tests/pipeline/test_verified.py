@@ -11,7 +11,7 @@ from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.predictions import YesNo
 from energyql.energy.clipped import clipped_density
-from energyql.errors import ArgumentError, ModelError, TautologyWarning
+from energyql.errors import ArgumentError, ModelError, RefusedError, TautologyWarning
 from energyql.pipeline import verifier as verified
 from energyql.pipeline.calibrate import calibrate
 from energyql.pipeline.clips import CLIPS, MOST_LOST, PILOT_ROUND, choose_clip, estimate_clips
@@ -111,7 +111,7 @@ def test_the_last_picture_is_returned_if_none_is_accepted(model):
 def test_a_run_of_which_nothing_is_accepted_ends(model):
     stubborn = Model("pixels", Pixels(), model.bank, judge=lambda images: {"bright": [False] * len(images)})
     for mode in ("sure", "faithful"):
-        with pytest.raises(ModelError, match="attempts is 16"):
+        with pytest.raises(RefusedError, match="attempts is 16"):
             draws(stubborn, 64, verify=mode, attempts=16)
 
 
@@ -137,7 +137,7 @@ def test_a_query_without_accepted_pictures_does_not_end_a_gallery(model, tmp_pat
     assert [(row.reason, row.contradiction) for row in table.rows] == [(reason, False), ("", False)]
     assert gallery.summary().startswith("1 query, 1 query without pictures, 1 truth table, 128 pictures")
     assert gallery.save(tmp_path).read_text().count(f"no pictures: {reason}") == 2
-    with pytest.raises(ModelError, match=reason):
+    with pytest.raises(RefusedError, match=reason):
         gallery.add("bright")
 
 
@@ -428,7 +428,7 @@ def test_pictures_that_were_not_accepted_do_not_count_as_accepted(model):
     prepared = plan_query(open_session(stubborn, "cpu"), "bright", verify="sure", attempts=2)
     for _ in range(3):  # a run knows nothing of earlier ones
         assert draw(prepared, 3, progress=False).status == 3 * [Status.NOT_ACCEPTED]
-    with pytest.raises(ModelError, match="none of 8 pictures was accepted"):
+    with pytest.raises(RefusedError, match="none of 8 pictures was accepted"):
         draw(prepared, 4, progress=False)
 
 
@@ -448,7 +448,7 @@ def test_a_slice_counts_its_own_draws(model, tmp_path):
 
 def test_a_folder_that_was_shortened_counts_its_own_draws(model, tmp_path):
     for n in (32, 4):
-        list(stream("bright", n, model=model, sampler="slice", verify="sure", save_to=tmp_path, progress=False))
+        list(stream("bright", n, model=model, sampler="slice", verify="sure", out=tmp_path, progress=False))
     short = Result.load(tmp_path)
     assert len(short) == 4
     assert short.draws.sum() == short.statistics["drawn"]

@@ -3,7 +3,7 @@ import torch
 
 from energyql.errors import ArgumentError
 from energyql.sampling import FIRST_RUN, ODESolver, SampleResult, Status, summarize
-from energyql.sampling.base import check_latents, check_sampler, draw_with, effective_samples, has_trait
+from energyql.sampling.base import check_latents, check_sampler, draw_with, has_trait
 
 
 def result(*codes: Status) -> SampleResult:
@@ -75,13 +75,6 @@ def test_annealed_samples_of_a_rare_query():
     assert found["log_probability"] == pytest.approx(-3.0)
     assert found["effective_samples"] == pytest.approx(3)
     assert found["stages_mean"] == 5
-
-
-def test_effective_samples():
-    assert effective_samples(torch.tensor([])) == 0
-    assert effective_samples(torch.tensor([-500.0, -500.0]).double()) == pytest.approx(2)
-    assert effective_samples(torch.tensor([0.0, -50.0])) == pytest.approx(1)
-    assert effective_samples(torch.tensor([-float("inf")])) == 0
 
 
 class Own:

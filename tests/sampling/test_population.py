@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from energyql.errors import ArgumentError, NotAcceptedError
+from energyql.errors import ArgumentError, UnreachableError
 from energyql.sampling import (
     PopulationSampler,
     PopulationState,
@@ -29,7 +29,7 @@ class Beyond:
     costly, least, surrogate = True, 0.0, None
 
     def __init__(self, edge, slope=6.0):
-        self.edge, self.slope, self.calls, self.kept = edge, slope, 0, {}
+        self.edge, self.slope, self.calls, self.sampler_cache = edge, slope, 0, {}
 
     def __call__(self, z):
         self.calls += len(z)
@@ -106,16 +106,16 @@ class TestCost:
 
     def test_a_query_out_of_reach_ends_before_the_budget_is_spent(self):
         energy = Beyond(5.5)
-        with pytest.raises(NotAcceptedError, match=r"not reachable under this prompt or model: about 1 in .*interval"):
+        with pytest.raises(UnreachableError, match=r"not reachable under this prompt or model: about 1 in .*interval"):
             draw(energy, 1000)
         assert energy.calls < 32 + MOST_REACH + 200
-        with pytest.raises(NotAcceptedError, match=r"fewer than 1 in [\d,]+ pictures satisfy"):
+        with pytest.raises(UnreachableError, match=r"fewer than 1 in [\d,]+ pictures satisfy"):
             draw(Beyond(9.0, slope=400.0), 1000)
 
     @pytest.mark.parametrize("edge", [3.6, 4.0])
     def test_the_interval_holds_the_truth(self, edge):
         energy = Beyond(edge)
-        with pytest.raises(NotAcceptedError) as refused:
+        with pytest.raises(UnreachableError) as refused:
             draw(energy, 1, PopulationSampler(budget=40))
         ends = re.search(r"interval: 1 in ([\d,]+) to 1 in ([\d,]+)\)", refused.value.message).groups()
         common, rare = (int(end.replace(",", "")) for end in ends)

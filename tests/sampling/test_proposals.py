@@ -225,7 +225,7 @@ def test_pilot_and_trials_are_evaluated_once_where_the_energy_never_changes(keep
 
     energy = Counted(Surrogate(3.0, 8.0))
     if keeps:
-        energy.kept = {}
+        energy.sampler_cache = {}
     first = draw(energy, n=20)
     before = sum(counts)
     again = draw(energy, n=20)

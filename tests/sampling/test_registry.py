@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from energyql.catalog import SAMPLER_NAMES
 from energyql.errors import ArgumentError
 from energyql.sampling import (
     SAMPLERS,
@@ -19,6 +20,10 @@ from energyql.sampling import (
 from sampling.toys import Quadratic, start
 
 NAN, INF = math.nan, math.inf
+
+
+def test_the_names_are_those_of_the_catalog():
+    assert tuple(SAMPLERS) == SAMPLER_NAMES
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

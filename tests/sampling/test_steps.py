@@ -10,11 +10,13 @@ import torch
 from energyql.sampling import (
     MOVING,
     AnnealingState,
+    Corrector,
     DescentSampler,
     LangevinSampler,
     ODESolver,
     Particles,
     PredictorCorrector,
+    Proposed,
     RandomStreams,
     SliceSampler,
     SliceState,
@@ -71,7 +73,9 @@ def test_predictor_corrector_steps_make_a_run():
     for number in range(30):
         beta = sampler.schedule.beta(1 - number / 29) / 30
         noise = noise_of(z0, str(number), "predictor-corrector")
-        z, _ = unchanged(z, lambda z, b=beta, n=noise: predictor_corrector_step(z, energy, n, beta=b, corrections=2))
+        z, _ = unchanged(
+            z, lambda z, b=beta, n=noise: predictor_corrector_step(z, energy, n, beta=b, corrector=Corrector(2))
+        )
     assert torch.equal(sampler.sample(Quadratic(), z0, noise=RandomStreams(2)).z, z)
 
 
@@ -79,7 +83,7 @@ def test_a_correction_is_as_long_as_its_ratio_of_signal_to_noise_says():
     z, energy, snr, beta = start(5, 3), as_energy(Quadratic()), 0.3, 0.01
     noise = noise_of(z)
     predicted, corrected = (
-        predictor_corrector_step(z, energy, noise, beta=beta, corrections=corrections, snr=snr)[0]
+        predictor_corrector_step(z, energy, noise, beta=beta, corrector=Corrector(corrections, snr))[0]
         for corrections in (0, 1)
     )
     score, fresh = -2 * predicted, noise.normals("0")
@@ -90,7 +94,8 @@ def test_a_correction_is_as_long_as_its_ratio_of_signal_to_noise_says():
 def test_a_correction_without_a_number_ends_a_sample_where_it_is():
     z, energy = torch.ones(50, 3), as_energy(Poisoned(Quadratic(), edge=1.0))
     (predicted, _), (end, info) = (
-        predictor_corrector_step(z, energy, noise_of(z), beta=0.01, corrections=corrections) for corrections in (0, 1)
+        predictor_corrector_step(z, energy, noise_of(z), beta=0.01, corrector=Corrector(corrections))
+        for corrections in (0, 1)
     )
     bad = predicted[:, 0] < 1
     assert 0 < bad.sum() < 50
@@ -102,7 +107,7 @@ def test_a_sample_without_a_gradient_stays():
     energy, z = as_energy(Poisoned(Quadratic(), edge=0.0)), torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
     for step in (
         lambda: langevin_step(z, energy, noise_of(z), step=0.1),
-        lambda: predictor_corrector_step(z, energy, noise_of(z), beta=0.1),
+        lambda: predictor_corrector_step(z, energy, noise_of(z), beta=0.1, corrector=Corrector()),
     ):
         moved, info = step()
         assert info.status.tolist() == [Status.NON_FINITE, MOVING]
@@ -160,7 +165,7 @@ def test_a_slice_step_of_some_samples_is_theirs_in_the_batch():
 def test_a_round_of_rejection():
     energy, draws = as_energy(Quadratic()), start(40_000, 2).view(10_000, 4, 2)
     chances = torch.rand(10_000, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    info = rejection_round(draws, torch.zeros(10_000, 4), energy, chances)
+    info = rejection_round(Proposed(draws, torch.zeros(10_000, 4)), energy, chances)
     assert info.accepted.double().mean().item() == pytest.approx(1 - (1 - 1 / 2) ** 4, abs=0.02)  # E exp(-|z|²/2)
     accepted = draws[info.accepted, info.first[info.accepted]]
     assert accepted.square().mean().item() == pytest.approx(1 / 2, rel=0.05)

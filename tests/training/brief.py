@@ -12,10 +12,8 @@ SHORT = HeadSettings(steps=6, hidden=4, batch=16)
 
 
 def train(model, labels, out=None, **more):
-    count = 60 if callable(labels) else 0
-    return train_attributes(
-        model, labels, out, **{"count": count, "settings": SHORT, "judge": None, "progress": False} | more
-    )
+    n = 60 if callable(labels) else 0
+    return train_attributes(model, labels, out, **{"n": n, "settings": SHORT, "judge": None, "progress": False} | more)
 
 
 def draw(query, n, **settings):

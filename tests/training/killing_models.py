@@ -43,7 +43,7 @@ def train_more(folder):
 def train_judge(folder):
     """Replace the judge of two attributes of five; the old one becomes a judge of the others. A verifier is new."""
     settings = PictureSettings(side=8, channels=(4,), least=1_600, most=1_600)
-    judge.train_judge(folder, see, count=60, settings=settings, progress=False)
+    judge.train_judge(folder, see, n=60, settings=settings, progress=False)
 
 
 def see(images):

@@ -17,6 +17,7 @@ from energyql.generators import base
 from energyql.generators.load import load_generator
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.pipeline.model import Model
+from energyql.pipeline.source import ModelSource
 from energyql.sampling import prior_latents
 from energyql.training import directions as directions_module
 from energyql.training.directions import Directions, find_directions
@@ -148,10 +149,10 @@ def test_the_styles_of_each_layer_of_a_stylegan3():
 def test_wrong_arguments(gan, monkeypatch):
     for arguments, message in (
         ({"method": "pca"}, "no method 'pca'"),
-        ({"count": 0}, "count must be a whole number from 1 to .*, not 0"),
-        ({"count": "1"}, "count must be a whole number from 1 to .*, not '1'"),
-        ({"count": 2.5}, "count must be a whole number from 1 to .*, not 2.5"),
-        ({"count": 17}, "directions only, not 17"),
+        ({"n": 0}, "n must be a whole number from 1 to .*, not 0"),
+        ({"n": "1"}, "n must be a whole number from 1 to .*, not '1'"),
+        ({"n": 2.5}, "n must be a whole number from 1 to .*, not 2.5"),
+        ({"n": 17}, "directions only, not 17"),
         ({"layers": [6]}, "layers are whole numbers from 0 to 5"),
         ({"layers": []}, "at least one"),
         ({"layers": 3}, "layers are whole numbers from 0 to 5, at least one, not 3"),
@@ -167,7 +168,7 @@ def test_wrong_arguments(gan, monkeypatch):
     with pytest.raises(ArgumentError, match="directions only, not 17"):
         find_directions(gan, "pictures", 17)
     with pytest.raises(ArgumentError, match="for a model folder that names one"):
-        find_directions(gan, generator="a:b")
+        find_directions(ModelSource(gan, generator="a:b"))
     for arguments, message in (
         ({"method": "sefa"}, "sefa reads the maps from w to styles, which a Planted does not have"),
         ({"layers": [0]}, "a Planted has no layers"),

@@ -50,7 +50,7 @@ def test_pages_that_cannot_be_drawn(gan, found):
         with pytest.raises(ArgumentError, match=message):
             draw_directions(dataclasses.replace(found, **changes), gan, **arguments)
     with pytest.raises(ArgumentError, match="a Planted has no layers"):
-        draw_directions(dataclasses.replace(find_directions(Planted(), count=1), layers=(0,)), Planted())
+        draw_directions(dataclasses.replace(find_directions(Planted(), n=1), layers=(0,)), Planted())
 
 
 def test_named_beside_heads_that_read_w(tmp_path):

@@ -166,7 +166,7 @@ class TestAdding:
         specs = Vocabulary([SMILE, AGE])
         heads = import_lace(tmp_path / "clf.pt", specs)
         ada = CHECKPOINTS / "ada.pkl"
-        add_heads(ada, specs, heads, tmp_path / "m", truncation=(0.5, 0.6))
+        add_heads(ada, AttributeBank(specs, heads, truncation=(0.5, 0.6)), tmp_path / "m")
         model = load_model(tmp_path / "m")
         assert model.truncation == 0.6
         w = load_generator(ada).encode(torch.randn(4, model.generator.z_dim), 0.6)
@@ -179,12 +179,12 @@ class TestAdding:
         specs = Vocabulary([AttributeSpec("hat", "yes/no")])
         heads = import_lace(tmp_path / "clf.pt", specs)
         with pytest.raises(ModelError, match="new ones cannot read w at"):
-            add_heads(tmp_path / "m", specs, heads)
-        bank = add_heads(tmp_path / "m", specs, heads, truncation=(0.5, 1.0))
+            add_heads(tmp_path / "m", AttributeBank(specs, heads))
+        bank = add_heads(tmp_path / "m", AttributeBank(specs, heads, truncation=(0.5, 1.0)))
         assert list(bank.vocabulary)[-1] == "hat"
         assert list(load_model(tmp_path / "m").vocabulary) == list(bank.vocabulary)
         with pytest.raises(VocabularyError, match="already has 'hat'"):
-            add_heads(tmp_path / "m", specs, heads, truncation=(0.5, 1.0))
+            add_heads(tmp_path / "m", AttributeBank(specs, heads, truncation=(0.5, 1.0)))
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -194,7 +194,8 @@ class TestAdding:
         tiny_model(tmp_path / "m", judge=False)
         head = replace(linear_head(torch.ones(16), torch.zeros(1), 1.0), **change)
         with pytest.raises(ModelError, match=f"the head of 'smile' has a .* {message}"):
-            add_heads(tmp_path / "m", Vocabulary([SMILE]), {"smile": head}, truncation=(0.5, 1.0), replace=True)
+            bank = AttributeBank(Vocabulary([SMILE]), {"smile": head}, truncation=(0.5, 1.0))
+            add_heads(tmp_path / "m", bank, replace=True)
         assert load_model(tmp_path / "m").bank.heads["smile"].hidden_bias.numel()
 
     def test_what_does_not_fit(self, tmp_path):
@@ -202,10 +203,10 @@ class TestAdding:
         specs = Vocabulary([SMILE])
         heads = import_lace(tmp_path / "clf.pt", specs)
         with pytest.raises(ModelError, match="the heads read 20 numbers, but w of the generator has 16"):
-            add_heads(CHECKPOINTS / "ada.pkl", specs, heads, tmp_path / "m")
+            add_heads(CHECKPOINTS / "ada.pkl", AttributeBank(specs, heads), tmp_path / "m")
         tiny_model(tmp_path / "n")
         hat = Vocabulary([AttributeSpec("hat", "yes/no")])
         saved(tmp_path / "clf.pt", [2])
-        add_heads(tmp_path / "n", hat, import_lace(tmp_path / "clf.pt", hat), truncation=(0.5, 1.0))
+        add_heads(tmp_path / "n", AttributeBank(hat, import_lace(tmp_path / "clf.pt", hat), truncation=(0.5, 1.0)))
         model = load_model(tmp_path / "n")
         assert set(model.vocabulary) - set(model.judged_names) == {"hat"}  # the judge was there before

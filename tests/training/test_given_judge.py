@@ -18,9 +18,10 @@ from energyql.errors import ArgumentError, DataError, LabelWarning, ModelError
 from energyql.files import read_json, write_json
 from energyql.pipeline.model import load_model, record_judge
 from energyql.training import judge as judge_module
-from energyql.training.judge import TRAIN, TrainedJudge, train_judge, unmeasured
+from energyql.training.judge import TrainedJudge, train_judge, unmeasured
 from energyql.training.labels import Drawn, LabelTable, read_label_table
 from energyql.training.samples import Prior
+from energyql.training.settings import TRAIN
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
@@ -107,7 +108,7 @@ class TestQuality:
             seen.append(images)
             return {"red": look(images)["red"]}
 
-        trained = train(Stains(), labeller, tmp_path, count=100, judge=nearly)
+        trained = train(Stains(), labeller, tmp_path, n=100, judge=nearly)
         assert trained.judge_report["red"].held_out == 100
         drawn = torch.cat(seen)
         assert len(drawn) == len(drawn.flatten(1).unique(dim=0)) == 200

@@ -18,6 +18,7 @@ from toys import random_generator, tiny_model
 
 from energyql import train_attributes, train_judge
 from energyql.attributes.bank import FittedUnder
+from energyql.attributes.heads import AttributeBank
 from energyql.attributes.labels import labeller_name
 from energyql.errors import DataError, ModelError, VocabularyError
 from energyql.models.unfinished import RECORD, START, WORK, Work
@@ -59,7 +60,7 @@ class Stop:
 
 def train(labels, folder, stop=None, model=None, **more):
     """Train on a generator that draws in no time, unless another one is given."""
-    options = {"count": 60, "settings": SHORT, "judge": "train", "progress": stop or Stop()} | more
+    options = {"n": 60, "settings": SHORT, "judge": "train", "progress": stop or Stop()} | more
     return train_attributes(model or Stains(), labels, folder, **options)
 
 
@@ -150,7 +151,7 @@ def test_a_damaged_record_is_as_none(tmp_path, unjudged, content):
     assert files(tmp_path / "m") == files(unjudged)
 
 
-@pytest.mark.parametrize("other", [{"truncation": 0.5}, {"seed": 3}, {"count": 50}, {"judge": None}])
+@pytest.mark.parametrize("other", [{"truncation": 0.5}, {"seed": 3}, {"n": 50}, {"judge": None}])
 def test_other_arguments_are_another_training(tmp_path, judged, other):
     interrupt(bright, tmp_path / "m", "checking", **other)
     train(bright, tmp_path / "m")
@@ -204,7 +205,7 @@ def test_a_model_that_can_be_queried_stays_so(tmp_path):
         (lambda stop: train(bright, tmp_path / "m", stop, model=tmp_path / "m"), "checking"),
         (
             lambda stop: train_judge(
-                tmp_path / "m", lambda images: {"smile": images.mean((1, 2, 3)) > 0}, count=60, progress=stop
+                tmp_path / "m", lambda images: {"smile": images.mean((1, 2, 3)) > 0}, n=60, progress=stop
             ),
             "judge",
         ),
@@ -221,7 +222,7 @@ def test_heads_of_an_interrupted_training_that_were_replaced_are_not_taken_for_i
     model = load_model(tmp_path / "m")
     head, specs = model.bank.heads["bright"], model.vocabulary
     other = {"bright": dataclasses.replace(head, std=2 * head.std)}
-    add_heads(tmp_path / "m", specs, other, truncation=(0.7, 0.7), replace=True)
+    add_heads(tmp_path / "m", AttributeBank(specs, other, truncation=(0.7, 0.7)), replace=True)
     with pytest.raises(VocabularyError, match="the model already has 'bright'"):
         train(bright, tmp_path / "m", model=ADA)
 
@@ -249,13 +250,12 @@ def test_an_import_of_heads_leaves_an_interrupted_training(tmp_path):
     interrupt(bright, tmp_path / "m", "judge", model=tmp_path / "m")
     source = load_model(tmp_path / "m")
     specs = Vocabulary([source.vocabulary["smile"]])
-    add_heads(
-        tmp_path / "m", specs, {"smile": source.bank.heads["smile"]}, space="w", truncation=(0.5, 1.0), replace=True
-    )
+    heads = {"smile": source.bank.heads["smile"]}
+    add_heads(tmp_path / "m", AttributeBank(specs, heads, truncation=(0.5, 1.0)), replace=True)
     last = Stop()
     train(bright, tmp_path / "m", last, model=tmp_path / "m")
     assert "training" not in last.seen
-    add_heads(ADA, specs, {"smile": source.bank.heads["smile"]}, tmp_path / "new", space="w")
+    add_heads(ADA, AttributeBank(specs, heads), tmp_path / "new")
     assert not (tmp_path / "new" / WORK).exists()
 
 

@@ -144,7 +144,7 @@ class TestWithTheHeads:
             seen.append(images)
             return {name: look(images)[name] for name in ("red", "odd")}
 
-        trained = train(generator, labeller, tmp_path, count=300, judge="train")
+        trained = train(generator, labeller, tmp_path, n=300, judge="train")
         model = load_model(tmp_path, generator=generator)
         assert model.judged_names == ("red",)
         verifier = {"verifier", "verifier-2", "verifier-held-out"}
@@ -164,9 +164,7 @@ class TestWithTheHeads:
         """It defines the attributes, so no network is trained, and no weak head is refused."""
         monkeypatch.setattr(judging, "fit_judge", None)
         monkeypatch.setattr(judging, "fit_verifier", None)
-        trained = train_attributes(
-            Stains(), look, tmp_path, only=["red", "odd"], count=300, settings=SHORT, progress=False
-        )
+        trained = train_attributes(Stains(), look, tmp_path, only=["red", "odd"], n=300, settings=SHORT, progress=False)
         assert trained.judge is trained.verifier is look
         assert judge_names(tmp_path) == judge_names(tmp_path, "verifier") == []
         assert load_model(tmp_path, generator=Stains()).report["odd"].weak
@@ -181,7 +179,7 @@ class TestWithTheHeads:
             def forward(self, images):
                 return {"red": look(images)["red"]}
 
-        trained = train_attributes(Stains(), Looking(), tmp_path, count=300, settings=SHORT, progress=False)
+        trained = train_attributes(Stains(), Looking(), tmp_path, n=300, settings=SHORT, progress=False)
         assert isinstance(trained.judge, Judge)
         assert judge_names(tmp_path) == ["judge"]
         given = train(Stains(), look, tmp_path / "m", judge=Looking(), only=["red"])
@@ -206,7 +204,7 @@ class TestWithTheHeads:
     def test_a_second_judge_for_a_copy(self, learning, tmp_path):
         tiny_model(tmp_path / "m")
         old = (tmp_path / "m" / "judge.safetensors").read_bytes()
-        train(tmp_path / "m", bright, tmp_path / "n", count=100, judge="train")
+        train(tmp_path / "m", bright, tmp_path / "n", n=100, judge="train")
         assert judge_names(tmp_path / "n") == ["judge", "judge-2"]
         assert (tmp_path / "n" / "judge.safetensors").read_bytes() == old
         model = load_model(tmp_path / "n")
@@ -244,7 +242,7 @@ class TestWithTheHeads:
             return fit(labelled, settings, dataclasses.replace(course, progress=stop), **more)
 
         monkeypatch.setattr(judging, "fit_judge", stopped)
-        options = {"count": 60, "judge": "train", "seed": 5}
+        options = {"n": 60, "judge": "train", "seed": 5}
         with pytest.raises(KeyboardInterrupt):
             train(ADA, bright, tmp_path / "a", **options)
         assert not (tmp_path / "a" / "judge.json").exists()
@@ -264,7 +262,7 @@ def verified(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verified") / "m"
     with pytest.MonkeyPatch.context() as patched:
         short.networks(patched, QUICK)
-        train(Stains(), look, folder, count=300, judge="train")
+        train(Stains(), look, folder, n=300, judge="train")
     return folder
 
 
@@ -282,7 +280,7 @@ class TestProposals:
     def test_pictures_of_several_conditions_are_all_random(self, tmp_path, monkeypatch, model, more, proposed):
         counts, propose = [], judging.propose
         monkeypatch.setattr(judging, "propose", lambda *args: counts.append(args[-1]) or propose(*args))
-        trained = train(model, bright, tmp_path, count=100, judge="train", **more)
+        trained = train(model, bright, tmp_path, n=100, judge="train", **more)
         assert counts == proposed
         report = trained.judge_report["bright"]
         assert report.fitted + report.held_out == 50 + 50 - sum(proposed) // 2
@@ -362,7 +360,7 @@ class TestVerifier:
         generator, copy = Stains(), tmp_path / "m"
         shutil.copytree(verified, copy)
         old = [(copy / f"{name}.safetensors").read_bytes() for name in ("verifier", "verifier-2", "verifier-held-out")]
-        train(generator, lambda images: {"blue": images[:, 2].mean((1, 2)) > 0}, copy, count=100, judge="train")
+        train(generator, lambda images: {"blue": images[:, 2].mean((1, 2)) > 0}, copy, n=100, judge="train")
         assert judge_names(copy, VERIFIER) == ["verifier", "verifier-2", "verifier-3", "verifier-4"]
         model = load_model(copy, generator=generator)
         assert [{*samples.labels} & {"red", "blue"} for samples in model.held_out] == [{"red"}, {"blue"}]
@@ -370,7 +368,7 @@ class TestVerifier:
         assert old == [
             (copy / f"{name}.safetensors").read_bytes() for name in ("verifier", "verifier-2", "verifier-held-out")
         ]
-        train(generator, look, copy, count=60, only=["red"], replace=True)  # without a judge
+        train(generator, look, copy, n=60, only=["red"], replace=True)  # without a judge
         model = load_model(copy, generator=generator)
         assert "red" not in model.verifier.vocabulary
         assert all("red" not in samples.labels for samples in model.held_out)
@@ -381,7 +379,7 @@ class TestVerifier:
     def test_it_is_saved_with_the_model(self, tmp_path):
         tiny_model(tmp_path / "m", judge=False)
         train_judge(
-            tmp_path / "m", lambda images: {"smile": images.mean((1, 2, 3)) > 1.1}, count=200, progress=False
+            tmp_path / "m", lambda images: {"smile": images.mean((1, 2, 3)) > 1.1}, n=200, progress=False
         )  # fmt: skip
         model = load_model(tmp_path / "m")
         model.save_pretrained(tmp_path / "n")
@@ -418,29 +416,29 @@ class TestVerifier:
 class TestForAModel:
     def test_in_place_of_another(self, learning, tmp_path):
         generator = Stains()
-        train(generator, look, tmp_path, count=60)
-        trained = train_judge(generator, look, tmp_path, only=["red"], count=300, progress=False)
+        train(generator, look, tmp_path, n=60)
+        trained = train_judge(generator, look, tmp_path, only=["red"], n=300, progress=False)
         assert list(trained.report) == ["red"]
         assert load_model(tmp_path, generator=generator).judged_names == ("red",)
         before = (tmp_path / "judge.safetensors").read_bytes()
-        train_judge(generator, look, tmp_path, only=["red"], count=300, seed=4, progress=False)
+        train_judge(generator, look, tmp_path, only=["red"], n=300, seed=4, progress=False)
         assert judge_names(tmp_path) == ["judge"]
         assert (tmp_path / "judge.safetensors").read_bytes() != before
 
     def test_mistakes(self, tmp_path):
         with pytest.raises(ModelError, match="has no attributes to judge"):
             train_judge(Stains(), look, tmp_path, progress=False)
-        train(Stains(), look, tmp_path, count=60)
+        train(Stains(), look, tmp_path, n=60)
         for labels, only, message in (
             (LabelTable({"red": [0, 1]}, latents=torch.zeros(2, 100)), None, "the labels are about latents"),
             (bright, None, "the labels are about bright; the model has red, bent, odd"),
             (look, ["rde"], "the model has red, bent, odd"),
         ):
             with pytest.raises(DataError, match=message):
-                train_judge(Stains(), labels, tmp_path, only=only, count=60, progress=False)
+                train_judge(Stains(), labels, tmp_path, only=only, n=60, progress=False)
 
     def test_no_picture_is_drawn_before_names_are_checked(self, tmp_path, monkeypatch):
-        train(Stains(), look, tmp_path, count=60)
+        train(Stains(), look, tmp_path, n=60)
         drawn = []
         monkeypatch.setattr(Stains, "synthesize", lambda self, w: drawn.append(len(w)))
         table = LabelTable({"red": ["yes", "no"] * 30}, index=torch.arange(60))
@@ -450,7 +448,7 @@ class TestForAModel:
             (table, ["bent"], "the labels are about red; the model has red, bent, odd"),
         ):
             with pytest.raises(DataError, match=message):
-                train_judge(Stains(), labels, tmp_path, only=only, count=60, progress=False)
+                train_judge(Stains(), labels, tmp_path, only=only, n=60, progress=False)
         assert drawn == []
 
 

@@ -35,7 +35,7 @@ def learning(monkeypatch):
 
 
 def train(out, labels=look, **more):
-    options = {"count": 300, "space": "picture", "only": ["red"], "judge": "train", "progress": False} | more
+    options = {"n": 300, "space": "picture", "only": ["red"], "judge": "train", "progress": False} | more
     return train_attributes(Stains(), labels, out, **options)
 
 
@@ -86,7 +86,7 @@ class TestTraining:
 
     def test_another_judge(self, trained):
         before = load_model(trained.folder, generator=Stains()).judge
-        found = train_judge(Stains(), look, trained.folder, only=["red"], count=300, seed=7, progress=False)
+        found = train_judge(Stains(), look, trained.folder, only=["red"], n=300, seed=7, progress=False)
         assert found.report["red"].judges
         after = load_model(trained.folder, generator=Stains())
         assert not is_same(after.judge, before)
@@ -107,7 +107,7 @@ def test_what_cannot_be_learnt(tmp_path):
     with pytest.raises(DataError, match="could learn none of odd\nlabel some hundreds .* teacher .*space=.w"):
         train(tmp_path / "m", only=["odd"], judge=None)
     with pytest.raises(VocabularyError, match="there are no labels for 'hat'"):
-        train(tmp_path / "m", only=["hat"], count=20)
+        train(tmp_path / "m", only=["hat"], n=20)
     with pytest.raises(ArgumentError, match="not 'pictures'; picture is for a network"):
         train(tmp_path / "m", space="pictures")
 

@@ -7,6 +7,7 @@ from labelled import write_csv
 from toys import random_heads, tiny_model
 
 from energyql import train_attributes
+from energyql.attributes.heads import AttributeBank
 from energyql.errors import EnergyQLError
 from energyql.models.unfinished import WORK
 from energyql.training.foreign import add_heads
@@ -140,14 +141,15 @@ def test_a_copy_of_a_model(tmp_path):
     """That nothing is learnt from labels is known only after the model was copied."""
     source = tiny_model(tmp_path / "tiny", truncation=(0.7, 0.7))
     table = write_csv(tmp_path / "l.csv", {"index": list(range(60)), "height": [0.1 * i for i in range(60)]})
+    heads = [AttributeBank(HAIR, random_heads(HAIR, size), truncation=(0.7, 0.7)) for size in (3, 16)]
     before = disk(tmp_path)
     for call in (
         lambda: train_judge(source, table, tmp_path / "copy", progress=False),
-        lambda: train_judge(source, same, tmp_path / "copy", count=40, progress=False),
-        lambda: train_judge(source, same, count=40, progress=False),
+        lambda: train_judge(source, same, tmp_path / "copy", n=40, progress=False),
+        lambda: train_judge(source, same, n=40, progress=False),
         lambda: train(source, table, tmp_path / "copy", space="z"),
-        lambda: add_heads(source, HAIR, random_heads(HAIR, 3), tmp_path / "copy", truncation=(0.7, 0.7)),
-        lambda: add_heads(source, HAIR, random_heads(HAIR, 16), tmp_path / "copy", truncation=(0.7, 0.7)),
+        lambda: add_heads(source, heads[0], tmp_path / "copy"),
+        lambda: add_heads(source, heads[1], tmp_path / "copy"),
     ):
         with pytest.raises(EnergyQLError):
             call()

@@ -154,13 +154,13 @@ def label(folder, path):
 def test_rounds_and_their_gain(tmp_path):
     pictures, table, model = tmp_path / "p", tmp_path / "p" / "labels.csv", tmp_path / "m"
     label(sample_pictures(ADA, pictures, 60, seed=7, truncation=0.6), table)
-    first = train_attributes(ADA, table, model, count=0, settings=SHORT, progress=False)
+    first = train_attributes(ADA, table, model, n=0, settings=SHORT, progress=False)
     assert load_model(model).bank.truncation == (0.6, 0.6)
     assert "round" not in first.report["glasses"].details
     held_out = first.report["glasses"].held_out
 
     label(sample_pictures(model, pictures, 20, unsure=True, pool=100), table)
-    second = train_attributes(model, table, count=0, replace=True, settings=SHORT, progress=False)
+    second = train_attributes(model, table, n=0, replace=True, settings=SHORT, progress=False)
     for name, report in second.report.items():
         found = report.details["round"]
         assert (found["labels"], found["labels_before"], found["samples"]) == (80, 60, held_out)

@@ -80,7 +80,7 @@ class TestStyleFlow:
 
 class TestLabeller:
     def test_a_function(self, tmp_path):
-        trained = train(ADA, brightness, tmp_path / "m", count=300)
+        trained = train(ADA, brightness, tmp_path / "m", n=300)
         assert [spec.kind for spec in trained.bank.vocabulary.values()] == ["continuous", "yes/no", "categorical"]
         assert trained.bank.truncation == (0.7, 0.7)
         assert sum(trained.report["red"].labels.values()) < 300
@@ -93,7 +93,7 @@ class TestLabeller:
         drawn = generator.synthesize
         monkeypatch.setattr(generator, "synthesize", lambda w: 127.5 * (drawn(w) + 1))
         with pytest.warns(LabelWarning, match=r"pictures are far outside of \[-1, 1\]") as warned:
-            train(generator, bright, tmp_path / "m", count=300)
+            train(generator, bright, tmp_path / "m", n=300)
         assert {warning.filename for warning in warned} == {brief.__file__}
 
     def test_a_range_of_truncation_and_space_z(self, tmp_path):
@@ -104,7 +104,7 @@ class TestLabeller:
 
     def test_a_judge_as_labeller(self, tiny, tmp_path):
         judge = load_model(tiny).judge
-        trained = train(tiny, judge, tmp_path / "m", count=40, only=["age"], replace=True, truncation=(0.5, 1.0))
+        trained = train(tiny, judge, tmp_path / "m", n=40, only=["age"], replace=True, truncation=(0.5, 1.0))
         assert list(trained.report) == ["age"]
         assert load_model(tmp_path / "m").judged_names == ("smile", "hair", "glasses", "beard")  # "age" is another now
 
@@ -257,12 +257,12 @@ class TestInterruption:
             return bright(images)
 
         with pytest.raises(KeyboardInterrupt):
-            train(ADA, labeller, tmp_path / "a", count=100)
+            train(ADA, labeller, tmp_path / "a", n=100)
         before = sum(seen)
         ends.clear()
-        train(ADA, labeller, tmp_path / "a", count=100)
+        train(ADA, labeller, tmp_path / "a", n=100)
         assert before - before % 40 + sum(seen) - before == 100 or before < 40
-        train(ADA, labeller, tmp_path / "b", count=100)
+        train(ADA, labeller, tmp_path / "b", n=100)
         for name in ("attributes.safetensors", "vocabulary.json", "report.json"):
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
         assert not (tmp_path / "a" / WORK).exists()
@@ -310,11 +310,11 @@ class TestLabelsWithoutANumber:
             seen.append(images)
             return bright(images)
 
-        train(ADA, labeller, tmp_path / "m", count=None)
+        train(ADA, labeller, tmp_path / "m", n=None)
         assert next(left, None) is None
         drawn = torch.cat(seen)
         assert len(drawn) == len(drawn.flatten(1).unique(dim=0)) == count
-        train(ADA, bright, tmp_path / "n", count=count)
+        train(ADA, bright, tmp_path / "n", n=count)
         for name in ("attributes.safetensors", "report.json"):
             assert (tmp_path / "m" / name).read_bytes() == (tmp_path / "n" / name).read_bytes()
 
@@ -322,7 +322,7 @@ class TestLabelsWithoutANumber:
     def test_rounds_end_when_no_gain_can_be_measured(self, tmp_path, monkeypatch, losses, count):
         left, seen = iter(losses), []
         monkeypatch.setattr(run, "_held_out_losses", lambda *_: next(left))
-        train(ADA, lambda images: seen.extend(images) or bright(images), tmp_path, count=None)
+        train(ADA, lambda images: seen.extend(images) or bright(images), tmp_path, n=None)
         assert len(seen) == count
 
     def test_the_loss_is_that_of_heads_on_other_samples(self, tmp_path, monkeypatch):
@@ -336,6 +336,6 @@ class TestLabelsWithoutANumber:
         monkeypatch.setattr(run, "FIRST_ROUND", 100)
         monkeypatch.setattr(run, "MEASURED", 40)
         settings = HeadSettings(steps=150, hidden=8, batch=64, lr=2e-2, weight_decay=1e-2)
-        train(ADA, bright, tmp_path / "m", count=None, settings=settings)
+        train(ADA, bright, tmp_path / "m", n=None, settings=settings)
         assert 2 <= len(losses) <= 3
         assert losses[1]["bright"] < losses[0]["bright"]

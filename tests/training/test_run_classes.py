@@ -45,7 +45,7 @@ def test_one_class(tmp_path, name, classes):
 
 @CONDITIONAL
 def test_a_class_of_its_own_each(tmp_path, name, classes):
-    trained = train(CHECKPOINTS / name, bright, tmp_path, condition="random", count=300)
+    trained = train(CHECKPOINTS / name, bright, tmp_path, condition="random", n=300)
     assert trained.bank.condition == "random"
     above = trained.bank.vocabulary["bright"].low + 0.01
     for condition in (0, classes - 1):

@@ -16,9 +16,10 @@ from energyql.generators.families import module_fingerprint
 from energyql.models.unfinished import WORK
 from energyql.training import bank_fit, teacher
 from energyql.training.heads import HeadSettings, train_heads
-from energyql.training.labels import POOL_START, LabelTable
+from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureSettings, calibration
 from energyql.training.samples import Prior, draw_thumbnails
+from energyql.training.settings import POOL_START
 from energyql.training.teacher import DRAWS, _drawn_labels, further_pictures
 from energyql.vocabulary import AttributeSpec
 
@@ -60,7 +61,7 @@ def table(flipped=0, **more):
 
 
 def taught(folder, labels=None, **more):
-    options = {"seed": 3, "count": 400, "settings": HEADS, "truncation": 1.0} | more
+    options = {"seed": 3, "n": 400, "settings": HEADS, "truncation": 1.0} | more
     return train(Stains(), labels or table(), folder, **options)
 
 
@@ -72,7 +73,7 @@ def score(bank):
 
 
 def test_heads_learn_more(with_teacher, tmp_path):
-    alone, (with_teacher, _) = taught(tmp_path / "a", count=0), with_teacher
+    alone, (with_teacher, _) = taught(tmp_path / "a", n=0), with_teacher
     assert score(with_teacher.bank) > score(alone.bank) + 0.05
     found = with_teacher.report["red"].details["teacher"]
     assert (found["pictures"], found["samples"]) == (400, LABELS - 30)
@@ -90,14 +91,14 @@ def test_its_networks_are_kept_with_the_model(with_teacher, tmp_path):
     found = teacher.teacher_reads(networks, images.round().to(torch.uint8))["red"].logit > 0
     truth = look(pictures(4, 500)[1])["red"]
     assert (found == truth).float().mean() > 0.75
-    taught(tmp_path / "m", count=0, replace=True, settings=BRIEF)
+    taught(tmp_path / "m", n=0, replace=True, settings=BRIEF)
     assert teacher.load_teacher(tmp_path / "m") == []
 
 
 def test_what_it_cannot_read_is_not_taught(with_teacher, tmp_path):
     with_teacher, _ = with_teacher
     assert with_teacher.report["odd"].details["teacher"]["pictures"] == 0
-    only = taught(tmp_path / "c", count=0, only=["odd"])
+    only = taught(tmp_path / "c", n=0, only=["odd"])
     heads = [made.bank.heads["odd"].tensors() for made in (only, with_teacher)]
     assert all(torch.equal(heads[0][name], tensor) for name, tensor in heads[1].items())
     assert list(with_teacher.bank.vocabulary) == ["red", "odd", "light"]
@@ -127,7 +128,7 @@ def test_an_interruption_changes_nothing(tmp_path):
 
         return stop
 
-    options = {"seed": 3, "count": 300, "settings": BRIEF, "truncation": 1.0}
+    options = {"seed": 3, "n": 300, "settings": BRIEF, "truncation": 1.0}
     for where in ("teacher", "further"):
         with pytest.raises(KeyboardInterrupt):
             train(Counted(), table(), tmp_path / "a", progress=stopping(where), **options)
@@ -149,7 +150,7 @@ def test_heads_are_stopped_on_a_part_of_its_pictures_too(tmp_path, monkeypatch):
         return train_heads(labelled, *rest, held_out=held_out, **more)
 
     monkeypatch.setattr(bank_fit, "train_heads", watched)
-    taught(tmp_path / "m", only=["red"], count=0, settings=BRIEF)
+    taught(tmp_path / "m", only=["red"], n=0, settings=BRIEF)
     alone, stopping = seen.pop(("red",))
     taught(tmp_path / "n", only=["red"], settings=BRIEF)
     x, held_out = seen["red",]
@@ -188,7 +189,7 @@ class TestPool:
         z = Prior(Stains(), 3, FittedUnder(), torch.device("cpu")).z(POOL_START + torch.arange(100))
         times = (seen["latents"][:, None] == z).all(2).sum(0).tolist()
         assert times == [1] * 20 + [DRAWS] * 80
-        few = taught(tmp_path / "n", self.chosen(), count=50, settings=BRIEF)
+        few = taught(tmp_path / "n", self.chosen(), n=50, settings=BRIEF)
         assert few.report["red"].details["teacher"]["pictures"] == 50 + 50 - 20
 
     def test_nobody_chose_the_pictures_that_heads_are_stopped_on(self, tmp_path, monkeypatch):
@@ -214,7 +215,7 @@ class TestPool:
 
         def count(folder, table, seed=3):
             Counted.drawn = 0
-            options = {"seed": seed, "count": 300, "settings": BRIEF, "truncation": 1.0}
+            options = {"seed": seed, "n": 300, "settings": BRIEF, "truncation": 1.0}
             found = train(Counted(), table, tmp_path / folder, **options)
             return Counted.drawn, found.bank.heads["red"].tensors()
 
@@ -256,7 +257,7 @@ def test_how_many_pictures_are_worth_drawing(monkeypatch):
 def test_too_few_labels(tmp_path):
     cells = [True, False, *[None] * 28]
     with pytest.raises(DataError, match="'red': "):
-        train(Stains(), LabelTable({"red": cells}, index=torch.arange(30)), tmp_path, count=50, seed=3, truncation=1.0)
+        train(Stains(), LabelTable({"red": cells}, index=torch.arange(30)), tmp_path, n=50, seed=3, truncation=1.0)
 
 
 class TestDrawnLabels:

@@ -69,7 +69,7 @@ def lands(tmp_path_factory):
     for space, settings in (("w", HeadSettings(steps=30, hidden=4)), (None, HeadSettings(steps=400, hidden=32))):
         folder = tmp_path_factory.mktemp("land") / "m"
         bank = train_attributes(
-            Terrain(), survey, folder, count=800, space=space, settings=settings, judge=None, progress=False
+            Terrain(), survey, folder, n=800, space=space, settings=settings, judge=None, progress=False
         ).bank
         found[bank.space] = Model("land", Terrain(), bank, judge=survey)
     return found
@@ -190,7 +190,7 @@ def test_labelled_latents_are_z(tmp_path):
     with torch.no_grad():
         cells = look(Halves().synthesize(z))["bright"].tolist()
     by_index = train_attributes(
-        Halves(), LabelTable({"bright": cells}, index=torch.arange(80)), tmp_path / "a", seed=5, count=0, **QUICK
+        Halves(), LabelTable({"bright": cells}, index=torch.arange(80)), tmp_path / "a", seed=5, n=0, **QUICK
     )
     by_latents = train_attributes(Halves(), LabelTable({"bright": cells}, latents=z), tmp_path / "b", seed=5, **QUICK)
     assert by_index.bank.space == by_latents.bank.space == "features"
@@ -201,11 +201,9 @@ def test_labelled_latents_are_z(tmp_path):
 
 
 def test_a_folder_of_heads_on_a_view(tmp_path):
-    bank = train_attributes(Halves(), look, tmp_path / "m", count=60, **QUICK).bank
+    bank = train_attributes(Halves(), look, tmp_path / "m", n=60, **QUICK).bank
     assert bank.space == "features"
-    again = train_attributes(
-        Halves(), lambda x: {"dark": x.mean((1, 2, 3)) < 0}, tmp_path / "m", count=60, **QUICK
-    ).bank
+    again = train_attributes(Halves(), lambda x: {"dark": x.mean((1, 2, 3)) < 0}, tmp_path / "m", n=60, **QUICK).bank
     assert (again.space, list(again.vocabulary)) == ("features", ["bright", "dark"])
     assert load_model(tmp_path / "m", generator=Halves()).bank.latent_dim == 4
     AttributeBank(bank.vocabulary, bank.heads, space="features").save(tmp_path / "m")

@@ -20,7 +20,7 @@ from energyql.errors import ArgumentError, EnergyQLError, UnknownAttribute
 from energyql.generators.load import load_generator
 from energyql.language import parse
 from energyql.language.binder import bind
-from energyql.pipeline.checks import check_heads
+from energyql.pipeline.checks import check_heads, weak_heads
 from energyql.render.pictures import NO, YES
 from energyql.training.heads import HeadSettings
 
@@ -112,10 +112,11 @@ def test_where_a_reader_decides_nothing_is_refused(folder, look):
         assert refused.value.hint.startswith("it was fitted to 320 labels")
     result = draw(judged, 4, verify="sure")
     assert result.satisfied.all()
-    expr, reports = bind(parse(QUERY), judged.vocabulary), judged.report
+    expr, weak = bind(parse(QUERY), judged.vocabulary), weak_heads(["dark_bg"], judged.report, ())
+    assert list(weak) == ["dark_bg"] and not weak_heads(["dark_bg"], judged.report, ["dark_bg"])
     for reads, hint in ((None, "it was fitted to 320 labels"), (["dominant"], "if a function defines it, give it: ")):
         with pytest.raises(WeakHeadError) as refused:
-            check_heads(expr, ["dark_bg"], reports, (), QUERY, reads)
+            check_heads(expr, weak, QUERY, reads)
         assert refused.value.hint.startswith(hint)
 
 

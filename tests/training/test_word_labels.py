@@ -16,9 +16,9 @@ from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
 from energyql.training.clip_labels import ClipLabeller
 from energyql.training.heads import HeadSettings
-from energyql.training.labels import POOL_START
 from energyql.training.run import train_attributes
 from energyql.training.samples import Prior
+from energyql.training.settings import POOL_START
 from energyql.training.words import calibrate, calibrated, platt
 
 
@@ -126,8 +126,8 @@ def test_reports_of_heads_name_the_reader(tmp_path):
     words = Words(Red(), "red", "1", {"red": Calibration(labels=30)})
     labeller = ClipLabeller(Red(), {"smile": ["red", "a picture"]}, words=words)
     trained = train_attributes(
-        random_generator(), labeller, tmp_path / "model", count=60, judge=None,
-        settings=HeadSettings(steps=5, hidden=2), generator="toys:random_generator", progress=False,
+        random_generator(), labeller, tmp_path / "model", n=60, judge=None,
+        settings=HeadSettings(steps=5, hidden=2), progress=False,
     )  # fmt: skip
     assert trained.bank.reports["smile"].details["reader"] == "calibrated on 30 labels"
 
