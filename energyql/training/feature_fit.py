@@ -17,7 +17,7 @@ from energyql.errors import DataError
 from energyql.kinds import KINDS
 from energyql.numerics.pool import one_thread
 from energyql.numerics.shapes import Float
-from energyql.training.heads import attribute_loss, base_outputs, check_spread
+from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, check_spread
 from energyql.training.labelled import Labelled, Seen
 from energyql.training.steps import Course, StepFile, digest, minimise
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -81,7 +81,7 @@ def see(backbone: Backbone, pictures: Tensor, layers: Sequence[str], course: Cou
 
 
 def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
-    """Fit a linear reader by penalised maximum likelihood.
+    """Fit a linear reader by penalised maximum likelihood. Its outputs are right if all classes are equally frequent.
 
     Args:
         labelled: pictures with features (`Seen`) of the layer, and their labels.
@@ -101,9 +101,22 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
     with torch.no_grad():
         weight, bias = _Solver(standard.inputs(features), labelled).solve(settings.ridges)
         judge.head.weight.copy_((standard.directions @ weight).T)
-        judge.head.bias.copy_(bias)
+        judge.head.bias.copy_(bias + _evening(labelled))
     judge.round()
     return judge.eval().requires_grad_(False)
+
+
+def _evening(labelled: Labelled[Any]) -> Float[Tensor, " outputs"]:
+    """What is added to outputs that are right at the frequencies in the labels; see `balancing_weights`."""
+    shifts = []
+    for name, spec in labelled.vocabulary.items():
+        count = output_count(spec)
+        if KINDS[spec.kind].numeric:
+            shifts.append(torch.zeros(count))
+            continue
+        weights = balancing_weights(labelled.labels[name], spec).log()
+        shifts.append(weights[1:] - weights[:1] if count == 1 else weights)
+    return torch.cat(shifts)
 
 
 @dataclasses.dataclass(frozen=True)
