@@ -279,11 +279,12 @@ def fit_both(
     own, networks = judge_settings(settings)
     layers = feature_settings(task, labelled, order)
     by_pixels = not layers or len(pictures) >= FEW
-    split = Split(parts[0], tests[1])
+    halves = Split(parts[0], tests[1]), Split(parts[1], tests[0])
     with task.target.work.step("judge") as checkpoint:
         course = task.course("judge", checkpoint, seed)
-        # Another layer than the verifier's, and other labels, so that it is a second opinion.
-        tried = [fit_judge(labelled, each, course, split=split) for each in ([own] * by_pixels + layers[1:])]
+        tried = [fit_judge(labelled, own, course, splits=halves[:1])] if by_pixels else []
+        if layers:  # another layer than the verifier's, and half of the labels, so that it is a second opinion
+            tried.append(fit_judge(labelled, layers[-1], course, splits=halves))
     judge, report = max(tried, key=lambda each: sum(report.score or 0.0 for report in each[1].values()))
     count = NETWORKS if task.table is not None else BY_FUNCTION
     size = count if len(pictures) < FEW else VERIFIER_FOLDS

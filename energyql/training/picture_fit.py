@@ -303,14 +303,15 @@ def fit_judge(
     settings: PictureSettings | FeatureSettings | None = None,
     course: Course = Course(),  # noqa: B008 (frozen)
     *,
-    split: Split | None = None,
+    splits: Sequence[Split] = (),
 ) -> tuple[Judge | None, dict[str, HeadReport]]:
     """Train and measure a judge, a network that reads attributes off pictures to check samples.
 
     All classes count equally in the fit, because queries ask for rare classes too.
 
     Args:
-        split: the pictures to learn from, and those for the report, by default a fifth by the seed of `course`.
+        splits: the pictures to learn from, and those for the report, by default a fifth by the seed of `course`. With
+            several, the judge is the reader of the first, and the others are fitted only to measure more pictures.
 
     Returns:
         The judge, and attribute -> report for all attributes. The judge has only those that it reads well enough in the
@@ -320,13 +321,15 @@ def fit_judge(
     Raises:
         DataError: an attribute has no label of a picture to learn from, or labels that are too large.
     """
-    if split is None:
+    if not splits:
         order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(course.seed))
         tested = max(1, round(JUDGE_TEST_SHARE * len(order)))
-        split = Split(order[tested:], order[:tested])
-    (judge,), outputs = fit_readers(labelled, [split], [Family([settings or PictureSettings()], 1)], course)
-    unseen, learnt = labelled.labels_at(split.test), labelled.labels_at(split.learn)
-    std, judge.report = measure(outputs, unseen, labelled.vocabulary, learnt)
+        splits = [Split(order[tested:], order[:tested])]
+    family = Family([settings or PictureSettings()], len(splits))
+    (judge, *_), outputs = fit_readers(labelled, splits, [family], course)
+    tests = torch.cat([split.test for split in splits])
+    learnt = splits[0].learn[~torch.isin(splits[0].learn, tests)]
+    std, judge.report = measure(outputs, labelled.labels_at(tests), labelled.vocabulary, labelled.labels_at(learnt))
     judge.std.copy_(torch.stack(list(std.values())))
     chosen = [name for name, report in judge.report.items() if report.judges]
     return judge.only(chosen) if chosen else None, judge.report
