@@ -1,9 +1,10 @@
 """Queries on a user's own generator, held against hidden functions: `python -m benchmarks.own_models --help`.
 
-A hidden function measures pictures, as in `benchmarks.hidden_looks`. It is the truth, and it labels the pictures that a
-user would label. The tool gets only these labels (except where it is taught by the function), trains heads and a judge
-by default settings, and draws pictures for random formulas. The hidden function then says which pictures are right.
-Whether a picture is verified before it is returned, and how, is the setting `verify`.
+A hidden function measures pictures, as in `benchmarks.hidden_looks`, or knows what their latents encode, as in
+`benchmarks.choices`. It is the truth, and it labels the pictures that a user would label. The tool gets only these
+labels (except where it is taught by the function), trains heads and a judge by default settings, and draws pictures for
+random formulas. The hidden function then says which pictures are right. Whether a picture is verified before it is
+returned, and how, is the setting `verify`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import inspect
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,8 +28,8 @@ from benchmarks.common import SmokeOption, effective_number, page, read_take, ru
 from benchmarks.formulas import attributes_of, random_formulas
 from energyql import __version__
 from energyql.attributes.bank import FittedUnder
-from energyql.attributes.labels import Column, ImageLabeller, import_labeller, label_images
-from energyql.attributes.quality import REPORT
+from energyql.attributes.judge import JointJudge, Judge
+from energyql.attributes.labels import Column, ImageLabeller, call_labeller, import_labeller, label_images
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.measure import machine
 from energyql.evaluation.metrics import AttributeBins, frequency_error
@@ -44,8 +46,10 @@ from energyql.pipeline.result import Result
 from energyql.pipeline.run import draw
 from energyql.pipeline.session import Session, open_session
 from energyql.progress import Report, reporting
+from energyql.render.markup import markdown_table
 from energyql.training.heads import HeadSettings
 from energyql.training.labels import LabelTable, infer
+from energyql.training.report import area
 from energyql.training.run import train_attributes
 from energyql.training.samples import Prior, label_prior
 from energyql.training.settings import TRAIN
@@ -56,10 +60,12 @@ PRIOR_SEED, LABEL_SEED, FORMULA_SEED = 2026, 7, 2026
 """Seeds of the pictures that tell how common something is, of those that are labelled, and of the formulas."""
 FUNCTION = "function"
 """Way of teaching by the hidden function itself, which is then also the judge."""
-TAUGHT = {"table": 5_000, "hand": 300, FUNCTION: 20_000}
+TAUGHT = {"table": 5_000, "hand": 300, "hand-wrong": 300, FUNCTION: 20_000}
 """Ways of teaching -> number of labelled pictures."""
-WRONG = {"hand": float(__import__("os").environ.get("WRONG", "0.1"))}
+WRONG = {"hand-wrong": 0.1}
 """Ways of teaching -> share of the labels of each attribute that are wrong, if any are."""
+LATENTS = "latents:"
+"""Beginning of the name of a hidden function of latents."""
 VERIFY = ("off", "sure", "faithful")
 BANDS = ((0.005, 0.02), (0.02, 0.07), (0.07, 0.2))
 """Limits of the prevalence; a third of the formulas is in each."""
@@ -71,7 +77,9 @@ NOTE = (
     "exact pictures whose frequencies would have the same mean squared error. Drawn: pictures drawn for one returned; "
     "calls: these, and those of pilot runs; exact: random pictures that satisfy the formula among as many as calls. "
     "Ticks: share of the pictures that the result says satisfy the query that do. Worst is the worst of all formulas, "
-    "for each column alone. Refused formulas have no numbers and are in no mean."
+    "for each column alone. Refused formulas have no numbers and are in no mean. Area: under the ROC curve of the "
+    "verifier's readings of 1,000 random pictures that nothing learned from, mean over yes/no attributes and classes; "
+    "0.5 for one that it does not read. Seconds: time of the training."
 )
 NUMBERS: dict[str, tuple[str, Callable[[list[float]], float], str]] = {
     "prevalence": ("prior %", min, "{:.1%}"),
@@ -87,6 +95,12 @@ NUMBERS: dict[str, tuple[str, Callable[[list[float]], float], str]] = {
 }
 """Number of a record -> its column in a table, which of several numbers is the worst, and how it is written."""
 COLUMNS = [column for column, _, _ in NUMBERS.values()]
+TRAININGS = ["taught", "area", "seconds"]
+"""Columns of the table of trainings."""
+RANKED = 1_000
+"""Random pictures of which the verifier's readings are ranked."""
+FINISHED = "training.json"
+"""File in the folder of a model whose training is finished: its seconds."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,7 @@ class Subject:
 
     Attributes:
         generator: name of the generator, `module:factory`, or a model folder.
-        hidden: name of the function, `module:function`.
+        hidden: name of the function, `module:function`, with `LATENTS` in front if it reads latents w, not pictures.
         condition: class of all pictures, for a conditional generator.
         count: number of random pictures that tell how common something is.
         folder: where what was drawn and learnt is kept.
@@ -115,18 +129,35 @@ class Subject:
     @cached_property
     def look(self) -> ImageLabeller:
         """The hidden function."""
-        return import_labeller(self.hidden)
+        return import_labeller(self.hidden.removeprefix(LATENTS))
+
+    @property
+    def by_latents(self) -> bool:
+        """Whether the hidden function reads latents, and not pictures."""
+        return self.hidden.startswith(LATENTS)
+
+    def prior(self, seed: int) -> Prior:
+        """The random pictures of a seed."""
+        fitted = FittedUnder("w", (1.0, 1.0), self.condition, module_fingerprint(self.network))
+        return Prior(self.network, seed, fitted, torch.device("cpu"))
 
     def labels(self, seed: int, count: int, report: Callable[[float], None]) -> dict[str, Column]:
-        """Return the labels of the first `count` pictures of a seed; they are kept on disk."""
-        fitted = FittedUnder("w", (1.0, 1.0), self.condition, module_fingerprint(self.network))
-        prior = Prior(self.network, seed, fitted, torch.device("cpu"))
-        return label_prior(prior, torch.arange(count), self.look, self.folder / f"pictures-{seed}", progress=report)
+        """Return the labels of the first `count` pictures of a seed; those by pictures are kept on disk."""
+        prior, index = self.prior(seed), torch.arange(count)
+        if self.by_latents:
+            return label_images(self.look, prior.w(index))
+        return label_prior(prior, index, self.look, self.folder / f"pictures-{seed}", progress=report)
+
+    def draw(self, w: Tensor) -> Iterator[Tensor]:
+        """Yield the pictures of latents w, in batches."""
+        return (images for _, images in draw_batches(self.network.synthesize, lambda w: w, w, w=w))
 
     def read(self, w: Tensor, report: Callable[[float], None]) -> Values:
-        """Return what the pictures of latents w show, drawn once more, attribute -> (n,)."""
+        """Return what the pictures of latents w show, attribute -> (n,); they are drawn once more if it is read off."""
+        if self.by_latents:
+            return arrays(label_images(self.look, w))
         cells: dict[str, list[Any]] = {}
-        for _, images in draw_batches(self.network.synthesize, lambda w: w, w, w=w):
+        for images in self.draw(w):
             for name, part in label_images(self.look, images).items():
                 cells.setdefault(name, []).extend(part)
             report(len(cells[name]) / len(w))
@@ -228,22 +259,53 @@ def mislabelled(columns: Mapping[str, Column], vocabulary: Vocabulary, share: fl
 
 def taught_model(
     subject: Subject, truth: Truth, taught: str, count: int, settings: HeadSettings, report: Report
-) -> Model:
-    """Return the model that the tool makes by its defaults from labels, from disk if it was made before."""
-    folder, by_function = subject.folder / f"{taught}-{count}", taught == FUNCTION
-    if not (folder / REPORT).is_file():
+) -> tuple[Model, float]:
+    """Return the model that the tool makes by its defaults from labels, from disk if it was made before.
+
+    Returns:
+        The model; and the seconds of its training, after an interruption those of the last call.
+    """
+    folder, by_function = subject.folder / "models" / f"{taught}-{count}", taught == FUNCTION
+    if not (folder / FINISHED).is_file():
         labels: ImageLabeller | LabelTable = subject.look
         if not by_function:
             columns = subject.labels(LABEL_SEED, count, lambda done: report(f"{taught}: labelling", done))
             columns = mislabelled(columns, truth.vocabulary, WRONG.get(taught, 0.0))
             labels = LabelTable(columns, torch.arange(count))
+        started = time.perf_counter()
         train_attributes(
             subject.generator, labels, folder, vocabulary=truth.vocabulary, n=count if by_function else None,
             seed=None if by_function else LABEL_SEED, truncation=1.0, condition=subject.condition, settings=settings,
             judge=subject.hidden if by_function else TRAIN, progress=report,
         )  # fmt: skip
+        write_json(folder / FINISHED, {"seconds": time.perf_counter() - started})
     code = None if Path(subject.generator).is_dir() else subject.generator
-    return load_model(folder, generator=code, judge=subject.hidden if by_function else None)
+    model = load_model(folder, generator=code, judge=subject.hidden if by_function else None)
+    return model, read_json(folder / FINISHED)["seconds"]
+
+
+def mean_area(subject: Subject, truth: Truth, model: Model, report: Callable[[float], None]) -> float | None:
+    """Return the mean area under the ROC curve of the verifier's readings of the first `RANKED` random pictures.
+
+    The mean is over yes/no attributes and classes; one that the verifier does not read counts as chance, 0.5. It is
+    `None` for a verifier that is no network.
+    """
+    verifier = model.verifier
+    if not isinstance(verifier, Judge | JointJudge):
+        return None
+    index, readings, done = torch.arange(min(subject.count, RANKED)), [], 0
+    for images in subject.draw(subject.prior(PRIOR_SEED).w(index)):
+        readings.append(call_labeller(verifier, images, "the verifier"))
+        done += len(images)
+        report(done / len(index))
+    areas = []
+    for name, spec in truth.vocabulary.items():
+        for _, value in KINDS[spec.kind].bins(spec):
+            true = torch.from_numpy(truth.values[name][: len(index)] == value)
+            if 0 < int(true.sum()) < len(true):
+                scores = [part[name].log_probability((value,)).double() for part in readings if name in part]
+                areas.append(area(torch.cat(scores), true)[0] if scores else 0.5)
+    return statistics.fmean(areas) if areas else None
 
 
 def measure(
@@ -342,22 +404,34 @@ def cells(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def earlier_runs(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return way of teaching and verifying -> formula -> numbers, of all earlier runs with these settings.
+def earlier(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what all earlier runs with these settings measured.
 
     Runs that take different formulas can be at work at the same time: each has a file of its own.
+
+    Returns:
+        `runs`: way of teaching and verifying -> formula -> numbers; `trainings`: way of teaching -> `area`, `seconds`.
     """
-    runs: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {"runs": {}, "trainings": {}}
     for path in sorted(out.glob("results*.json")):
         data = read_json(path)
         if data.get("settings") == settings:
-            for key, records in data["runs"].items():
-                runs.setdefault(key, {}).update(records)
-    return runs
+            for part, entries in found.items():
+                for key, numbers in data[part].items():
+                    entries.setdefault(key, {}).update(numbers)
+    return found
+
+
+def training_rows(trainings: Mapping[str, Mapping[str, float | None]]) -> list[list[str]]:
+    """Return the cells of the table of trainings, with `TRAININGS` as header."""
+    return [
+        [way, "" if numbers["area"] is None else f"{numbers['area']:.3f}", f"{numbers['seconds']:.0f}"]
+        for way, numbers in trainings.items()
+    ]
 
 
 def write(out: Path, data: dict[str, Any], name: str) -> None:
-    """Write `name`.json, and `name`.md with a table for each way of teaching and verifying."""
+    """Write `name`.json, and `name`.md with a table of formulas and one of trainings."""
     data["summary"] = {key: summarize(list(records.values())) for key, records in data["runs"].items()}
     write_json(out / f"{name}.json", data)
     lines = [
@@ -366,7 +440,8 @@ def write(out: Path, data: dict[str, Any], name: str) -> None:
         for formula, *numbers in rows(list(records.values()), read_bands(data["settings"]["bands"]))
     ]
     header, title = ["taught/verify", "formula", *COLUMNS], f"Queries on {data['settings']['generator']}"
-    write_text(out / f"{name}.md", page(title, NOTE, header, lines, data))
+    trainings = markdown_table(TRAININGS, training_rows(data["trainings"]))
+    write_text(out / f"{name}.md", page(title, NOTE, header, lines, data, "", *trainings))
 
 
 def main(
@@ -374,7 +449,8 @@ def main(
         str, typer.Option(help="module:factory or a model folder, as energyql train takes it.")
     ] = "examples.faces.generator:Faces",
     hidden: Annotated[
-        str, typer.Option(help="module:function that labels pictures.")
+        str,
+        typer.Option(help=f"module:function that labels pictures; {LATENTS}module:function labels latents w."),
     ] = "benchmarks.hidden_looks:faces",
     condition: Annotated[int | None, typer.Option(help="Class of all pictures, of a conditional generator.")] = None,
     taught: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(TAUGHT)}.")] = "table",
@@ -408,30 +484,36 @@ def main(
         settings, bands, sizes = HeadSettings(steps=5, hidden=8), "0.02-0.4", dict.fromkeys(TAUGHT, 200)
         count, n, prior, allow_weak = 3, 8, 400, True
     subject = Subject(generator, hidden, condition, prior, out)
+    if subject.by_latents and FUNCTION in ways:
+        raise ArgumentError(f"--taught {FUNCTION} needs a function of pictures, and {hidden} is one of latents")
     described = {
         "generator": generator, "hidden": hidden, "fingerprint": module_fingerprint(subject.network),
         "condition": condition, "count": count, "n": n, "prior": prior, "smoke": smoke, "formula_seed": FORMULA_SEED,
-        "bands": bands,
+        "bands": bands, "wrong": WRONG,
     }  # fmt: skip
     limits = read_bands(bands)
-    data = {"settings": described, "runs": earlier_runs(out, described), "machine": machine()}
+    data = {"settings": described, **earlier(out, described), "machine": machine()}
     with reporting(True) as report:
         columns = subject.labels(PRIOR_SEED, prior, lambda done: report("prior", done))
         truth = Truth(infer(columns), arrays(columns))
         formulas = truth.formulas(count, limits)
         mine = numbers(len(formulas))
         for way in ways:
-            pipeline = None
+            pipeline, training = None, f"{way}-{sizes[way]}"
             for name in verified:
-                key = f"{way}-{sizes[way]}/{name}" + ", weak heads allowed" * allow_weak
+                key = f"{training}/{name}" + ", weak heads allowed" * allow_weak
                 records = data["runs"].setdefault(key, {})
                 for i, formula in enumerate(formulas[number] for number in mine):
                     report(key, i / len(mine))
                     if str(formula) in records:
                         continue
                     if pipeline is None:
-                        model = taught_model(subject, truth, way, sizes[way], settings, report)
+                        model, seconds = taught_model(subject, truth, way, sizes[way], settings, report)
                         pipeline = open_session(model, "cpu")
+                        data["trainings"][training] = {
+                            "area": mean_area(subject, truth, model, lambda done: report("reading", done)),
+                            "seconds": seconds,
+                        }
                     weak = {"allow_weak": tuple(truth.vocabulary)} if allow_weak else {}
                     records[str(formula)] = {
                         "formula": str(formula),
@@ -448,7 +530,7 @@ def main(
             *(f"{k}: {v}" for k, v in refused.items()),
             width=140,
         )
-    show(NOTE, f"Saved {out / saved}.json and .md")
+    show(table(TRAININGS, training_rows(data["trainings"])), NOTE, f"Saved {out / saved}.json and .md")
 
 
 if __name__ == "__main__":

@@ -37,17 +37,15 @@ def score_matrix(domain: Domain) -> Tensor:
 
 @dataclass(frozen=True)
 class Scenes:
-    """A batch of things to draw: latent, code, drawings, paints, and the true attributes.
+    """A batch of things to draw: code, drawings, paints, and the true attributes.
 
     Attributes:
-        z: (batch, z_dim).
         code: (batch, code_dim), which determines the picture.
         parts: slot -> drawing index, (batch,).
         paints: paint -> RGB in [0, 1], (batch, 3).
         labels: attribute -> class index (yes/no and categorical) or value in [0, 1] (continuous), (batch,).
     """
 
-    z: Tensor
     code: Tensor
     parts: dict[str, Tensor]
     paints: dict[str, Tensor]
@@ -73,9 +71,13 @@ class Factors:
 
     def __call__(self, z: Tensor) -> Scenes:
         """Map z (batch, z_dim) to scenes. As in StyleGAN's mapping network, only the direction of z has an effect."""
-        domain = self.domain
         direction = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
-        score = dict(zip(domain.scores, (direction @ self.matrix.T).unbind(1), strict=True))
+        return self.scenes(direction @ self.matrix.T)
+
+    def scenes(self, scores: Tensor) -> Scenes:
+        """Map scores (batch, scores) to scenes."""
+        domain = self.domain
+        score = dict(zip(domain.scores, scores.unbind(1), strict=True))
         margins: dict[str, Tensor] = {name: score[name] - self.threshold[name] for name in domain.switches}
         chosen: dict[str, Tensor] = {name: margin > 0 for name, margin in margins.items()}
         for name, options in domain.choices.items():
@@ -87,7 +89,7 @@ class Factors:
         uniform = {name: torch.special.ndtr(score[name]) for name in domain.numbers}
         paints = {paint: gradient(domain.palettes[paint], uniform[name]) for paint, name in domain.paints.items()}
         drawn = {
-            slot: torch.stack([_margin(one, margins) if one else torch.zeros(len(z)) for one in conditions], 1)
+            slot: torch.stack([_margin(one, margins) if one else torch.zeros(len(scores)) for one in conditions], 1)
             for slot, conditions in domain.drawn.items()
         }
         steps = [(0.5 + self.sharpness * drawn[slot][:, index]).clamp(0, 1) for slot, index in domain.drawings]
@@ -95,7 +97,7 @@ class Factors:
         parts = {slot: margin.argmax(1) for slot, margin in drawn.items()}
         for slot, (paint, colours) in domain.chosen_paints.items():
             paints[paint] = colours[parts.pop(slot)]
-        return Scenes(z, code, parts, paints, domain.labels(chosen, parts, uniform))
+        return Scenes(code, parts, paints, domain.labels(chosen, parts, uniform))
 
 
 def _margin(condition: Condition, margins: dict[str, Tensor]) -> Tensor:

@@ -198,6 +198,11 @@ def write_mapping(factors: Factors) -> MappingNetwork:
     return mapping.eval().requires_grad_(False)
 
 
+def read_scores(domain: Domain, w: Tensor) -> Tensor:
+    """Return the scores that `write_mapping` put into w (batch, w_dim), up to rounding, (batch, scores)."""
+    return (w - W_SHIFT) @ embedding(domain)[:, domain.code_dim :]
+
+
 @torch.no_grad()
 def shift_styles(synthesis: SynthesisNetwork, domain: Domain) -> None:
     """Change the network: its input is w + `W_SHIFT` instead of w, and scores in w have no effect."""

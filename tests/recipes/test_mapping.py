@@ -6,7 +6,7 @@ from energyql.generators.stylegan2 import StyleGAN2Config, SynthesisNetwork
 from energyql.pipeline.model import load_model
 from recipes.avatars.domain import DOMAIN as AVATARS
 from recipes.common.factors import Factors
-from recipes.common.mapping import W_SHIFT, embedding, shift_styles, write_mapping
+from recipes.common.mapping import W_SHIFT, embedding, read_scores, shift_styles, write_mapping
 from recipes.postcards.domain import DOMAIN as POSTCARDS
 
 
@@ -27,15 +27,15 @@ def mapping(domain):
 
 def test_the_network_gives_the_embedded_code_and_scores(domain, mapping, z):
     factors = Factors(domain)
-    found = (mapping(z) - W_SHIFT) @ embedding(domain)
-    code, scores = found[:, : domain.code_dim], found[:, domain.code_dim :]
+    w = mapping(z)
+    code, scores = (w - W_SHIFT) @ embedding(domain)[:, : domain.code_dim], read_scores(domain, w)
     error = (code - factors(z).code).abs()
     assert error[:, : len(domain.drawings)].max() < 5e-3
     assert error.max() < 0.06  # the curves of the paints are a few linear pieces
     assert error.mean() < 2e-3
     direction = z * torch.rsqrt(z.square().mean(1, keepdim=True))
     assert scores.shape[1] == len(domain.scores)
-    assert torch.allclose(scores, direction @ factors.matrix.T, atol=1e-3)
+    assert torch.allclose(scores, direction @ factors.matrix.T, atol=1e-4)
 
 
 def test_w_is_positive_so_that_the_last_activation_does_not_bend_it(mapping, z):
