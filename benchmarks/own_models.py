@@ -145,8 +145,12 @@ class Subject:
         """Return the labels of the first `count` pictures of a seed; those by pictures are kept on disk."""
         prior, index = self.prior(seed), torch.arange(count)
         if self.by_latents:
-            return label_images(self.look, prior.w(index))
+            return self.encoded(prior.w(index))
         return label_prior(prior, index, self.look, self.folder / f"pictures-{seed}", progress=report)
+
+    def encoded(self, w: Tensor) -> dict[str, Column]:
+        """Return what latents w encode, if the hidden function reads latents."""
+        return {name: np.asarray(cells).tolist() for name, cells in self.look(w).items()}
 
     def draw(self, w: Tensor) -> Iterator[Tensor]:
         """Yield the pictures of latents w, in batches."""
@@ -155,7 +159,7 @@ class Subject:
     def read(self, w: Tensor, report: Callable[[float], None]) -> Values:
         """Return what the pictures of latents w show, attribute -> (n,); they are drawn once more if it is read off."""
         if self.by_latents:
-            return arrays(label_images(self.look, w))
+            return arrays(self.encoded(w))
         cells: dict[str, list[Any]] = {}
         for images in self.draw(w):
             for name, part in label_images(self.look, images).items():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from commanding import command
 
-from benchmarks import lace
+from benchmarks import choices, foreign, lace
 from benchmarks.choices import ChoiceModel, find_choices
 from energyql.errors import ArgumentError
 from energyql.evaluation.bench import Bench
@@ -20,13 +20,26 @@ from energyql.sampling import prior_latents
 def test_choices_are_what_the_judge_reads_off_the_pictures(name):
     chosen, read = ChoiceModel(name), EvaluatedModel(name)
     z = prior_latents(8, 0, 48, chosen.z_dim)
-    choices, seen = chosen.judge(z).values, read.judge(z).values
-    assert choices.keys() == seen.keys() == dict(chosen.vocabulary).keys()
+    made, seen = chosen.judge(z).values, read.judge(z).values
+    assert made.keys() == seen.keys() == dict(chosen.vocabulary).keys()
     for attribute, spec in chosen.vocabulary.items():
         if spec.kind == "continuous":
-            assert np.abs(choices[attribute] - seen[attribute]).max() < 0.05
+            assert np.abs(made[attribute] - seen[attribute]).max() < 0.05
         else:
-            assert (choices[attribute] == seen[attribute]).mean() >= 46 / 48, attribute
+            assert (made[attribute] == seen[attribute]).mean() >= 46 / 48, attribute
+
+
+@pytest.mark.parametrize("name", ["avatars", "postcards"])
+def test_latents_w_of_the_bare_generator_tell_the_choices_that_z_makes(name):
+    generator, model = getattr(foreign, name)(), ChoiceModel(name)
+    z = prior_latents(9, 0, 4000, generator.z_dim)
+    found, made = getattr(choices, name)(generator.encode(z)), model.read_latents(z)
+    assert found.keys() == made.keys()
+    for attribute, spec in model.vocabulary.items():
+        if spec.kind == "continuous":
+            assert np.abs(found[attribute] - made[attribute]).max() < 1e-4
+        else:
+            assert (found[attribute] == made[attribute]).mean() > 0.999, attribute
 
 
 def test_a_model_without_a_recipe_is_refused(tmp_path):

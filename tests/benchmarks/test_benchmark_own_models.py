@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from commanding import command
+from holes import Stains
 
 from benchmarks import hidden_looks, own_models
-from benchmarks.own_models import Truth, drawn_for_one, mislabelled, summarize, verify_option
+from benchmarks.own_models import Subject, Truth, drawn_for_one, mean_area, mislabelled, summarize, verify_option
+from energyql.attributes.judge import Convolutions, Judge
+from energyql.attributes.predictions import Categorical, YesNo
 from energyql.errors import ArgumentError
 from energyql.language import bind, parse
 from energyql.training import teacher
@@ -35,6 +38,13 @@ def stains(images: torch.Tensor) -> dict[str, Any]:
         "fourth": squares[9] > 0.8,
         "tone": ["dark" if x < -0.1 else "light" if x > 0.1 else "even" for x in middle.tolist()],
     }
+
+
+def signs(w: torch.Tensor) -> dict[str, Any]:
+    """What latents of `Stains` encode."""
+    colours = w @ Stains().mix
+    tree = ["oak" if x > 0 else "pine" for x in colours[:, 6].tolist()]
+    return {"hat": colours[:, 0] > 0, "boat": colours[:, 3] > 0.5, "tree": tree}
 
 
 def truth_of(**values: Any) -> Truth:
@@ -75,6 +85,10 @@ def test_it_counts_by_the_function_and_resumes(small: None, tmp_path: Path, monk
             if key.startswith("function") and record["ticks"] is not None:
                 assert record["ticks"] == 1  # the judge is the hidden function
     page = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert set(data["trainings"]) == {"table-200", "function-200"}
+    assert f"| table-200 | {data['trainings']['table-200']['area']:.3f} |" in page
+    assert data["trainings"]["function-200"]["area"] is None
+    assert all(training["seconds"] > 0 for training in data["trainings"].values())
     assert all(f"| {formula} |" in page for formula in data["runs"]["table-200/off, weak heads allowed"])
 
     def fail(*arguments: object, **options: object) -> None:
@@ -82,11 +96,13 @@ def test_it_counts_by_the_function_and_resumes(small: None, tmp_path: Path, monk
 
     monkeypatch.setattr(own_models, "measure", fail)
     monkeypatch.setattr(own_models, "train_attributes", fail)
-    assert run(tmp_path, "--taught", "table,function")["runs"] == data["runs"]
+    again = run(tmp_path, "--taught", "table,function")
+    assert (again["runs"], again["trainings"]) == (data["runs"], data["trainings"])
 
 
+@pytest.mark.parametrize(("taught", "wrong"), [("hand", 0), ("hand-wrong", 20)])
 def test_the_tool_gets_labels_and_not_the_function(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taught: str, wrong: int
 ) -> None:
     given = []
     train = own_models.train_attributes
@@ -96,14 +112,76 @@ def test_the_tool_gets_labels_and_not_the_function(
         return train(generator, labels, *arguments, **options)
 
     monkeypatch.setattr(own_models, "train_attributes", watched)
-    run(tmp_path, "--taught", "hand")
+    run(tmp_path, "--taught", taught)
     ((table, chosen),) = given
     assert chosen == "train"
     rows = torch.arange(len(table.index))
     assert torch.equal(table.index, rows)
-    right = own_models.Subject(GENERATOR, HIDDEN, None, 400, tmp_path).labels(7, 200, lambda done: None)
+    right = Subject(GENERATOR, HIDDEN, None, 400, tmp_path).labels(7, 200, lambda done: None)
     for name, cells in table.columns.items():
-        assert sum(map(lambda mine, own: mine != own, cells, right[name])) == 20
+        assert sum(map(lambda mine, own: mine != own, cells, right[name])) == wrong
+
+
+def test_a_hidden_function_of_latents_gets_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject(GENERATOR, "latents:test_benchmark_own_models:signs", None, 400, tmp_path)
+    monkeypatch.setattr(subject.network, "synthesize", lambda w: pytest.fail("it drew a picture"))
+    w = subject.prior(7).w(torch.arange(30))
+    labels, values = subject.labels(7, 30, lambda done: None), subject.read(w, lambda done: None)
+    assert {name: list(cells) for name, cells in labels.items()} == {k: list(x) for k, x in values.items()}
+    assert values["hat"].tolist() == signs(w)["hat"].tolist()
+
+
+def test_a_hidden_function_of_latents_labels_and_counts(small: None, tmp_path: Path) -> None:
+    data = run(tmp_path, "--hidden", "latents:test_benchmark_own_models:signs", "--taught", "hand")
+    (records,) = data["runs"].values()
+    assert {record["kept"] for record in records.values()} == {8}
+    page = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert f" | {data['trainings']['hand-200']['seconds']:.0f} |" in page
+
+
+def test_a_function_of_latents_cannot_be_the_judge(tmp_path: Path) -> None:
+    done = command(
+        own_models, "--hidden", "latents:test_benchmark_own_models:signs", "--taught", "function",
+        "--generator", GENERATOR, "--out", str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--taught function needs a function of pictures" in done.stderr
+
+
+def test_a_training_that_was_interrupted_goes_on(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("energyql.training.run.fit_both", interrupt)  # heads are in the folder
+        done = command(own_models, "--smoke", "--generator", GENERATOR, "--hidden", HIDDEN, "--out", str(tmp_path))
+    assert done.returncode == 130
+    assert run(tmp_path)["trainings"]["table-200"]["area"] is not None  # it has a verifier
+
+
+def test_the_area_is_of_all_classes_and_half_for_what_is_not_read(tmp_path: Path) -> None:
+    subject = Subject(GENERATOR, "latents:test_benchmark_own_models:signs", None, 300, tmp_path)
+    columns = subject.labels(own_models.PRIOR_SEED, 300, lambda done: None)
+    truth = Truth(own_models.infer(columns), own_models.arrays(columns))
+
+    class Reader(Judge):
+        """Reads `hat` wrongly and `tree` rightly, and not `boat`."""
+
+        def forward(self, images: torch.Tensor) -> dict[str, Any]:
+            rows = slice(self.read, self.read + len(images))
+            self.read += len(images)
+            hat = torch.from_numpy(truth.values["hat"][rows]).float()
+            oak = torch.from_numpy(truth.values["tree"][rows] == "oak").float()
+            values = truth.vocabulary["tree"].values
+            logits = torch.stack([oak if value == "oak" else -oak for value in values], 1)
+            return {"hat": YesNo(-hat), "tree": Categorical(logits, values)}
+
+    reader = Reader(truth.vocabulary, Convolutions(8, (4,)))
+    reader.read = 0  # type: ignore[assignment]
+    model: Any = SimpleNamespace(verifier=reader)
+    # hat 0, boat 0.5, oak 1, pine 1
+    assert mean_area(subject, truth, model, lambda done: None) == pytest.approx(2.5 / 4)
+    assert mean_area(subject, truth, SimpleNamespace(verifier=signs), lambda done: None) is None  # type: ignore[arg-type]
 
 
 def test_a_refused_formula_is_told(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +237,8 @@ def test_limits_of_bands() -> None:
 
 def test_each_run_takes_its_formulas_and_knows_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
-    monkeypatch.setattr(own_models, "taught_model", lambda *arguments: None)
+    monkeypatch.setattr(own_models, "taught_model", lambda *arguments: (None, 1.0))
+    monkeypatch.setattr(own_models, "mean_area", lambda *arguments: None)
     monkeypatch.setattr(own_models, "open_session", lambda model, device: None)
     monkeypatch.setattr(own_models, "measure", lambda *arguments: measured.append(str(arguments[3])) or {"kept": 0})
     for take in ("2/2", "1/2", "1/1"):
