@@ -32,8 +32,8 @@ def look(images):
             os.kill(os.getpid(), int(number))
     return {"bright": images.mean((1, 2, 3))}
 """
-TRAIN = ("train", "bare", "--labeller", "looks:look", "-n", "60", "--steps", "9", "--out", "new model")
-CONTINUE = "energyql train bare --labeller looks:look -n 60 --steps 9 --out 'new model'"
+TRAIN = (*"train bare --labeller looks:look --judge train -n 60 --steps 9 --out".split(), "new model")
+CONTINUE = "energyql train bare --labeller looks:look --judge train -n 60 --steps 9 --out 'new model'"
 
 
 def files(folder):
