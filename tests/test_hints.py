@@ -17,19 +17,21 @@ PYTHON = re.compile(
 )
 IN_BOTH = {
     "pipeline/pilot.py": "the text of a pilot run, which is one text",
-    "pipeline/result.py": "the summary of a result, which is one text",
+    "pipeline/result_words.py": "the summary of a result, which is one text",
     "studio/guard.py": "shown by a browser, to the user of a command",
 }
 """Modules whose texts have no two forms, and why."""
+APART = ("either", "option", "Setting")
+"""Calls whose texts are not looked at: those of the last two are help of commands."""
 
 
 def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and text of each literal of a tree outside docstrings and calls of `either`."""
+    """Line and text of each literal of a tree outside docstrings, calls of `either`, and the help of options."""
     if isinstance(tree, ast.Constant) and isinstance(tree.value, str):
         yield tree.lineno, tree.value
     for child in ast.iter_child_nodes(tree):
         comment = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
-        if not comment and not (isinstance(child, ast.Call) and ast.unparse(child.func) == "either"):
+        if not comment and not (isinstance(child, ast.Call) and ast.unparse(child.func) in APART):
             yield from texts(child)
 
 

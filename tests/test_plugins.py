@@ -62,7 +62,7 @@ number, ready = 7, Faces()
 """
 MODEL = Path("model")
 SMALL = ["-n", "60", "--steps", "20", "--hidden", "4", "-q"]
-TINY = {"count": 60, "settings": HeadSettings(steps=20, hidden=4), "judge": None, "progress": False}
+TINY = {"n": 60, "settings": HeadSettings(steps=20, hidden=4), "judge": None, "progress": False}
 REFUSAL = (
     "holds no generator, only the name of one: faces. It is code, which is not run without permission\n"
     "if you trust it, pass generator='faces', or allow what the folder names, once: allow_plugins=True"
@@ -178,9 +178,9 @@ def test_permission_is_given_once(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(serving, "serve", lambda models, **options: calls.append((models, options)))
     run("studio", "--model", "made", "--model", "asked")
-    ((models, options),) = calls
+    ((models, _),) = calls
     with pytest.raises(ModelError, match="asked holds no generator"):
-        serving.load_models(models, "cpu", options["load"])
+        serving.load_models(models, "cpu")
     Path("my_faces.py").write_text(CODE + "print()\n")
     with pytest.raises(ModelError, match=r"permission: the file .*my_faces\.py changed since you allowed it"):
         load_model("made")

@@ -88,7 +88,7 @@ def test_it_is_private(tmp_path):
 def test_a_model_is_loaded_from_python(tmp_path):
     folder = tiny_model(tmp_path / "tiny", judge=True)
     record_judge(folder, "own_looks:look")
-    with pytest.raises(ModelError, match="--judge own_looks:look"):
+    with pytest.raises(ModelError, match="judge='own_looks:look'"):
         load_model(folder)
     load_model(folder, allow_plugins=True)
     assert load_model(folder).judge.__name__ == "look"

@@ -83,8 +83,10 @@ def describe(error: EnergyQLError | QueryWarning) -> Problem:
     """Description of an error or warning in the API."""
     kind = error.kind if isinstance(error, StudioError) else type(error).__name__
     suggestions = [Correction(span=span, text=text) for span, text in error.suggestions]
+    # `str` makes plain texts: of a derived class, pydantic refuses the name of a file that is no text
+    hint = None if error.hint is None else str(error.hint)
     return Problem(
-        error=kind, message=error.message, hint=error.hint, spans=list(error.spans), suggestions=suggestions,
+        error=kind, message=str(error.message), hint=hint, spans=list(error.spans), suggestions=suggestions,
         line=error.line, column=error.column, drawing=f"{kind}: {error}",
     )  # fmt: skip
 

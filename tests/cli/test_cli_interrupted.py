@@ -32,8 +32,9 @@ def look(images):
             os.kill(os.getpid(), int(number))
     return {"bright": images.mean((1, 2, 3))}
 """
-TRAIN = ("train", "bare", "--labeller", "looks:look", "-n", "60", "--steps", "9", "--out", "new model")
-CONTINUE = "energyql train bare --labeller looks:look -n 60 --steps 9 --out 'new model'"
+OF_HEADS = ("-n", "60", "--steps", "9")
+TRAIN = ("train", "bare", "--labeller", "looks:look", "--judge", "train", *OF_HEADS, "--out", "new model")
+CONTINUE = "energyql train bare --labeller looks:look --judge train -n 60 --steps 9 --out 'new model'"
 
 
 def files(folder):

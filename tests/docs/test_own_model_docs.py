@@ -179,7 +179,7 @@ def test_verified_pictures(learned, monkeypatch):
     monkeypatch.setattr(clips, "PILOT", 128)
     shutil.copytree(learned, "from-function")
     labeller("my_labels", blocks("Labels from a function", "python")[0])
-    assert re.search(r"16 of 16 .*by the verifier\. \d+ pictures were drawn", shell("How pictures are verified"))
+    assert re.search(r"16 of 16 .*by the verifier[;.].* \d+ pictures were drawn", shell("How pictures are verified"))
     assert "satisfy the query by the definition my_labels:look. " in shell("When is a picture accepted?")
     assert "verify faithful, clip 0.01: " in shell("What does it cost?")
 
@@ -304,7 +304,7 @@ def test_the_package_of_the_page_is_that_of_the_examples():
 
 
 def test_every_block_is_run():
-    assert sum(len(all_blocks(page)) for page in PAGES) == 35
+    assert sum(len(all_blocks(page)) for page in PAGES) == 36
 
 
 def test_a_vae_of_two_levels():

@@ -190,7 +190,7 @@ def test_a_folder_comes_before_a_hub(hub, contents, tmp_path, monkeypatch):
 )
 def test_an_id_in_place_of_a_folder_says_how_to_fetch_it(hub, contents, unharmed, call):
     hub.add(NAME, contents)
-    with pytest.raises(ModelError, match=r"no model 'somebody/tiny'\n.*from_pretrained\('somebody/tiny'\).*download"):
+    with pytest.raises(ModelError, match=r"no model 'somebody/tiny'\n.*from_pretrained\('somebody/tiny'\)"):
         call()
     assert hub.asked == []
 
@@ -294,8 +294,9 @@ def test_commands(hub, tiny, tmp_path, monkeypatch):
         (("download", "me/mine"), "^mine holds a model already"),
         (("generate", "smile", "--model", "me/mine"), "energyql download me/mine"),
     ):
-        with pytest.raises(EnergyQLError, match=message):
+        with pytest.raises(EnergyQLError) as caught:
             CliRunner().invoke(app, words, catch_exceptions=False)
+        assert re.search(message, caught.value.for_command_line())
 
 
 def test_no_hub_is_asked_without_a_name_of_one():

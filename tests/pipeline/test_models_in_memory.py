@@ -185,10 +185,11 @@ class TestModelsInMemory:
         assert unseen.summary().startswith("not judged: the judge does not read 'bright'; mean P ")
 
     def test_the_device_is_that_of_the_model(self, tiny, monkeypatch):
+        model = load_model(tiny, "cpu")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        assert generate("smile", 1, model=load_model(tiny), progress=False).provenance["device"] == "cpu"
+        assert generate("smile", 1, model=model, progress=False).provenance["device"] == "cpu"
         with pytest.raises(ArgumentError, match="'abacus' is not available"):
-            generate("smile", 1, model=load_model(tiny), device="abacus")
+            generate("smile", 1, model=model, device="abacus")
 
 
 class TestParts:

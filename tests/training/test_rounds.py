@@ -15,7 +15,6 @@ from energyql.generators.load import load_generator
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
 from energyql.training.labels import (
-    POOL_START,
     TEST_SHARE,
     Drawn,
     attribute_text,
@@ -26,6 +25,7 @@ from energyql.training.labels import (
 from energyql.training.report import _gain, describe_gain, with_gains
 from energyql.training.run import train_attributes
 from energyql.training.samples import Prior
+from energyql.training.settings import POOL_START
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
