@@ -38,9 +38,9 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 FURTHER, LARGEST = 8_000, 128
 """Number of pictures that a teacher labels by default: none of more than `LARGEST` pixels a side, because labelling
 more by hand is faster than drawing so many."""
-FURTHER_SEEN = 3_000
-"""Number of pictures that a teacher labels by default if it reads features: it needs fewer, and knows more of each. Of
-more than `LARGEST` pixels a side it labels as many fewer as the side is longer."""
+FURTHER_SEEN, LARGEST_SEEN = 4_000, 256
+"""Number of pictures that a teacher labels by default if it reads features; of pictures of more than `LARGEST_SEEN`
+pixels a side it labels as many fewer as they are larger."""
 FURTHER_SEED, FURTHER_SEED_BY_FUNCTION = 2, 18
 """Offset of the seed of further pictures, for labels in a table or by a function (whose pictures have offsets 0 to
 2)."""
@@ -78,7 +78,7 @@ def further_pictures(task: Task, count: int | None) -> int:
     """Number of further pictures for teacher and verifier; 0 if the labels are not a table about pictures.
 
     `count` is the user's wish; by default it is 8,000, or 0 for pictures of more than 128 pixels a side; with features
-    3,000, and fewer for larger pictures.
+    4,000, and fewer if they have more than 256.
     """
     if task.table is None or task.table.index is None:
         return 0
@@ -87,7 +87,7 @@ def further_pictures(task: Task, count: int | None) -> int:
     picture = task.prior.generator.synthesize(task.prior.w_there(torch.arange(1)))
     side = max(picture.shape[-2:])
     if task.backbone is not None and len(task.table.pictures) < FEW:
-        return FURTHER_SEEN * LARGEST // max(side, LARGEST)
+        return FURTHER_SEEN * LARGEST_SEEN**2 // max(side, LARGEST_SEEN) ** 2
     return FURTHER if side <= LARGEST else 0
 
 
