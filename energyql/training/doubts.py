@@ -21,6 +21,8 @@ from energyql.vocabulary import AttributeSpec
 
 DOUBTED = 0.05
 """Probability of being wrong from which a label is doubted."""
+WORTH = 3.0
+"""Expected number of wrong labels from which a look at them is proposed."""
 _SETTLED = ".settled.json"
 _DAMAGED = "delete it; the next training writes it again"
 
@@ -49,7 +51,7 @@ def store_doubts(table: LabelTable | None, wrong: Mapping[str, Tensor]) -> None:
     found = []
     for name, shares in wrong.items():
         for picture, cell, share in zip(table.pictures.tolist(), table.columns[name], shares.tolist(), strict=True):
-            label = _spelled(cell, table.vocabulary[name])
+            label = spelled(cell, table.vocabulary[name])
             if share >= DOUBTED and label is not None:
                 found.append(Doubt(picture, name, label, round(share, 4)))
     found.sort(key=lambda doubt: -doubt.wrong)
@@ -72,7 +74,7 @@ def open_doubts(path: Path) -> list[Doubt] | None:
     if table.doubts is None or table.vocabulary is None or not table.doubts.is_file():
         return None
     given = {
-        (picture, name): _spelled(cell, table.vocabulary[name])
+        (picture, name): spelled(cell, table.vocabulary[name])
         for name, cells in table.columns.items()
         for picture, cell in zip(table.pictures.tolist(), cells, strict=True)
     }
@@ -114,6 +116,6 @@ def _doubt(picture: Any, attribute: Any, label: Any, wrong: Any) -> Doubt:
     return Doubt(picture, attribute, label, float(wrong))
 
 
-def _spelled(cell: Any, spec: AttributeSpec) -> str | None:
+def spelled(cell: Any, spec: AttributeSpec) -> str | None:
     """A label in standard spelling; `None` if it is missing or no value of the attribute."""
     return KINDS[spec.kind].labels.label(cell, spec)
