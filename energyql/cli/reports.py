@@ -79,9 +79,8 @@ def print_doubts(table: Path | None) -> None:
         return
     where = "" if table.name == LABELS else f"--out {shlex.quote(str(table))} "
     command = f"energyql label {shlex.quote(str(table.parent))} {where}--doubtful"
-    out.print(
-        escape(f"About {wrong:.0f} labels are probably wrong. To look at the most doubtful again, type: {command}")
-    )
+    again = f"To look at the most doubtful again, type: {command}"
+    out.print(escape(f"\nAbout {wrong:.0f} labels are probably wrong. {again}"))
 
 
 def print_verdicts(model: str | Path, names: Iterable[str] | None = None) -> None:
