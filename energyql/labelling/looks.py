@@ -30,14 +30,14 @@ class Looks:
         """
         doubts = open_doubts(self.sheet.path) if self.sheet.path.exists() else None
         if doubts is None:
-            command = f"energyql train MODEL --labels {self.sheet.path} --out FOLDER"
-            hint = f"train first: {either('train_attributes', command)}"
-            raise DataError(f"no training has looked for wrong labels in {self.sheet.path}", hint=hint)
-        wrong, names = dict[int, float](), dict[int, list[str]]()
+            train = either("train_attributes", f"energyql train MODEL --labels {self.sheet.path} --out FOLDER")
+            wrong = f"no training has looked for wrong labels in {self.sheet.path}"
+            raise DataError(wrong, hint=f"train first: {train}")
+        shares, names = dict[int, float](), dict[int, list[str]]()
         for doubt in doubts:
-            wrong[doubt.picture] = wrong.get(doubt.picture, 0.0) + doubt.wrong
+            shares[doubt.picture] = shares.get(doubt.picture, 0.0) + doubt.wrong
             names.setdefault(doubt.picture, []).append(doubt.attribute)
-        order = sorted(wrong, key=lambda picture: -wrong[picture])
+        order = sorted(shares, key=lambda picture: -shares[picture])
         return {picture: [name for name in self.sheet.attributes if name in names[picture]] for picture in order}
 
     def decide(self, index: int, cells: Mapping[str, Any]) -> dict[int, Cells]:
