@@ -16,7 +16,7 @@ from torch import Tensor
 from energyql.errors import ArgumentError, DataError
 from energyql.files import read_json, sole_writer, write_json
 from energyql.kinds import KINDS
-from energyql.training.labels import LabelTable, read_label_table, warn
+from energyql.training.labels import DOUBTS, LabelTable, read_label_table, warn
 from energyql.vocabulary import AttributeSpec
 
 DOUBTED = 0.05
@@ -70,8 +70,10 @@ def open_doubts(path: Path) -> list[Doubt] | None:
     Raises:
         DataError: a file is missing or damaged.
     """
+    if not path.with_suffix(DOUBTS).is_file():  # before reading: a table may need latents
+        return None
     table = read_label_table(path)
-    if table.doubts is None or table.vocabulary is None or not table.doubts.is_file():
+    if table.doubts is None or table.vocabulary is None:
         return None
     given = {
         (picture, name): spelled(cell, table.vocabulary[name])

@@ -130,6 +130,9 @@ def test_a_table_without_its_pictures_stores_nothing(table, tmp_path):
     store_doubts(read_label_table(elsewhere), {"hat": torch.ones(4)})
     store_doubts(None, {"hat": torch.ones(4)})
     assert open_doubts(elsewhere) is None
+    (tmp_path / "of_latents.csv").write_text("hat\n1\n")
+    assert open_doubts(tmp_path / "of_latents.csv") is None
+    (tmp_path / "of_latents.csv").unlink()
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["elsewhere.csv"]
 
 
