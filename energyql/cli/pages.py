@@ -165,6 +165,7 @@ def label(
     folder: Path,
     attributes: str | None = None,
     from_folders: bool = False,
+    doubtful: bool = False,
     save_to: Annotated[Path | None, out_option()] = None,
     port: options.Port = 8421,
     *,
@@ -178,12 +179,15 @@ def label(
         folder: A folder of pictures that energyql sample drew.
         attributes: Such as "glasses, hair=black|brown|blond, age=0..1"; by default those of the table.
         from_folders: Take labels from sub-folders: glasses, no-glasses, hair=black.
+        doubtful: Look again at labels that the last training doubts, most doubted first.
         save_to: The CSV with the labels; by default labels.csv in the folder.
     """
     from energyql.files import check_writable, real_path, sole_writer
     from energyql.labelling.folder import LABELS, PictureFolder
     from energyql.labelling.sheet import LabelSheet, labels_from_folders
 
+    if doubtful and (from_folders or attributes is not None):
+        raise ArgumentError("--doubtful shows labels of a table again", hint="leave out the other option")
     table = save_to or folder / LABELS
     check_writable(table, table.parent)
     if from_folders and attributes is not None:
@@ -204,11 +208,17 @@ def label(
         return
     options.check_studio("the page for labels")
     from energyql.labelling.app import create_app
+    from energyql.labelling.looks import Looks
     from energyql.studio.web import serve_app
 
     serving = page.serving(port, "Label the pictures at", f"Ctrl+C ends it; {table} has the labels.")
     with alone("a page for labels"):
-        serve_app(partial(create_app, LabelSheet.open(table, pictures, attributes)), **serving)
+        sheet = LabelSheet.open(table, pictures, attributes)
+        looks = Looks(sheet) if doubtful else None
+        if looks is not None and not looks.left():
+            out.print(f"No label in {escape(str(table))} is doubted any more")
+            return
+        serve_app(partial(create_app, sheet, looks=looks), **serving)
 
 
 @dataclass(frozen=True)

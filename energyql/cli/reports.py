@@ -68,6 +68,21 @@ def print_saved(model: str | Path, names: Iterable[str] | None = None) -> None:
     print_verdicts(model, names)
 
 
+def print_doubts(table: Path | None) -> None:
+    """Print how many labels of a table are probably wrong, if it is worth a look, and the command that shows them."""
+    from energyql.labelling.folder import LABELS
+    from energyql.training.doubts import WORTH, open_doubts
+
+    doubts = None if table is None else open_doubts(table)
+    wrong = sum(doubt.wrong for doubt in doubts or ())
+    if table is None or wrong < WORTH:
+        return
+    where = "" if table.name == LABELS else f"--out {shlex.quote(str(table))} "
+    command = f"energyql label {shlex.quote(str(table.parent))} {where}--doubtful"
+    again = f"To look at the most doubtful again, type: {command}"
+    out.print(escape(f"\nAbout {wrong:.0f} labels are probably wrong. {again}"))
+
+
 def print_verdicts(model: str | Path, names: Iterable[str] | None = None) -> None:
     """Print what queries may expect of each of the attributes `names`, or of all, and the next command."""
     from energyql.attributes import quality

@@ -13,7 +13,7 @@ from rich.markup import escape
 from energyql.cli import options
 from energyql.cli.interruption import resumable
 from energyql.cli.options import out, out_option
-from energyql.cli.reports import print_saved
+from energyql.cli.reports import print_doubts, print_saved
 from energyql.errors import ArgumentError
 from energyql.kinds import KINDS, Kind
 from energyql.training.settings import AUTO, JudgeSettings, TrainSettings
@@ -92,6 +92,7 @@ def train(
         )  # fmt: skip
     if not quiet:
         print_saved(trained.folder, trained.report)
+        print_doubts(label_source.labels)
 
 
 @options.with_options("only", "n", "seed", "judge", record=JudgeSettings)
@@ -122,6 +123,7 @@ def train_judge(
         run(source, labels, save_to, device=where, progress=not quiet, command=sys.argv[1:], **settings)
     if not quiet:
         print_saved(save_to or source.model)
+        print_doubts(label_source.labels)
 
 
 @options.with_options(*_CONDITIONS, "replace", record=TrainSettings)

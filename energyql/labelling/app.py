@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from energyql.errors import DataError
 from energyql.files import MOST_PICTURE, read_bytes
 from energyql.kinds import KINDS, Kind
+from energyql.labelling.looks import Looks
 from energyql.labelling.sheet import Cells, LabelSheet
 from energyql.studio.guard import Access, Bodies
 from energyql.studio.web import RequestBody, guarded_app
@@ -41,15 +42,24 @@ class AttributeField(BaseModel):
     answers: list[tuple[str, str]] = Field(description="Possible answers, each with its key; none of a number.")
 
 
+class Again(BaseModel):
+    """A picture that is shown again: its labels, and the attributes whose labels readers doubt."""
+
+    labels: dict[str, str]
+    doubted: list[str]
+
+
 class State(BaseModel):
-    """How far the labelling is: the attributes, counts of pictures, and the next pictures to label."""
+    """How far the labelling is: the attributes, counts of pictures, and the next pictures to label or to look at."""
 
     table: str = Field(description="The CSV file with the labels.")
     attributes: list[AttributeField]
-    pictures: int = Field(description="Number of all pictures.")
-    labelled: int = Field(description="Number of pictures with a row in the table.")
-    next: list[int] = Field(description="The next pictures without a row, in order.")
-    last: int | None = Field(description="The picture that was labelled last.")
+    pictures: int = Field(description="Number of all pictures; of those to look at again, if doubtful.")
+    labelled: int = Field(description="Number of pictures with a row in the table, or that were looked at again.")
+    next: list[int] = Field(description="The next pictures, in order.")
+    last: int | None = Field(description="The picture that was labelled, or looked at, last.")
+    doubtful: bool = Field(default=False, description="Whether labels that readers doubt are looked at again.")
+    again: list[Again] = Field(default=[], description="If doubtful: what is doubted about each of the next pictures.")
 
 
 class Labels(RequestBody):
@@ -71,8 +81,8 @@ def picture_response(data: bytes, name: object) -> Response:
     return Response(data, media_type=kind)
 
 
-def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
-    """Make the web application that labels the pictures of a table.
+def create_app(sheet: LabelSheet, access: Access | None = None, looks: Looks | None = None) -> FastAPI:
+    """Make the web application that labels the pictures of a table, or that shows some again (`looks`).
 
     Each request reads the file, so a user may edit it meanwhile. By default only visitors on this machine have access.
 
@@ -85,7 +95,18 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
     specs = sheet.attributes.values()
     attributes = [AttributeField(**asdict(spec), answers=KINDS[spec.kind].labels.answers(spec)) for spec in specs]
 
+    def spelled(cells: Cells) -> dict[str, str]:
+        return {name: KINDS[spec.kind].labels.label(cells[name], spec) or "" for name, spec in sheet.attributes.items()}
+
     def state(rows: dict[int, Cells]) -> State:
+        if looks is not None:
+            doubted = looks.left()
+            coming, done = list(doubted)[:AHEAD], len(looks.looked)
+            return State(
+                table=str(sheet.path), attributes=attributes, pictures=done + len(doubted), labelled=done,
+                next=coming, last=looks.looked[-1][0] if looks.looked else None, doubtful=True,
+                again=[Again(labels=spelled(rows[index]), doubted=doubted[index]) for index in coming],
+            )  # fmt: skip
         left = [index for index in pictures if index not in rows]
         return State(
             table=str(sheet.path), attributes=attributes, pictures=len(pictures), labelled=len(pictures) - len(left),
@@ -104,12 +125,12 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
     @app.post("/api/labels")
     async def decide(request: Labels) -> State:
         """Write the labels of one picture to the table, in place of its earlier labels, and return the new state."""
-        return state(sheet.decide(request.index, request.labels))
+        return state((looks or sheet).decide(request.index, request.labels))
 
     @app.delete("/api/labels/{index}")
     async def undo(index: int) -> State:
-        """Remove the labels of one picture from the table, so that the page shows it again; return the new state."""
-        return state(sheet.undo(index))
+        """Take back what was said of one picture, so that the page shows it again; return the new state."""
+        return state((looks or sheet).undo(index))
 
     @app.get("/api/pictures/{index}.png")
     async def picture(index: int) -> Response:

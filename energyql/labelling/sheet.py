@@ -107,9 +107,7 @@ class LabelSheet:
         """
         if index not in self.folder.indices:
             raise DataError(f"{self.folder.path} has no picture {index}")
-        if unknown := [name for name in cells if name not in self.attributes]:
-            raise DataError(f"{unknown[0]!r:.40} is not one of the attributes {', '.join(self.attributes)}")
-        checked = {name: _cell(spec, cells.get(name)) for name, spec in self.attributes.items()}
+        checked = dict.fromkeys(self.attributes, "") | self._checked(cells)
         rows = self.rows()
         rows.pop(index, None)
         return self._write(rows | {index: checked})
@@ -125,13 +123,18 @@ class LabelSheet:
             labels: number of a picture -> attribute -> new label; attributes that are left out keep their labels.
 
         Raises:
-            DataError: a label is no value of its attribute, or the file is damaged.
+            DataError: there is no such attribute, a label is no value of it, or the file is damaged.
         """
         rows = self.rows()
         for index, cells in labels.items():
             rows.setdefault(index, dict.fromkeys(self.attributes, ""))
-            rows[index] |= {name: _cell(self.attributes[name], cell) for name, cell in cells.items()}
+            rows[index] |= self._checked(cells)
         return self._write(rows)
+
+    def _checked(self, cells: Mapping[str, Any]) -> Cells:
+        if unknown := [name for name in cells if name not in self.attributes]:
+            raise DataError(f"{unknown[0]!r:.40} is not one of the attributes {', '.join(self.attributes)}")
+        return {name: _cell(self.attributes[name], cell) for name, cell in cells.items()}
 
     def _write(self, rows: dict[int, Cells]) -> dict[int, Cells]:
         """Write the file with these rows; without any, remove it, because a table has at least one row."""

@@ -44,6 +44,7 @@ from energyql.language.lexical import shorten
 from energyql.numerics.shapes import Float
 from energyql.pipeline.model import choose_device, judge_mark, record_judge
 from energyql.progress import Report, reporting
+from energyql.training.doubts import store_doubts
 from energyql.training.heads import MORE
 from energyql.training.labelled import Labelled
 from energyql.training.labels import LabelTable, read_label_table, warn
@@ -296,6 +297,7 @@ def fit_both(
     with task.target.work.step(VERIFIER) as checkpoint:
         course = task.course(VERIFIER, checkpoint, seed + VERIFIER_SEED)
         verifier = fit_verifier(labelled, splits, families, course, fresh=seen_fresh)
+    store_doubts(task.table, verifier.wrong)
     held_out = None
     if verifier.networks:
         rows = verifier.rows[:MOST_HELD_OUT]

@@ -7,6 +7,7 @@ Wrong labels are not pruned: leaving them out costs more right ones (docs/decisi
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ SCALE_PENALTY = 3.0
 chance reads a hundred labels right would become much too certain."""
 USUAL_RATE = 0.1
 """Mean of the exponential prior of a rate: without evidence, labels count as right."""
+ROUNDS = 30
+"""Rounds of expectation maximisation for wrong numbers."""
 MOST_RATE = 0.4
 """Largest rate of wrong labels of a class; a fit begins at a quarter of it."""
 
@@ -98,6 +101,42 @@ def _log_transitions(rates: Float[Tensor, " classes"]) -> Float[Tensor, "classes
     count = len(rates)
     others = (rates / (count - 1))[:, None].expand(-1, count)
     return torch.where(torch.eye(count, dtype=torch.bool), (1 - rates)[:, None], others).clamp(min=1e-12).log()
+
+
+def wrong_labels(
+    outputs: Float[Tensor, "rows outputs"],
+    labels: Float[Tensor, " rows"],
+    spec: AttributeSpec,
+    rates: Float[Tensor, " classes"],
+) -> Float[Tensor, " rows"]:
+    """P(label is wrong | reading, label), by calibrated outputs; NaN where a label is missing.
+
+    Errors of right numbers are normal; a wrong number may be any of the range of the labels.
+    """
+    if KINDS[spec.kind].numeric:
+        return _wrong_numbers(labels - outputs[:, 0], labels)
+    true = true_classes(outputs, labels, Calibration(torch.ones(()), torch.zeros(outputs.shape[1]), rates))
+    given = torch.where(labels.isnan(), 0, labels).long()
+    return torch.where(labels.isnan(), torch.nan, 1 - true.gather(1, given[:, None])[:, 0])
+
+
+def _wrong_numbers(errors: Float[Tensor, " rows"], labels: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """P(number is wrong | its error), by expectation maximisation of its rate and the deviation of right numbers."""
+    known = errors[~errors.isnan()]
+    span = labels[~labels.isnan()].max() - labels[~labels.isnan()].min()
+    deviation, rate, least = known.abs().median() / 0.6745, torch.tensor(USUAL_RATE), 1e-3 * span
+
+    def wrong(own: Tensor) -> Tensor:
+        right = (-0.5 * (own / deviation).square()).exp() / (deviation * math.sqrt(2 * math.pi))
+        return rate / span / (rate / span + (1 - rate) * right)
+
+    for _ in range(ROUNDS):
+        deviation = deviation.clamp(min=least)
+        share = wrong(known)
+        deviation = ((1 - share) @ known.square() / (1 - share).sum().clamp(min=1)).sqrt()
+        rate = share.mean().clamp(max=MOST_RATE)
+    deviation = deviation.clamp(min=least)
+    return wrong(errors)
 
 
 def drawn_classes(

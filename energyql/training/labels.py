@@ -36,6 +36,8 @@ RANDOM, UNSURE = "random", "unsure"
 """Values of the column `CHOSEN`: at random, or because predictions for the picture were uncertain."""
 POOL = ".pool"
 """Subfolder beside a table, for thumbnails of the pool, if a teacher chose pictures from it."""
+DOUBTS = ".doubts.json"
+"""Suffix of a file with doubts, in place of that of the table."""
 TEST_SHARE = 0.2
 """Share of the random pictures of a table with the column `CHOSEN` that only the report on the heads uses."""
 _DIGITS = 12
@@ -191,6 +193,7 @@ class LabelTable:
         drawn: how the pictures were drawn, if the table states it.
         beside: how the pictures in the table's folder were drawn, if the folder states it and the table does not.
         pool: folder for thumbnails of the pictures among which uncertain ones were chosen. It need not exist.
+        doubts: file for doubts about the labels, if the table is in the folder of its pictures. It need not exist.
         source: name of the table in messages.
     """
 
@@ -203,6 +206,7 @@ class LabelTable:
     drawn: Drawn | None = None
     beside: Drawn | None = None
     pool: Path | None = None
+    doubts: Path | None = None
     source: str = "the table"
 
     @property
@@ -369,7 +373,8 @@ def _of_drawn(
     cells = {name: [column[row] for row in rows] for name, column in zip(specs, columns.values(), strict=True)}
     return LabelTable(
         cells, index[torch.tensor(rows)], learned=learned, test=test, vocabulary=specs, drawn=drawn,
-        pool=path.with_name(POOL), source=str(path),
+        pool=path.with_name(POOL), doubts=path.with_suffix(DOUBTS) if path.with_name(LABELLING).is_file() else None,
+        source=str(path),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from energyql.numerics.pool import to_cpu, to_device
 from energyql.numerics.shapes import Float, Int
 from energyql.training.feature_fit import FeatureSettings, fit_linear
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, check_spread, residuals
-from energyql.training.label_noise import Calibration, calibration, drawn_classes, label_loss
+from energyql.training.label_noise import Calibration, calibration, drawn_classes, label_loss, wrong_labels
 from energyql.training.labelled import Inputs, Labelled, Seen
 from energyql.training.report import report_quality
 from energyql.training.steps import Course, Optimization, StepFile, digest
@@ -347,6 +347,8 @@ class FittedVerifier:
         labels: attribute -> labels of these pictures, with errors corrected by their probability (`drawn_classes`).
         readings: attribute -> predictions for these pictures by networks that did not learn from them, then for the
             pictures `fresh` of `fit_verifier` by all networks.
+        wrong: attribute -> probability that a label is wrong, by networks that did not learn from it, (labelled,); NaN
+            where there is none. Of labels that are exact, nothing is said.
     """
 
     networks: Sequence[Judge]
@@ -354,6 +356,7 @@ class FittedVerifier:
     rows: Int[Tensor, " rows"]
     labels: Mapping[str, Tensor]
     readings: Predictions
+    wrong: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 def fit_verifier(
@@ -406,6 +409,7 @@ def fit_verifier(
         network.adjust(scale, shift)
         network.std.copy_(torch.stack([std[name] for name in specs]))
         network.round()
+    wrong = {} if labelled.exact else _wrong(networks, labelled, splits, rates)
     outputs = read_unseen(networks, pictures, splits)
     random, same = torch.Generator().manual_seed(course.seed), torch.ones(())
     corrected = {
@@ -424,7 +428,23 @@ def fit_verifier(
         network.round()
         network.report = {name: reports[name] for name in specs}
     outputs = torch.cat([outputs, joint * factor + offset])
-    return FittedVerifier(networks, reports, rows, corrected, split_outputs(outputs, specs.values(), std))
+    return FittedVerifier(networks, reports, rows, corrected, split_outputs(outputs, specs.values(), std), wrong)
+
+
+def _wrong(
+    networks: Sequence[Judge], labelled: Labelled[Inputs], splits: Sequence[Split], rates: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Probability that each label is wrong, by calibrated networks that did not learn from it, chosen pictures too."""
+    every = torch.arange(len(labelled))
+    left_out = [Split(split.learn, every[~torch.isin(every, split.learn)]) for split in splits]
+    rows, specs = torch.cat([split.test for split in left_out]), networks[0].vocabulary
+    parts = read_unseen(networks, labelled.inputs, left_out).split(list(map(output_count, specs.values())), 1)
+    usual, wrong = torch.cat(list(rates.values())).sum() / max(1, sum(map(len, rates.values()))), {}
+    for part, (name, spec) in zip(parts, specs.items(), strict=True):
+        wrong[name] = torch.full((len(labelled),), torch.nan)
+        # Where readings are poor, errors cannot be told from them: people err as often as elsewhere.
+        wrong[name][rows] = wrong_labels(part, labelled.labels[name][rows].float(), spec, rates[name].clamp(min=usual))
+    return wrong
 
 
 def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> tuple[Tensor, Tensor]:

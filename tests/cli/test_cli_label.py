@@ -3,17 +3,22 @@ import sys
 from threading import Thread
 
 import pytest
+import torch
 import typer
 from labelled import CHECKPOINTS
 from labelling.pages import picture_folder
 from typer.testing import CliRunner
 
 from energyql.cli.pages import label, sample
+from energyql.cli.reports import print_doubts
 from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.labelling.folder import PictureFolder
+from energyql.labelling.sheet import LabelSheet
 from energyql.studio import web
 from energyql.studio.guard import Access
 from energyql.studio.web import Listening
+from energyql.training.doubts import store_doubts
+from energyql.training.labels import read_label_table
 
 ADA = CHECKPOINTS / "ada.pkl"
 app = typer.Typer()
@@ -88,6 +93,43 @@ def test_a_table_has_one_page(folder, tmp_path, monkeypatch):
     busy = f"{tmp_path / 'a.csv'} is being written by a page for labels of another thread of this process"
     assert told == 2 * [busy, "free", "free"]
     assert [*tmp_path.rglob(".energyql*")] == []
+
+
+def test_doubtful_labels_are_shown_again(folder, monkeypatch):
+    made = []
+    monkeypatch.setattr(web, "serve_app", lambda make, **settings: made.append(make(Access())))
+    with pytest.raises(ArgumentError, match="--doubtful shows labels of a table again"):
+        run("label", folder.path, "--doubtful", "--attributes", "hat")
+    sheet = LabelSheet.open(folder.path / "labels.csv", folder, "hat")
+    sheet.decide(0, {"hat": "no"})
+    with pytest.raises(DataError, match=r"no training has looked for wrong labels in .*labels\.csv"):
+        run("label", folder.path, "--doubtful")
+    store_doubts(read_label_table(sheet.path), {"hat": torch.tensor([0.9])})
+    assert run("label", folder.path, "--doubtful") == "" and len(made) == 1
+    sheet.update({0: {"hat": "yes"}})
+    assert "is doubted any more" in run("label", folder.path, "--doubtful").replace("\n", " ")
+    assert len(made) == 1
+
+
+def test_the_end_of_a_training_proposes_a_look(folder, capsys):
+    sheet = LabelSheet.open(folder.path / "labels.csv", folder, "hat")
+    sheet.update({index: {"hat": "no"} for index in folder.indices})
+    print_doubts(None)
+    print_doubts(sheet.path)
+    for wrong in (0.3, 0.5):
+        store_doubts(read_label_table(sheet.path), {"hat": torch.full((8,), wrong)})
+        assert capsys.readouterr().out == ""
+        print_doubts(sheet.path)
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert printed.startswith(
+        " About 4 labels are probably wrong. To look at the most doubtful again, type: energyql label"
+    )
+    assert printed.strip().endswith("--doubtful") and "--out" not in printed
+    mine = folder.path / "my own.csv"
+    sheet.path.rename(mine)
+    store_doubts(read_label_table(mine), {"hat": torch.full((8,), 0.5)})
+    print_doubts(mine)
+    assert f"--out '{mine}' --doubtful" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_mistakes(folder, tmp_path, monkeypatch):

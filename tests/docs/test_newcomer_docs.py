@@ -35,11 +35,13 @@ def look(file):
 
 
 def label_all(make, *, ready, **_):
-    """Serve the page while somebody labels 20 pictures on it, and then the others in the table."""
+    """Serve the page while somebody labels up to 20 pictures on it, and then the others in the table."""
     with running(make(Access())) as client:
         ready(Listening((client.url,), False, False))
         for _ in range(20):
-            index = client.get("/api/state").json()["next"][0]
+            if not (coming := client.get("/api/state").json()["next"]):
+                break
+            index = coming[0]
             picture = client.get(f"/api/pictures/{index}.png")
             answer = client.post("/api/labels", {"index": index, "labels": look(io.BytesIO(picture.body))})
             assert answer.status == 200, answer.body

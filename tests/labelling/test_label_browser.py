@@ -4,8 +4,11 @@ from functools import partial
 
 import pytest
 
+from energyql.labelling.app import create_app
+from energyql.labelling.looks import Looks
 from energyql.labelling.sheet import LabelSheet
-from labelling.pages import labelling
+from labelling.doubted import doubted_sheet
+from labelling.pages import labelling, running
 
 pytestmark = pytest.mark.browser
 
@@ -117,3 +120,40 @@ def test_on_a_phone(chromium, sheet, scheme):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.keyboard.press("y")
         assert page.evaluate(CONTRAST) == []
+
+
+def test_doubted_labels_are_looked_at_again(chromium, folder):
+    from browser import visiting
+    from playwright.sync_api import expect
+
+    sheet = doubted_sheet(folder)
+    with (
+        running(create_app(sheet, looks=Looks(sheet))) as client,
+        visiting(chromium, client.url, ready="#work", folder="label") as visitor,
+    ):
+        page = visitor.open()
+        expect(page.locator("#number")).to_have_text("picture 2")
+        expect(page.locator("#progress-text")).to_have_text("0 of 3 pictures looked at again")
+        assert page.locator(".again").all_text_contents() == ["you said no: look again", "you said 3: look again"]
+        expect(page.locator("[aria-current] strong")).to_have_text("glasses")
+        expect(page.get_by_role("button", name="no N")).to_have_attribute("aria-pressed", "true")
+        visitor.shoot("doubtful")
+        page.keyboard.press("y")
+        expect(page.locator("[aria-current] strong")).to_have_text("age")  # the hair is not doubted
+        page.get_by_role("button", name="brown 2").click()  # but may be corrected
+        expect(page.locator("[aria-current] strong")).to_have_text("age")
+        page.keyboard.press("Enter")
+        expect(page.locator("#number")).to_have_text("picture 0")
+        assert sheet.rows()[2] == {"glasses": "yes", "hair": "brown", "age": "3"}
+        page.keyboard.press("Enter")
+        expect(page.locator("#number")).to_have_text("picture 4")
+        assert sheet.rows()[0]["glasses"] == "no"
+        page.keyboard.press("u")
+        expect(page.locator("#number")).to_have_text("picture 0")
+        page.get_by_role("button", name="Keep Enter").click()
+        expect(page.locator("#number")).to_have_text("picture 4")
+        page.keyboard.press("2")
+        expect(page.locator("#end")).to_have_text("You looked at all doubted labels again")
+        expect(page.locator("#progress-text")).to_have_text("3 of 3 pictures looked at again")
+        expect(page.locator("#command")).to_contain_text("--replace")
+        assert sheet.rows()[4]["hair"] == "brown"

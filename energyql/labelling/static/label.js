@@ -1,8 +1,10 @@
 // One picture after the other, one attribute after the other. The server holds the labels; this page shows its state.
+// If the state is doubtful, only labels that readers doubt are asked for again; the others stay unless they are clicked.
 
 import { call } from "/static/api.js";
 import { $, h, plural, say } from "/static/dom.js";
 
+const ENDS = { false: "All pictures are labelled", true: "You looked at all doubted labels again" };
 const SMALL = 128; // pictures up to this side are shown with their pixels
 let state = null;
 let cells = {}; // labels of this picture so far
@@ -12,6 +14,15 @@ let busy = false;
 const current = () => state.attributes[at];
 const index = () => state.next[0];
 const finished = () => state.next.length === 0;
+const again = () => state.again[0];
+const isAsked = (place) => !state.doubtful || again().doubted.includes(state.attributes[place].name);
+const asked = () => [...state.attributes.keys()].filter(isAsked);
+const isGiven = (label) => Boolean(label) || label === 0;
+
+function begin() {
+  cells = state.doubtful && !finished() ? { ...again().labels } : {};
+  at = finished() ? 0 : asked()[0];
+}
 
 function shown(attribute, number) {
   const digits = Math.max(0, 2 - Math.floor(Math.log10(attribute.high - attribute.low)));
@@ -19,25 +30,28 @@ function shown(attribute, number) {
 }
 
 function question(attribute, place) {
-  const asked = place === at;
-  const row = h("div", { class: "question", role: "group", "aria-label": attribute.name, "aria-current": asked ? "step" : null });
+  const now = place === at;
+  const row = h("div", { class: "question", role: "group", "aria-label": attribute.name, "aria-current": now ? "step" : null });
   row.append(h("strong", {}, attribute.name));
+  if (state.doubtful && isAsked(place)) {
+    row.append(h("span", { class: "again" }, `you said ${again().labels[attribute.name]}: look again`));
+  }
   const given = cells[attribute.name];
   if (!attribute.answers.length) { // a number
     const span = attribute.high - attribute.low;
-    const value = given ?? attribute.low + span / 2;
-    const out = h("output", {}, given === undefined || given === null ? "" : shown(attribute, given));
+    const value = isGiven(given) ? Number(given) : attribute.low + span / 2;
+    const out = h("output", {}, isGiven(given) ? shown(attribute, given) : "");
     const slider = h("input", {
       type: "range", min: attribute.low, max: attribute.high, step: span / 100, "aria-label": attribute.name,
-      oninput: () => { at = place; cells[attribute.name] = Number(slider.value); out.textContent = shown(attribute, slider.value); },
+      oninput: () => { if (isAsked(place)) at = place; cells[attribute.name] = Number(slider.value); out.textContent = shown(attribute, slider.value); },
     });
     slider.value = value;
-    row.append(slider, out, h("button", { type: "button", class: "plain", onclick: () => { at = place; accept(); } }, "Accept", h("kbd", {}, "Enter")));
+    row.append(slider, out, h("button", { type: "button", class: "plain", onclick: () => choose(place, cells[attribute.name]) }, "Accept", h("kbd", {}, "Enter")));
     return row;
   }
   for (const [value, key] of attribute.answers) {
     row.append(h("button", {
-      type: "button", class: "plain", "aria-pressed": String(given === value), onclick: () => { at = place; answer(value); },
+      type: "button", class: "plain", "aria-pressed": String(given === value), onclick: () => choose(place, value),
     }, value, key && h("kbd", {}, key)));
   }
   return row;
@@ -45,13 +59,15 @@ function question(attribute, place) {
 
 function draw() {
   $("progress-bar").value = state.labelled / state.pictures;
-  $("progress-text").textContent = `${state.labelled} of ${plural(state.pictures, "picture")}`;
+  $("progress-text").textContent = `${state.labelled} of ${plural(state.pictures, "picture")}${state.doubtful ? " looked at again" : ""}`;
   $("work").hidden = finished();
   $("done").hidden = !finished();
-  $("undo").disabled = $("undo-done").disabled = at === 0 && state.last === null;
+  $("keep").hidden = !state.doubtful;
+  $("undo").disabled = $("undo-done").disabled = state.last === null && (finished() || at === asked()[0]);
   if (finished()) {
+    $("end").textContent = ENDS[state.doubtful];
     $("table").textContent = state.table;
-    $("command").textContent = `energyql train MODEL --labels ${state.table} --out FOLDER`;
+    $("command").textContent = `energyql train MODEL --labels ${state.table} --out FOLDER${state.doubtful ? " --replace" : ""}`;
     return;
   }
   const source = `/api/pictures/${index()}.png`;
@@ -81,37 +97,55 @@ async function ask(method, path, body) {
 
 async function answer(value) {
   if (busy || finished()) return;
+  const place = at;
   const said = `${current().name}: ${value ?? "left open"}`;
   cells[current().name] = value;
-  at += 1;
-  if (at < state.attributes.length) {
+  const later = asked().find((other) => other > place);
+  if (later !== undefined) {
+    at = later;
     draw();
     say(`${said}. ${current().name}?`);
     return;
   }
   if (await ask("POST", "/api/labels", { index: index(), labels: cells })) {
-    cells = {};
-    at = 0;
-    say(finished() ? "All pictures are labelled" : `${said}. Picture ${index()}`);
-  } else at -= 1;
+    begin();
+    say(finished() ? ENDS[state.doubtful] : `${said}. Picture ${index()}`);
+  }
   draw();
+}
+
+// A click: it answers the question, or corrects a label that is not asked for.
+function choose(place, value) {
+  if (busy || finished()) return;
+  if (!isAsked(place)) {
+    cells[state.attributes[place].name] = value;
+    draw();
+    return;
+  }
+  at = place;
+  if (current().answers.length) answer(value);
+  else accept();
 }
 
 function accept() {
   const { name, low, high } = current();
-  answer(cells[name] ?? low + (high - low) / 2);
+  answer(isGiven(cells[name]) ? Number(cells[name]) : low + (high - low) / 2);
 }
+
+const keep = () => answer(cells[current().name]);
 
 async function back() {
   if (busy) return;
-  if (at > 0) {
-    at -= 1;
-    delete cells[current().name];
+  const earlier = finished() ? undefined : asked().findLast((other) => other < at);
+  if (earlier !== undefined) {
+    at = earlier;
+    if (state.doubtful) cells[current().name] = again().labels[current().name];
+    else delete cells[current().name];
   } else if (state.last !== null) {
     const last = state.last;
     if (await ask("DELETE", `/api/labels/${last}`)) {
-      state.next = [last, ...state.next.filter((other) => other !== last)];
-      cells = {};
+      if (!state.doubtful) state.next = [last, ...state.next.filter((other) => other !== last)];
+      begin();
       say(`Back to picture ${last}`);
     }
   }
@@ -122,7 +156,7 @@ function adjust(attribute, key) {
   const { name, low, high } = attribute;
   const value = /^[0-9]$/.test(key)
     ? low + (high - low) * Number(key) / 10
-    : (cells[name] ?? (low + high) / 2) + (high - low) / 50 * (key === "ArrowLeft" ? -1 : 1);
+    : (isGiven(cells[name]) ? Number(cells[name]) : (low + high) / 2) + (high - low) / 50 * (key === "ArrowLeft" ? -1 : 1);
   cells[name] = Math.min(high, Math.max(low, value));
   draw();
 }
@@ -134,6 +168,7 @@ function press(event) {
   else if (key === "u" || key === "Backspace") back();
   else if (finished()) return;
   else if (key === "s") answer(null);
+  else if (key === "Enter" && state.doubtful && event.target.tagName !== "BUTTON") keep();
   else if (!current().answers.length) {
     if (/^[0-9]$/.test(key) || key === "ArrowLeft" || key === "ArrowRight") adjust(current(), key);
     else if (key === "Enter" && event.target.tagName !== "BUTTON") accept();
@@ -147,10 +182,14 @@ function press(event) {
 }
 
 $("picture").addEventListener("load", () => $("picture").classList.toggle("small", $("picture").naturalWidth <= SMALL));
+$("keep").addEventListener("click", keep);
 $("leave").addEventListener("click", () => answer(null));
 $("undo").addEventListener("click", back);
 $("undo-done").addEventListener("click", back);
 $("help-open").addEventListener("click", () => $("help").showModal());
 $("help-close").addEventListener("click", () => $("help").close());
 document.addEventListener("keydown", press);
-if (await ask("GET", "/api/state")) draw();
+if (await ask("GET", "/api/state")) {
+  begin();
+  draw();
+}
