@@ -230,13 +230,14 @@ def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course
     features = labelled.inputs.features
     random = torch.Generator().manual_seed(course.seed % 2**63)
     folds = torch.randperm(len(labelled), generator=random) % FOLDS
-    total = dict.fromkeys(features, 0.0)
+    rows = []
     for done, layer in enumerate(features):
         losses = _losses(features[layer], labelled, folds, range(2), (FIRST_RIDGE,))
-        total[layer] = sum(each[0] for each in losses.values())
+        rows.append([each[0] for each in losses.values()])
         course.progress((done + 1) / len(features) / 2)
-    found = []
-    best = sorted(features, key=total.__getitem__)[:2]
+    table = torch.tensor(rows)  # (layers, attributes), of which each counts as much
+    total = dict(zip(features, (table / table.mean(0).clamp(min=1e-9)).sum(1).tolist(), strict=True))
+    best, found = sorted(features, key=total.__getitem__)[:2], []
     for done, layer in enumerate(best):
         losses = _losses(features[layer], labelled, folds, range(FOLDS), RIDGES)
         ridges = {name: RIDGES[min(range(len(RIDGES)), key=each.__getitem__)] for name, each in losses.items()}
