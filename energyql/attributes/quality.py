@@ -179,10 +179,9 @@ class HeadReport:
 
     @property
     def above_chance(self) -> bool:
-        """Whether the whole 95 % interval of the AUC is above chance; without AUC, that of the score."""
-        if self.auc is not None:
-            return self.auc[1] > 0.5
-        return self.interval is not None and self.interval[0] > self.chance
+        """Whether the whole 95 % interval of the score, or of the AUC, is above chance."""
+        by_score = self.interval is not None and self.interval[0] > self.chance
+        return by_score or (self.auc is not None and self.auc[1] > 0.5)
 
     @property
     def judges(self) -> bool:

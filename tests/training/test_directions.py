@@ -189,7 +189,7 @@ def test_saved_and_read(found, gan, tmp_path):
     again.check_generator(gan)
     with pytest.raises(ArgumentError, match="another generator") as caught:
         again.check_generator(load_generator(CHECKPOINTS / "ada.pkl"))
-    assert "or give the model that they were found from, --model" in caught.value.hint
+    assert "or give the model that they were found from" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from energyql.training import picture_fit
 from energyql.training.labelled import Labelled
 from energyql.training.picture_fit import (
     CALM,
+    Family,
     PictureSettings,
     distort,
     distortion_strength,
@@ -60,7 +61,7 @@ def test_each_reader_leaves_out_its_test_pictures(monkeypatch, tmp_path):
     small, large = PictureSettings(side=8), PictureSettings(side=16)
     splits = leave_out((torch.tensor([4, 0, 2]), torch.tensor([1, 3, 5])), first=2)
     course = Course(2**63 - 1, "cpu", tmp_path, shares.append)
-    readers, unseen = fit_readers(numbers, splits, [small, large], course, 4)
+    readers, unseen = fit_readers(numbers, splits, [Family([small, large], 4)], course)
     assert readers == made
     assert [learned for learned, _, _ in calls] == 2 * [[1, 3, 5], [4, 0, 2]]
     assert [settings for _, settings, _ in calls] == [small, large, large, small]

@@ -246,10 +246,14 @@ class TestPool:
 
 def test_how_many_pictures_are_worth_drawing(monkeypatch):
     prior = Prior(Stains(), 0, FittedUnder(), torch.device("cpu"))
-    task = SimpleNamespace(prior=prior, table=LabelTable({}, torch.arange(3)))
+    task = SimpleNamespace(prior=prior, table=LabelTable({}, torch.arange(3)), backbone=None)
     assert (further_pictures(task, None), further_pictures(task, 5)) == (teacher.FURTHER, 5)
     monkeypatch.setattr(teacher, "LARGEST", 7)
     assert further_pictures(task, None) == 0
+    task.backbone = "a backbone"
+    assert further_pictures(task, None) == teacher.FURTHER_SEEN
+    monkeypatch.setattr(teacher, "LARGEST_SEEN", 4)
+    assert further_pictures(task, None) == teacher.FURTHER_SEEN // 4
     for table in (None, LabelTable({}, latents=torch.zeros(3, 2))):
         assert further_pictures(SimpleNamespace(prior=prior, table=table), 5) == 0
 
@@ -301,7 +305,7 @@ class TestDrawnLabels:
         networks = signal + 2 * torch.randn(3, 2 * count, generator=self.random)  # each has errors of its own
         own, new = networks[0, :count, None], networks[:, count:, None]
         found = _drawn_labels(own, labels[:count], new, spec, self.random).view(DRAWS, -1).mean(0)
-        scale, shift = calibration(own, labels[:count], spec)
+        scale, shift, _ = calibration(own, labels[:count], spec, exact=True)
         naive, truth = (new.mean(0) * scale + shift)[:, 0].sigmoid(), labels[count:]
         sure = naive > 0.9
         before, now, right = (shares[sure].mean().item() for shares in (naive, found, truth))
@@ -311,8 +315,8 @@ class TestDrawnLabels:
     def test_a_few_labels_that_are_read_right_do_not_make_it_certain(self):
         spec, labels = AttributeSpec("a", "yes/no"), torch.tensor([0.0, 1.0]).repeat(50)
         outputs = (2 * labels - 1)[:, None] * torch.linspace(0.5, 3, 100)[:, None]
-        scale, _ = calibration(outputs, labels, spec)
-        assert 1 < scale < 2
+        scale = calibration(outputs, labels, spec).scale
+        assert 1 < scale < 4
 
     @pytest.mark.parametrize("count", [1, 5, 20])
     def test_few_pictures_may_lack_a_class(self, count):
