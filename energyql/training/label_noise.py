@@ -18,7 +18,7 @@ from energyql.numerics.shapes import Float, Int
 from energyql.training.steps import minimise
 from energyql.vocabulary import AttributeSpec
 
-SCALE_PENALTY = 3.0
+SCALE_PENALTY = 15.0
 """Factor, in nats, of the penalty log(scale)² on the sum of losses in a calibration: without it, a network that by
 chance reads a hundred labels right would become much too certain."""
 USUAL_RATE = 0.1
