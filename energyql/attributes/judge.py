@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energyql.attributes.backbones import Backbone, open_backbone
+from energyql.attributes.backbones import EMBEDDED, Backbone, open_backbone
 from energyql.attributes.held_out import HeldOut, held_out_path
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.predictions import Prediction, of_columns, output_count, split_outputs
@@ -33,7 +33,7 @@ from energyql.attributes.quality import (
     judge_names,
     naming_damage,
 )
-from energyql.errors import ModelError, VocabularyError
+from energyql.errors import EnergyQLError, ModelError, VocabularyError, either
 from energyql.files import read_json, read_tensors, write_json, write_tensors
 from energyql.numerics.pool import in_pool, one_thread, piece_count
 from energyql.numerics.shapes import Float
@@ -165,6 +165,9 @@ class Convolutions(Body):
         return {"side": self.side, "channels": list(self.channels)}
 
 
+_TRAIN_AGAIN = f"train verifier and judge again, with another one: {either('train_judge', 'energyql train-judge')}"
+
+
 class Features(Body):
     """Standardised features of pictures: middle layers of a backbone (`Backbone.read`), and small pictures.
 
@@ -198,13 +201,20 @@ class Features(Body):
         return (self.raw(images) - self.mean) * self.scale
 
     def raw(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch size"]:
-        """The features before they are standardised."""
-        backbone = open_backbone(self.backbone, images.device)
+        """The features before they are standardised.
+
+        Raises:
+            ModelError: the backbone is not here, or has other weights than at the training.
+        """
+        what = f"the model reads pictures by features of {self.backbone}"
+        try:
+            backbone = open_backbone(self.backbone, images.device)
+        except EnergyQLError as error:
+            hint = error.hint if self.backbone == EMBEDDED else f"put the folder back there, or {_TRAIN_AGAIN}"
+            raise ModelError(f"{what}: {error.message}", hint=hint) from error
         if backbone.mark != self.mark:
-            raise ModelError(
-                f"the weights of the backbone {self.backbone} are not those with which the model was trained",
-                hint="install the version that trained it, or train the model again",
-            )
+            hint = f"bring back the files with which it was trained, or {_TRAIN_AGAIN}"
+            raise ModelError(f"{what}, and its weights are no longer those of the training", hint=hint)
         return torch.cat(raw_features(backbone, images, self.layers, self.small), 1)
 
     def describe(self) -> dict[str, Any]:

@@ -447,6 +447,7 @@ WRITTEN: Mapping[str, Written] = {
     "labeller": Written(str | None),
     "kinds": Written(Annotated[list[str] | None, typer.Option("--kind")], _read_kinds),
     "judge": Written(Annotated[str, typer.Option(metavar="NAME")]),
+    "features": Written(Annotated[str, typer.Option(metavar="FOLDER")]),
     "labels": Written(Path | None),
     "n": Written(Annotated[int | None, typer.Option("-n")]),
     "budget": Written(Annotated[int | None, typer.Option(min=1)]),

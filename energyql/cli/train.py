@@ -42,7 +42,7 @@ class Fit:
 _CONDITIONS = "space", "truncation", "condition"
 
 
-@options.with_options("only", "kinds", "n", *_CONDITIONS, "seed", "judge", "replace", record=TrainSettings)
+@options.with_options("only", "kinds", "n", *_CONDITIONS, "seed", "judge", "features", "replace", record=TrainSettings)
 def train(
     source: options.OwnSource,
     save_to: OutOption = None,
@@ -95,7 +95,7 @@ def train(
         print_doubts(label_source.labels)
 
 
-@options.with_options("only", "n", "seed", "judge", record=JudgeSettings)
+@options.with_options("only", "n", "seed", "judge", "features", record=JudgeSettings)
 def train_judge(
     source: options.OwnSource,
     save_to: OutOption = None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.backbones import Backbone
-from energyql.attributes.judge import Features, Judge, raw_features
+from energyql.attributes.judge import Features, Judge
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
 from energyql.kinds import KINDS
@@ -19,7 +19,7 @@ from energyql.numerics.pool import one_thread
 from energyql.numerics.shapes import Float
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, check_spread
 from energyql.training.labelled import Labelled, Seen
-from energyql.training.steps import Course, StepFile, digest, minimise
+from energyql.training.steps import Course, minimise
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SMALL = 32
@@ -37,8 +37,6 @@ DIRECTIONS = 1_024
 """Largest number of principal components of the features that a fit uses; all, if there are fewer labels."""
 LEAST_SPREAD = 1e-3
 """Standard deviation below which a feature counts as constant and is left out."""
-AT_ONCE = 64
-"""Number of pictures of which features are computed between two reports of progress."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,26 +56,6 @@ class FeatureSettings:
     layer: str
     side: int
     ridges: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-@torch.no_grad()
-def see(backbone: Backbone, pictures: Tensor, layers: Sequence[str], course: Course) -> Seen:
-    """Pictures (n, 3, side, side) uint8 with the features of some layers, to which their small pixels are appended.
-
-    Features are kept in the checkpoint of `course`, for the same pictures and backbone.
-    """
-    file = StepFile(course.checkpoint, digest((backbone.mark, tuple(layers), SMALL), pictures))
-    stored = file.read_tensors()
-    if stored is None:
-        parts: list[list[Tensor]] = []
-        for start in range(0, len(pictures), AT_ONCE):
-            images = (pictures[start : start + AT_ONCE].float() / 127.5 - 1).to(course.device)
-            parts.append([part.half().cpu() for part in raw_features(backbone, images, layers, SMALL)])
-            course.progress(min(1.0, (start + AT_ONCE) / len(pictures)))
-        *own, small = (torch.cat(each) for each in zip(*parts, strict=True))
-        stored = dict(zip(layers, own, strict=True)) | {"": small}
-        file.write_tensors(stored)
-    return Seen(pictures, {layer: torch.cat([stored[layer], stored[""]], 1) for layer in layers})
 
 
 def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:

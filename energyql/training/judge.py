@@ -61,7 +61,7 @@ from energyql.training.proposals import propose
 from energyql.training.report import report_quality
 from energyql.training.samples import LABEL_SEED, PICTURES, Prior, label_prior
 from energyql.training.settings import TRAIN, JudgeOptions, JudgeSettings
-from energyql.training.target import AnyModel, Target, Task, call_text, opening_target
+from energyql.training.target import AnyModel, Target, Task, backbone_name, call_text, opening_target
 from energyql.training.teacher import FEATURES, FEW, draw_further, feature_settings, further_pictures
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -151,7 +151,7 @@ def train_judge(
     only = asked.only
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
-    given = given_judge(asked.judge)  # before any picture is drawn
+    given, features = given_judge(asked.judge), backbone_name(asked.features, labels)  # before any picture is drawn
     command = command or call_text("train_judge", model, out)
     with opening_target(model, out, command=command) as target:
         bank = target.bank
@@ -162,7 +162,7 @@ def train_judge(
             raise DataError(wrong, hint=f"the model has {', '.join(bank.vocabulary)}")
         prior = _prior(target, bank, labels, asked.seed, device)
         with reporting(progress) as report:
-            task = Task(target, prior, labels, report)
+            task = Task(target, prior, labels, report, features)
             if given is None:
                 trained = fit_both(task, bank, asked.n, only, asked.settings)
             else:

@@ -194,6 +194,7 @@ class LabelTable:
         beside: how the pictures in the table's folder were drawn, if the folder states it and the table does not.
         pool: folder for thumbnails of the pictures among which uncertain ones were chosen. It need not exist.
         doubts: file for doubts about the labels, if the table is in the folder of its pictures. It need not exist.
+        folder: folder of the labelled pictures, as `energyql sample` writes it, if the table lies in it.
         source: name of the table in messages.
     """
 
@@ -207,6 +208,7 @@ class LabelTable:
     beside: Drawn | None = None
     pool: Path | None = None
     doubts: Path | None = None
+    folder: Path | None = None
     source: str = "the table"
 
     @property
@@ -338,7 +340,7 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
             raise DataError(f"{path} has no column {INDEX!r}, so nothing says which picture a row is about", hint=hint)
         if drawn is not None:
             return _of_drawn(path, columns, index, drawn, chosen)
-        return LabelTable(columns, index, beside=Drawn.beside(path), source=str(path))
+        return LabelTable(columns, index, beside=Drawn.beside(path), folder=_pictures_of(path), source=str(path))
     if drawn is not None:
         raise DataError(f"{path} says how its pictures were drawn, so it takes no latents")
     tensor = read_latents(latents)
@@ -362,6 +364,11 @@ def _take_drawn(columns: dict[str, list[Any]], source: str) -> Drawn | None:
     return next(iter(ways), None)
 
 
+def _pictures_of(table: Path) -> Path | None:
+    """The folder of a table, if it is one of pictures to label."""
+    return table.parent if table.with_name(LABELLING).is_file() else None
+
+
 def _of_drawn(
     path: Path, columns: Mapping[str, Column], index: Tensor, drawn: Drawn, chosen: Column | None
 ) -> LabelTable:
@@ -374,7 +381,7 @@ def _of_drawn(
     return LabelTable(
         cells, index[torch.tensor(rows)], learned=learned, test=test, vocabulary=specs, drawn=drawn,
         pool=path.with_name(POOL), doubts=path.with_suffix(DOUBTS) if path.with_name(LABELLING).is_file() else None,
-        source=str(path),
+        folder=_pictures_of(path), source=str(path),
     )  # fmt: skip
 
 

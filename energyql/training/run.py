@@ -44,7 +44,7 @@ from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, extend, label_prior
 from energyql.training.settings import AUTO, MOST_PICTURES, TRAIN, TrainOptions, TrainSettings
 from energyql.training.steps import StepFile, digest
-from energyql.training.target import AnyModel, Target, Task, call_text, opening_target
+from energyql.training.target import AnyModel, Target, Task, backbone_name, call_text, opening_target
 from energyql.training.teacher import further_pictures, store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
@@ -139,6 +139,7 @@ def train_attributes(
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
     table = labels if isinstance(labels, LabelTable) else None
+    features = backbone_name(asked.features, labels)
     if isinstance(judge, str) and judge == AUTO:
         judge = default_judge(labels)
     given = given_judge(judge)  # before any work is done
@@ -178,6 +179,7 @@ def train_attributes(
             described,
             n,
             asked.settings,
+            features,
         )
         finished = StepFile(target.work.folder / FINISHED, digest(how))
         new = _finished(target.bank, finished)
@@ -185,7 +187,7 @@ def train_attributes(
             target.check_names(names, asked.replace)
         trained = TrainedJudge(None, {})
         with reporting(progress) as report:
-            task = Task(target, prior, labels, report)
+            task = Task(target, prior, labels, report, features)
             later = judge == TRAIN and task.has_pictures  # when the heads are in the folder
             if new is None:
                 second: Mapping[str, Head] = {}

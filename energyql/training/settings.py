@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, get_args
 
 from energyql.errors import ArgumentError
@@ -23,7 +24,10 @@ else:
 TRAIN: Final = "train"
 """Value of the setting `judge` with which a new judge is trained."""
 AUTO: Final = "auto"
-"""Value of the setting `judge` with which a function that labels is the judge; for other labels, one is trained."""
+"""Value of the setting `judge` with which a function that labels is the judge, and one is trained for other labels; and
+of the setting `features` with which the embedded backbone is used if it is installed."""
+NONE: Final = "none"
+"""Value of the setting `features` with which networks learn from pixels alone."""
 MOST_PICTURES = 5_000
 """Default number of pictures that a labeller (a function or network) labels for judge and verifier."""
 LEAST_PICTURES = 20
@@ -32,6 +36,10 @@ POOL_START, POOL_SIZE = 1_000_000, 5_000
 """The pool, from which uncertain pictures are chosen: number of its first picture (random ones are smaller), size."""
 WITH_GOALS = ("interfacegan", "steerability", "ganalyze")
 """Methods that find one direction for each goal, such as an attribute or an edit."""
+_FEATURES = option(
+    "With a table, what networks know of pictures beforehand: auto, the embedded backbone if it is installed; none; or "
+    "the folder of an image network, such as DINOv2.",
+)  # fmt: skip
 _CONDITION = "For a conditional generator: a class, numbers, or random for a random class per picture."
 
 
@@ -48,6 +56,7 @@ class TrainOptions(TypedDict, total=False):
     seed: int | None
     replace: bool
     judge: ImageLabeller | str | None
+    features: str | Path
     settings: HeadSettings | None
 
 
@@ -86,6 +95,9 @@ class TrainSettings:
             judge that you give is only measured: a `Judge` from another folder, which is stored; the name of code,
             `module:function` or a plugin, which is recorded; or a function or torch module, which `load_model` must be
             given again. `None` is for no judge.
+        features: with a table about pictures, the backbone whose middle layers teacher, verifier and judge read: a
+            frozen network that knows photographs. "auto" is the embedded one if it is installed (the extra `features`);
+            "none" is for none; else the folder of an image network that transformers or timm saved.
         settings: settings of the fit of the heads.
     """
 
@@ -112,6 +124,7 @@ class TrainSettings:
         "auto: a function of --labeller, because it defines the attributes; for other labels as train: a judge that "
         "learns from the labelled pictures; none; or one by name: module:function, or a plugin.",
     ))  # fmt: skip
+    features: str | Path = field(default=AUTO, metadata=_FEATURES)
     settings: HeadSettings | None = None
 
 
@@ -122,6 +135,7 @@ class JudgeOptions(TypedDict, total=False):
     n: int
     seed: int | None
     judge: ImageLabeller | str
+    features: str | Path
     settings: PictureSettings | None
 
 
@@ -135,6 +149,7 @@ class JudgeSettings:
         seed: seed of the pictures; by default the one that a table states, else 0; 2**32 for a labeller.
         judge: a judge to measure in place of training: a `Judge` of another model, a function or torch module, or the
             name of code (`module:function` or a plugin).
+        features: as for `train_attributes`.
         settings: settings of the fit of the judge.
 
     Raises:
@@ -148,6 +163,7 @@ class JudgeSettings:
         "train: a judge that learns from the labelled pictures; or one by name, which is measured on them: "
         "module:function, or a plugin.",
     ))  # fmt: skip
+    features: str | Path = field(default=AUTO, metadata=_FEATURES)
     settings: PictureSettings | None = None
 
     def __post_init__(self) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from energyql.attributes.backbones import Backbone, default_backbone, open_backbone
+from energyql.attributes.backbones import Backbone, check_backbone, default_backbone, open_backbone
 from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import Head, replace_second
 from energyql.attributes.judge import replace_networks
@@ -52,11 +52,12 @@ from energyql.pipeline.model import Model, read_config, save_named_model
 from energyql.pipeline.source import ModelSource
 from energyql.plugins import GENERATORS, check_allowed, is_plugin
 from energyql.progress import Report
-from energyql.training.feature_fit import see
+from energyql.training.feature_store import STORE, see
 from energyql.training.labelled import Inputs
 from energyql.training.labels import Drawn, LabelTable
 from energyql.training.report import draw_report
 from energyql.training.samples import Prior, draw_thumbnails
+from energyql.training.settings import AUTO, NONE
 from energyql.training.steps import Course
 
 AnyModel = str | Path | Generator | ModelSource
@@ -217,7 +218,7 @@ class Task:
     prior: Prior
     labels: LabelTable | ImageLabeller
     report: Report
-    features: str | None = field(default_factory=default_backbone)
+    features: str | None = None
 
     @property
     def table(self) -> LabelTable | None:
@@ -253,11 +254,16 @@ class Task:
         return least if self.backbone is None else max(least, self.backbone.side)
 
     def look(self, step: str, pictures: Tensor, layers: Sequence[str] | None = None) -> Inputs:
-        """Add to pictures their features, of all layers by default, if there is a backbone."""
+        """Add to pictures their features, if there is a backbone.
+
+        Without `layers`, the pictures are those of the table. Features of all layers are then kept in their folder, if
+        it is known, so that the next training on more labels need not read them again.
+        """
         if (backbone := self.backbone) is None:
             return pictures
+        own = None if layers or self.table is None else self.table.folder
         with self.target.work.step(step) as folder:
-            return see(backbone, pictures, layers or backbone.layers, self.course(step, folder / "features", 0))
+            return see(backbone, pictures, layers or backbone.layers, self.course(step, (own or folder) / STORE, 0))
 
     def progress(self, stage: str) -> Callable[[float], None]:
         """Make a function of the fraction done of `stage`, which calls `report`."""
@@ -266,6 +272,25 @@ class Task:
     def course(self, stage: str, checkpoint: Path | None, seed: int) -> Course:
         """How a fit of this training runs; `stage` is its name in reports of progress."""
         return Course(seed % 2**63, self.prior.device, checkpoint, self.progress(stage))
+
+
+def backbone_name(asked: str | Path, labels: object) -> str | None:
+    """Name of the backbone that the setting `features` asks for, after a look at it; `None` for none.
+
+    Raises:
+        ArgumentError: there is no such folder, a library is not installed, or the labels are not about pictures.
+        ModelError: the folder holds no image network, or code.
+    """
+    if asked == AUTO:
+        return default_backbone()
+    if asked == NONE:
+        return None
+    if not isinstance(asked, str | Path):
+        raise ArgumentError(f"features is {AUTO}, {NONE} or the folder of an image network, not {asked!r}")
+    if not isinstance(labels, LabelTable) or labels.index is None:
+        wrong = "features are for a table with numbers of pictures, and these labels are none"
+        raise ArgumentError(wrong, hint=f"leave out {either('features', '--features')}")
+    return check_backbone(str(asked)).name
 
 
 @contextmanager
