@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.heads import LACE_SIZES
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.energy.rule import EnergyRule
@@ -111,7 +112,7 @@ def random_bank(vocabulary: Vocabulary, dim: int, widths: Sequence[int], space: 
         path = torch.zeros(outputs, dim) if len(widths) > 1 else torch.randn(outputs, dim) / dim**0.5
         out = torch.randn(outputs, widths[-1]) / widths[-1] ** 0.5
         heads[name] = Head(*layers[0], out, path, torch.zeros(outputs), torch.tensor(0.3), tuple(layers[1:]))
-    return AttributeBank(vocabulary, heads, space=space)
+    return AttributeBank(vocabulary, heads, fitted=FittedUnder(space))
 
 
 def random_mapping(config: StyleGANConfig) -> MappingNetwork:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.heads import LACE_SIZES, lace_head
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.errors import EnergyQLError
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -78,7 +79,7 @@ def train(w: Tensor, held_out: int, epochs: int, report: Report) -> AttributeBan
         network = lace_head(w, labels[name], split, spec, epochs, SEED + i)
         heads[name] = _as_head(network, spec)
         report("heads", (i + 1) / len(VOCABULARY))
-    return AttributeBank(VOCABULARY, heads, space="w", truncation=(TRUNCATION, TRUNCATION))
+    return AttributeBank(VOCABULARY, heads, fitted=FittedUnder("w", (TRUNCATION, TRUNCATION)))
 
 
 def made_labels(w: Tensor) -> dict[str, Tensor]:

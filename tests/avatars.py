@@ -7,6 +7,7 @@ from pathlib import Path
 
 from toys import CONFIG, random_generator, random_heads
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Convolutions, Judge
 from energyql.generators.families import save_model
@@ -17,6 +18,7 @@ def random_avatars(folder: Path, side: int = 16) -> Path:
     """Write the model, whose pictures have a side of so many pixels."""
     vocabulary, config = read_vocabulary("avatars"), dataclasses.replace(CONFIG, resolution=side)
     fingerprint = save_model(folder, "tiny", random_generator(config))
-    AttributeBank(vocabulary, random_heads(vocabulary, config.w_dim), generator=fingerprint).save(folder)
+    bank = AttributeBank(vocabulary, random_heads(vocabulary, config.w_dim), fitted=FittedUnder(generator=fingerprint))
+    bank.save(folder)
     Judge(vocabulary, Convolutions(16, (4, 6))).eval().save(folder)
     return folder

@@ -14,6 +14,7 @@ from toys import CONFIG, VOCABULARY, lively_judge, random_generator, random_head
 import energyql
 from benchmarks.emulated import DEVICE, MISSING, emulated
 from energyql import DatasetClass, DatasetPlan, Model, load_model
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import JointJudge
 from energyql.editing.settings import PRESETS, InversionSettings
@@ -206,12 +207,12 @@ class TestModels:
     def test_other_generators(self, family, space):
         generator = MODULES[family]().eval().requires_grad_(False)
         size = generator.z_dim if space == "z" else len(generator.encode(torch.zeros(1, generator.z_dim))[0])
-        bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, size), space=space)
+        bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, size), fitted=FittedUnder(space))
         assert len(draw(Model("other", generator, bank), n=2, sampler=short("slice")).images) == 2
 
     def test_a_class(self):
         generator = random_generator(replace(CONFIG, c_dim=3))
-        bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), condition=1)
+        bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), fitted=FittedUnder(condition=1))
         assert len(draw(Model("classes", generator, bank), n=1, sampler="slice", condition=1).images) == 1
 
     def test_functions_of_a_user(self):
@@ -246,8 +247,8 @@ class TestOtherCalls:
         assert looks <= 14
 
     def test_an_edit_of_a_model_of_numbers(self, model):
-        heads, fitted = {"age": model.bank.heads["age"]}, vars(model.bank.fitted)
-        bank = AttributeBank(Vocabulary([model.vocabulary["age"]]), heads, **fitted)
+        heads = {"age": model.bank.heads["age"]}
+        bank = AttributeBank(Vocabulary([model.vocabulary["age"]]), heads, fitted=model.bank.fitted)
         few, quick = replace(model, bank=bank, judge=None), replace(PRESETS["default"], max_evaluations=3)
         edit = energyql.edit(5, "age > 0.6", n=1, model=few, preset=quick, device=DEVICE, progress=False)
         assert edit.steps[-1].w.isfinite().all()

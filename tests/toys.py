@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.predictions import output_count
@@ -90,7 +91,7 @@ def tiny_model(
         torch.manual_seed(0)
         fingerprint = save_model(folder, "tiny", random_generator(), truncation=0.7)
         heads = random_heads(VOCABULARY, CONFIG.w_dim if space == "w" else CONFIG.z_dim)
-        AttributeBank(VOCABULARY, heads, space=space, truncation=truncation, generator=fingerprint).save(folder)
+        AttributeBank(VOCABULARY, heads, fitted=FittedUnder(space, truncation, generator=fingerprint)).save(folder)
         if judge:
             Judge(VOCABULARY, Convolutions(16, (4, 6))).eval().save(folder)
     return folder

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import SPACES, Bank, Described, FittedCondition, FittedUnder
+from energyql.attributes.bank import SPACES, Bank, Described, FittedUnder
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import READER, HeadReport, naming_damage, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
@@ -289,12 +289,12 @@ class AttributeBank(Bank):
     Args:
         vocabulary: the attributes.
         heads: one head for each attribute, in the order of the vocabulary.
-        space, truncation, condition, generator: the conditions under which the heads are valid; see `FittedUnder`.
+        fitted: the conditions under which the heads are valid.
         reports: quality of the heads on held-out latents, by attribute; heads that were not measured are missing.
 
     Raises:
         ModelError: there is no head; the attributes of `heads` and `vocabulary` differ; a head has wrong shapes; or
-            `space`, `truncation` or `condition` is not valid.
+            the heads read none of `SPACES`.
     """
 
     part = "attributes"
@@ -304,19 +304,16 @@ class AttributeBank(Bank):
         vocabulary: Vocabulary,
         heads: Mapping[str, Head],
         *,
-        space: str = "w",
-        truncation: tuple[float, float] = (1.0, 1.0),
-        condition: FittedCondition = None,
-        generator: str = "",
+        fitted: FittedUnder = FittedUnder(),  # noqa: B008 (frozen)
         reports: Mapping[str, HeadReport] | None = None,
     ) -> None:
         if list(heads) != list(vocabulary):
             raise ModelError(f"heads {list(heads)} do not match the vocabulary {list(vocabulary)}")
         if not heads:
             raise ModelError("a bank needs at least one head")
-        if space not in SPACES:
-            raise ModelError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
-        self.fitted = FittedUnder(space, truncation, condition, generator)
+        if fitted.space not in SPACES:
+            raise ModelError(f"heads read one of {', '.join(SPACES)}, not {fitted.space!r}")
+        self.fitted = fitted
         self._first = next(iter(heads.values()))
         latent_dim = self._first.skip_weight.shape[-1]
         for name, head in heads.items():
@@ -389,7 +386,7 @@ class AttributeBank(Bank):
         self, vocabulary: Vocabulary, heads: Mapping[str, Head], reports: Mapping[str, HeadReport]
     ) -> AttributeBank:
         """Bank with other heads, which are valid under the same conditions."""
-        return AttributeBank(vocabulary, heads, **vars(self.fitted), reports=reports)
+        return AttributeBank(vocabulary, heads, fitted=self.fitted, reports=reports)
 
     def save(self, folder: Path) -> None:
         """Write `attributes.safetensors`, `vocabulary.json` and `report.json` into the model folder `folder`.
@@ -409,7 +406,7 @@ class AttributeBank(Bank):
         described, reports = Described.read(folder), read_reports(folder)
         heads = read_heads(path, described.vocabulary)
         with naming_damage(path):
-            return cls(described.vocabulary, heads, **vars(described.fitted), reports=reports)
+            return cls(described.vocabulary, heads, fitted=described.fitted, reports=reports)
 
 
 SECOND = "second.safetensors"
@@ -434,7 +431,7 @@ def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
 def second_bank(bank: AttributeBank, heads: Mapping[str, Head]) -> AttributeBank:
     """Copy of `bank` with second heads in place of its own, where it has them; the two disagree on doubtful samples."""
     new = {name: head.to(bank.device) for name, head in heads.items()}
-    return AttributeBank(bank.vocabulary, bank.heads | new, **vars(bank.fitted))
+    return AttributeBank(bank.vocabulary, bank.heads | new, fitted=bank.fitted)
 
 
 def save_second(folder: Path, heads: Mapping[str, Head]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from energyql.attributes.bank import PICTURE, Bank, Described, FittedCondition, FittedUnder
+from energyql.attributes.bank import PICTURE, Bank, Described, FittedUnder
 from energyql.attributes.heads import AttributeBank, remove_reader
 from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.labels import (
@@ -30,8 +30,8 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 CERTAIN = 7.0
 """Log-odds with which a reader's values without probabilities are taken to be right. They mean a probability of 0.999;
 with 1, energies would be infinite."""
-ANY_TRUNCATION = (0.0, 1.0)
-"""Default range of the truncation psi of pictures for which a reader is valid."""
+ANY_PICTURES = FittedUnder(PICTURE, (0.0, 1.0))
+"""Default conditions of a reader: it is valid for pictures of any generator, at any truncation psi from 0 to 1."""
 
 
 class PictureBank(Bank):
@@ -48,12 +48,12 @@ class PictureBank(Bank):
         vocabulary: the attributes; by default the `vocabulary` of the reader.
         gradient: whether autograd can differentiate the reader; by default true for torch modules and false for
             functions. If it is false, only samplers that use no gradient can be used.
-        truncation, condition, generator: the pictures for which the reader is valid; see `FittedUnder`.
+        fitted: the pictures for which the reader is valid; its `space` is `PICTURE`.
         reports: quality on held-out pictures, by attribute; by default the reports of a `Judge`.
 
     Raises:
-        ModelError: there is no vocabulary, the reader does not predict all of its attributes, or `truncation` or
-            `condition` is not valid.
+        ModelError: there is no vocabulary, the reader does not predict all of its attributes, or `fitted` is not of
+            pictures.
         ArgumentError: there is no code of the name `reader`, or it cannot be called with pictures.
     """
 
@@ -65,9 +65,7 @@ class PictureBank(Bank):
         vocabulary: Vocabulary | None = None,
         *,
         gradient: bool | None = None,
-        truncation: tuple[float, float] = ANY_TRUNCATION,
-        condition: FittedCondition = None,
-        generator: str = "",
+        fitted: FittedUnder = ANY_PICTURES,
         reports: Mapping[str, HeadReport] | None = None,
     ) -> None:
         self.name = reader if isinstance(reader, str) else None
@@ -79,7 +77,11 @@ class PictureBank(Bank):
         if isinstance(own, Vocabulary) and (unread := [name for name in self.vocabulary if name not in own]):
             raise ModelError(f"the {_name_of(self.reader)} does not read {unread[0]!r}, only {', '.join(own)}")
         self.gradient = isinstance(self.reader, nn.Module) if gradient is None else gradient
-        self.fitted = FittedUnder(PICTURE, truncation, condition, generator)
+        if fitted.space != PICTURE:
+            raise ModelError(
+                f"a reader reads pictures, not {fitted.space!r}", hint=f"give FittedUnder({PICTURE!r}, ...)"
+            )
+        self.fitted = fitted
         if reports is None:
             reports = self.reader.report if isinstance(self.reader, Judge | JointJudge) else {}
         self.reports = {name: reports[name] for name in self.vocabulary if name in reports}
@@ -153,15 +155,12 @@ class PictureBank(Bank):
             ArgumentError: there is no code of the reader's name.
         """
         described, gradient = Described.read(folder), None
-        fitted = described.fitted
         if reader is None and described.reader is not None:
             reader = check_allowed(described.reader, READER, folder, allow_plugins)
             gradient = described.gradient
         try:
-            return cls(
-                Judge.load(folder, READER) if reader is None else reader, described.vocabulary, gradient=gradient,
-                truncation=fitted.truncation, condition=fitted.condition, generator=fitted.generator,
-            )  # fmt: skip
+            reader = Judge.load(folder, READER) if reader is None else reader
+            return cls(reader, described.vocabulary, gradient=gradient, fitted=described.fitted)
         except ModelError as error:
             raise ModelError(f"{folder}: {error.message}", hint=error.hint) from None
 

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import SLOPE, AttributeBank, Head, RawOutputs
 from energyql.attributes.predictions import output_count
 from energyql.errors import ArgumentError
@@ -83,7 +84,7 @@ def fit_readouts(
             hidden_weight=none.view(0, z_dim), hidden_bias=none, out_weight=none.view(len(weights[0]), 0),
             skip_weight=weights[:-1].t().contiguous(), out_bias=weights[-1].clone(), std=std,
         )  # fmt: skip
-    return AttributeBank(Vocabulary([bank.vocabulary[name] for name in heads]), heads, space="z")
+    return AttributeBank(Vocabulary([bank.vocabulary[name] for name in heads]), heads, fitted=FittedUnder("z"))
 
 
 def answers(outputs: Float[Tensor, "*n outputs"], spec: AttributeSpec, dim: int = 1) -> Float[Tensor, "*n outputs"]:
@@ -200,7 +201,9 @@ class SurrogateHeads:
         if names not in self._banks:
             vocabulary = Vocabulary([self._bank.vocabulary[name] for name in names])  # refuses unknown ones
             self._heads |= self._distill([name for name in names if name not in self._heads])
-            self._banks[names] = AttributeBank(vocabulary, {name: self._heads[name] for name in names}, space="z")
+            self._banks[names] = AttributeBank(
+                vocabulary, {name: self._heads[name] for name in names}, fitted=FittedUnder("z")
+            )
         return self._banks[names]
 
     @cached_property

@@ -436,16 +436,14 @@ def with_texts(bank: Bank, words: Words, texts: Sequence[str], samples: Callable
     vocabulary = bank.vocabulary.extended(specs_of(texts))
     reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
     reports |= bank.reports
-    fitted = dict(vars(bank.fitted))
     if bank.reads_pictures:
-        del fitted["space"]
         reader = TextReader(words, texts, bank.reader, bank.vocabulary)
-        return PictureBank(reader, vocabulary, gradient=False, reports=reports, **fitted)
+        return PictureBank(reader, vocabulary, gradient=False, fitted=bank.fitted, reports=reports)
     latents, log_odds = samples()
     x = latents / latents.square().mean(1, keepdim=True).sqrt() if bank.space == "direction" else latents
     heads = bank.heads if isinstance(bank, AttributeBank) else {}
     heads = heads | {text: fit_head(x, log_odds[:, i]) for i, text in enumerate(texts)}
-    return AttributeBank(vocabulary, heads, reports=reports, **fitted)
+    return AttributeBank(vocabulary, heads, fitted=bank.fitted, reports=reports)
 
 
 UNITS, STEPS, BATCH, RATE, DECAY = 48, 1200, 256, 0.01, 0.02

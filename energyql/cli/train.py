@@ -143,7 +143,7 @@ def import_heads(
         space: The latent that the heads read: w, which is the default, z, direction or features.
         truncation: psi of the latents, or a range such as 0.5:1; by default 1.
     """
-    from energyql.attributes.bank import SPACES
+    from energyql.attributes.bank import SPACES, FittedUnder
     from energyql.attributes.heads import AttributeBank
     from energyql.training.foreign import add_heads, import_boundary, import_lace
 
@@ -159,7 +159,7 @@ def import_heads(
         out.print("[yellow]note[/]: a boundary has no scale, so its probabilities are not calibrated")
     else:
         networks = import_lace(heads, specs)
-    bank = add_heads(source, AttributeBank(specs, networks, **under), save_to, replace=replace)
+    bank = add_heads(source, AttributeBank(specs, networks, fitted=FittedUnder(**under)), save_to, replace=replace)
     out.print(f"Saved {escape(', '.join(networks))}; the model has {len(bank.vocabulary)} attributes now")
 
 

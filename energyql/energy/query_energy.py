@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.bank import Bank
+from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import AttributeBank, RawOutputs
 from energyql.attributes.predictions import Continuous, Predictions, split_outputs
 from energyql.energy.circuit import TAIL, CircuitEnergy, CircuitRule, EnergyRule, leaf_kind
@@ -134,7 +134,7 @@ class Surrogate:
             hidden, skip = (weight @ self._basis.t() for weight in (head.hidden_weight, head.skip_weight))
             heads[name] = replace(head, hidden_weight=hidden, skip_weight=skip)
         vocabulary = Vocabulary([self.bank.vocabulary[name] for name in heads])
-        return AttributeBank(vocabulary, heads, space="z").to(self.device)
+        return AttributeBank(vocabulary, heads, fitted=FittedUnder("z")).to(self.device)
 
     @cached_property
     def _direct(self) -> CircuitEnergy | None:

@@ -130,7 +130,7 @@ def _fit(
         part, part_fits = train_heads(Labelled(x, y, group), own, course, held_out=held_out, fitted=fitted)
         heads |= part.heads
         fits |= part_fits
-    return AttributeBank(specs, {name: heads[name] for name in specs}, **vars(fitted)), fits
+    return AttributeBank(specs, {name: heads[name] for name in specs}, fitted=fitted), fits
 
 
 def fit_second(task: Task, labelled: Labelled[Tensor], settings: HeadSettings, taught: Taught) -> dict[str, Head]:

@@ -434,20 +434,19 @@ def name_directions(
     directions.check_generator(source.generator)
     space = "w" if source.bank is None else heads_of(source.bank, "an attribute by directions").space
     specs = Vocabulary(_spec(directions, number, name) for number, name in names.items())
-    fixed: dict[str, Any] = {
-        "space": space, "truncation": directions.truncation, "condition": directions.condition
-    }  # fmt: skip
     if space == "w":
+        fitted = FittedUnder(space, directions.truncation, directions.condition)
         normal, offset = directions.normal, directions.offset[:, None]
         heads = {name: linear_head(normal[i].clone(), offset[i].clone(), STD) for i, name in names.items()}
-        return add_heads(model, AttributeBank(specs, heads, **fixed), out, replace=replace)
+        return add_heads(model, AttributeBank(specs, heads, fitted=fitted), out, replace=replace)
     source.check_names(list(names.values()), replace)
     prior, index = directions.prior(source.generator, DIRECTIONS_SEED, device), torch.arange(LABELS)
     values = directions.values(prior.w(index)).t()
     table = LabelTable({name: values[number].tolist() for number, name in names.items()}, latents=prior.z(index))
     trained = train_attributes(
         model, table, out, vocabulary=specs, judge=None, settings=HeadSettings(hidden=HIDDEN), replace=replace,
-        device=device, progress=progress, command=call_text("name_directions", model, out), **fixed,
+        space=space, truncation=directions.truncation, condition=directions.condition,
+        device=device, progress=progress, command=call_text("name_directions", model, out),
     )  # fmt: skip
     return heads_of(trained.bank, "an attribute by directions")
 

@@ -71,7 +71,7 @@ def add_heads(
         if size not in (None, heads.latent_dim):
             raise ModelError(f"the heads read {heads.latent_dim} numbers, but {space} of the generator has {size}")
         target.check_names(names, replace)
-        bank = AttributeBank(heads.vocabulary, heads.heads, **vars(fitted))
+        bank = AttributeBank(heads.vocabulary, heads.heads, fitted=fitted)
         with target.changing() as changed:
             return heads_of(changed.save(bank, real_path(target.folder).name, replace=replace), "an import")
 

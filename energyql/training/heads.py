@@ -214,7 +214,7 @@ def train_heads(
     if settings.patience is None:
         fit.evaluate(steps)
     heads, fits = fit.calibrated(mean, std)
-    return AttributeBank(vocabulary, heads, **vars(fitted)).to("cpu"), fits
+    return AttributeBank(vocabulary, heads, fitted=fitted).to("cpu"), fits
 
 
 def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) -> None:

@@ -482,7 +482,7 @@ def fit_reader(task: Task, learnable: Callable[[Mapping[str, Column]], Vocabular
     if task.target.bank is not None:
         wrong = f"{task.target.folder} has attributes already, and a network of pictures is trained as a whole"
         raise ModelError(wrong)
-    settings, fitted = PictureSettings(), task.prior.fitted
+    settings = PictureSettings()
     # Another seed than those of judges and heads, so that they share neither pictures nor random numbers.
     labelled, prior, _ = labelled_pictures(READER, task, learnable, count, settings.side, apart=2)
     with task.target.work.step(READER) as checkpoint:
@@ -491,7 +491,7 @@ def fit_reader(task: Task, learnable: Callable[[Mapping[str, Column]], Vocabular
         heads = either('space="w"', "--space w")
         raise DataError(f"a network could learn none of {', '.join(reports)}", hint=f"{MORE}, for heads ({heads})")
     reader.report = {name: reports[name] for name in reader.vocabulary}
-    return PictureBank(reader, truncation=fitted.truncation, condition=fitted.condition, generator=fitted.generator)
+    return PictureBank(reader, fitted=task.prior.fitted)
 
 
 def labelled_pictures(

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from damage import leave_out, spoil
 from toys import VOCABULARY, random_heads
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import Categorical, YesNo
 from energyql.errors import ArgumentError, ModelError, UnknownAttribute, VocabularyError
@@ -17,8 +18,8 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 DIM = 6
 
 
-def bank(**settings):
-    return AttributeBank(VOCABULARY, random_heads(VOCABULARY, DIM), **settings)
+def bank(**fitted):
+    return AttributeBank(VOCABULARY, random_heads(VOCABULARY, DIM), fitted=FittedUnder(**fitted))
 
 
 def head(outputs, dim=DIM):
@@ -122,6 +123,7 @@ class TestConstruction:
         ("setting", "message"),
         [
             ({"space": "w+"}, "not 'w\\+'"),
+            ({"space": "picture"}, "not 'picture'"),
             ({"truncation": (1.0, 0.5)}, "no range"),
             ({"truncation": (0.5, float("nan"))}, "no range"),
             ({"condition": "cat"}, "'cat' is no condition"),
@@ -139,7 +141,7 @@ class TestConstruction:
 class TestFiles:
     def test_round_trip_is_exact(self, tmp_path):
         heads = random_heads(VOCABULARY, DIM) | {"smile": head(1)}
-        subject = AttributeBank(VOCABULARY, heads, space="z", truncation=(0.5, 0.9), generator="abc")
+        subject = AttributeBank(VOCABULARY, heads, fitted=FittedUnder("z", (0.5, 0.9), generator="abc"))
         subject.save(tmp_path)
         loaded = AttributeBank.load(tmp_path)
         assert loaded.vocabulary == VOCABULARY
@@ -161,8 +163,8 @@ class TestFiles:
 
     def test_the_format_of_the_description(self, tmp_path):
         vocabulary = Vocabulary([AttributeSpec("hat", "yes/no")])
-        fitted = {"space": "w", "truncation": (0.5, 0.9), "condition": (0.25, 0.75), "generator": "abc"}
-        AttributeBank(vocabulary, {"hat": head(1)}, **fitted).save(tmp_path)
+        fitted = FittedUnder("w", (0.5, 0.9), (0.25, 0.75), "abc")
+        AttributeBank(vocabulary, {"hat": head(1)}, fitted=fitted).save(tmp_path)
         entries = json.loads((tmp_path / "vocabulary.json").read_text())
         assert list(entries.items()) == [
             ("space", "w"), ("truncation", [0.5, 0.9]), ("condition", [0.25, 0.75]), ("generator", "abc"),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from toys import VOCABULARY, lively_judge, random_generator, tiny_model
 
+from energyql.attributes.bank import PICTURE, FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import JointJudge
 from energyql.attributes.pictures import CERTAIN, PictureBank, heads_of, load_bank
@@ -94,8 +95,11 @@ class TestPredictions:
             PictureBank(look)
         with pytest.raises(ModelError, match="Net does not read 'hat', only red, shade, grey"):
             PictureBank(Net(), Vocabulary([AttributeSpec("hat", "yes/no")]))
-        with pytest.raises(ModelError, match="no range of truncation"):
-            PictureBank(look, KNOWN, truncation=(1.0, 0.5))
+
+    def test_it_is_fitted_to_pictures(self):
+        with pytest.raises(ModelError, match="a reader reads pictures, not 'w'") as error:
+            PictureBank(look, KNOWN, fitted=FittedUnder(truncation=(0.5, 0.7)))
+        assert error.value.hint == "give FittedUnder('picture', ...)"
 
 
 class TestSame:
@@ -133,7 +137,7 @@ class TestSame:
 class TestFolders:
     def test_a_network_comes_back(self, tmp_path):
         judge = lively_judge(random_generator())
-        bank = PictureBank(judge, truncation=(0.5, 0.9), condition=3, generator="mark")
+        bank = PictureBank(judge, fitted=FittedUnder(PICTURE, (0.5, 0.9), condition=3, generator="mark"))
         bank.save(tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {"vocabulary.json", "reader.json", "reader.safetensors"}
         again = load_bank(tmp_path)

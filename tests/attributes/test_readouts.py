@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from energyql.attributes import surrogates as surrogates_module
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.surrogates import fit_readouts
 from energyql.sampling import prior_latents
@@ -31,7 +32,7 @@ def bank(width=0, scale=1.0, seed=0, space="z"):
             3 * normal(width, DIM) / math.sqrt(DIM), normal(width), 3 * normal(outputs, width) / math.sqrt(width or 1),
             scale * normal(outputs, DIM) / math.sqrt(DIM), normal(outputs), torch.tensor(0.2 if name == "age" else 1.0),
         )  # fmt: skip
-    return AttributeBank(VOCABULARY, heads, space=space)
+    return AttributeBank(VOCABULARY, heads, fitted=FittedUnder(space))
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_some_readouts_have_the_bits_of_all():
 
 def test_numbers_alone_and_constant_heads():
     age = Vocabulary([VOCABULARY["age"]])
-    alone = AttributeBank(age, {"age": bank().heads["age"]}, space="z")
+    alone = AttributeBank(age, {"age": bank().heads["age"]}, fitted=FittedUnder("z"))
     assert fit_readouts(alone, lambda z: z, DIM).heads["age"].skip_weight.isfinite().all()
     flat = bank(scale=0.0)
     found = fit_readouts(flat, lambda z: z, DIM)

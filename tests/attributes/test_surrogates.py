@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.surrogates import MOST_DIRECTIONS, SurrogateHeads
 from energyql.errors import UnknownAttribute
@@ -38,7 +39,7 @@ def bent_bank(directions=2, seed=0, bend=3.0, unit=1.0, space="z"):
             scale * normal(outputs, directions) @ basis, scale * normal(outputs),
             torch.tensor(0.2 * scale if name == "age" else 1.0),
         )  # fmt: skip
-    return AttributeBank(VOCABULARY, heads, space=space)
+    return AttributeBank(VOCABULARY, heads, fitted=FittedUnder(space))
 
 
 def surrogates(bank, encode=None):
@@ -146,7 +147,7 @@ def test_constant_heads_and_answers_that_are_no_numbers():
     for name, head in bank.heads.items():
         flat[name] = Head.from_tensors({field: torch.zeros_like(tensor) for field, tensor in head.tensors().items()})
     flat["smile"] = replace(flat["smile"], out_bias=torch.ones(1))
-    flat = AttributeBank(VOCABULARY, flat, space="z")
+    flat = AttributeBank(VOCABULARY, flat, fitted=FittedUnder("z"))
     found = surrogates(flat).distilled(NAMES).predict(prior_latents(0, 0, 50, DIM))
     assert torch.allclose(found["smile"].probability((True,)), torch.tensor(1.0).sigmoid(), atol=0.02)
     for encode in (lambda z: torch.where(z[:, :1] > 1, torch.nan, z), lambda z: z * torch.inf):

@@ -8,6 +8,7 @@ from evaluation.lively import silent
 from toys import VOCABULARY, lively_judge, random_generator, random_heads
 
 from benchmarks import spaces
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Convolutions, Judge
 from energyql.attributes.pictures import PictureBank
@@ -24,7 +25,7 @@ QUERY = "smile AND NOT beard"
 def guides():
     """A model with heads on z, and the same with a reader."""
     generator = random_generator()
-    heads = AttributeBank(VOCABULARY, random_heads(VOCABULARY, generator.z_dim), space="z")
+    heads = AttributeBank(VOCABULARY, random_heads(VOCABULARY, generator.z_dim), fitted=FittedUnder("z"))
     model = Model("tiny", generator, heads, lively_judge(generator, seed=2))
     return {"z": model, "picture": dataclasses.replace(model, bank=PictureBank(lively_judge(generator)))}
 

@@ -10,6 +10,7 @@ from toys import CONFIG, VOCABULARY, random_generator, random_heads
 from typer.testing import CliRunner
 
 from energyql import Result
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.cli import main as cli
 from energyql.cli.options import read_condition
@@ -59,7 +60,8 @@ class TestGenerate:
     @pytest.mark.parametrize(("text", "condition"), [("1", 1), ("0.5,0.5", [0.5, 0.5]), ("0,1", 1)])
     def test_a_class_label(self, tmp_path, text, condition):
         mark = save_model(tmp_path / "m", "m", random_generator(dataclasses.replace(CONFIG, c_dim=2)))
-        AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), generator=mark).save(tmp_path / "m")
+        bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), fitted=FittedUnder(generator=mark))
+        bank.save(tmp_path / "m")
         out = tmp_path / "run"
         arguments = ("generate", "smile", "-n", 1, "-m", tmp_path / "m", "-o", out, "--device", "cpu", "-q")
         assert invoke(*arguments, "--condition", text).exit_code == 0

@@ -4,6 +4,7 @@ import torch
 from toys import VOCABULARY, random_heads
 
 from energyql import DatasetClass, DatasetPlan
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import YesNo
@@ -76,10 +77,10 @@ def plan_of(kind, folder, tiny):
         (folder / "own_network.py").write_text(OWN)
         settings = {"generator": "own_network:Own", "judge": "own_network:look"}
         mark = module_fingerprint(load_plugin("own_network:Own", GENERATORS)())
-        AttributeBank(VOCABULARY, random_heads(VOCABULARY, 8), generator=mark).save(folder / "own")
+        AttributeBank(VOCABULARY, random_heads(VOCABULARY, 8), fitted=FittedUnder(generator=mark)).save(folder / "own")
         model = "own"
     elif kind == "picture":
-        bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, 48), space="features")
+        bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, 48), fitted=FittedUnder("features"))
         model = Model("picture", Drawing(), bank, see)
     elif kind == "reader":
         known = Vocabulary(VOCABULARY[name] for name in ("glasses", "beard"))

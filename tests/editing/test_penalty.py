@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.editing.step import LINEAR_NEAR, PENALTY_FACTORS, Penalized, linear_minimum, lower_minimum, penalty_method
 from energyql.energy.rule import compile_energy_rule
@@ -133,7 +134,7 @@ def test_the_minimum_of_linear_heads():
         name: Head(none.view(0, 2), none, none.view(1, 0), torch.tensor([row]), torch.zeros(1), torch.ones(()))
         for name, row in {"a": [2.0, 0.0], "b": [0.0, 2.0]}.items()
     }
-    readouts = AttributeBank(vocabulary, heads, space="z")
+    readouts = AttributeBank(vocabulary, heads, fitted=FittedUnder("z"))
     rule = compile_energy_rule(bind(parse("a"), vocabulary), vocabulary, "exact")
     z0 = torch.tensor([[-1.0, 0.25], [1.0, -2.0]])
     z = linear_minimum([rule], readouts, z0)

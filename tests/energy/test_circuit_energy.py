@@ -6,6 +6,7 @@ from formulas import VOCABULARY, formulas, with_weights
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import output_count
 from energyql.energy.query_energy import QueryEnergy
@@ -39,7 +40,7 @@ def random_bank(vocabulary=VOCABULARY, space="w", dtype=torch.float64):
             matrix(first, DIM), matrix(first), matrix(outputs, widths[-1]), matrix(outputs, DIM), matrix(outputs),
             torch.tensor(0.3, dtype=dtype), tuple((matrix(after, before), matrix(after)) for before, after in pairs),
         )  # fmt: skip
-    return AttributeBank(vocabulary, heads, space=space)
+    return AttributeBank(vocabulary, heads, fitted=FittedUnder(space))
 
 
 def random_encoder(c_dim=0, dtype=torch.float64):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.surrogates import fit_readouts
 from energyql.energy.clipped import ClippedEnergy
@@ -29,7 +30,7 @@ def linear_bank(scale=1.5):
         weight = scale * torch.randn(outputs, DIM, generator=random) / DIM**0.5
         bias, std = torch.randn(outputs, generator=random), torch.tensor(0.3 if name == "age" else 1.0)
         heads[name] = Head(torch.zeros(0, DIM), torch.zeros(0), torch.zeros(outputs, 0), weight, bias, std)
-    return AttributeBank(VOCABULARY, heads, space="z")
+    return AttributeBank(VOCABULARY, heads, fitted=FittedUnder("z"))
 
 
 def rule_of(text, semantics="exact"):

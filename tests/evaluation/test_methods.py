@@ -8,6 +8,7 @@ import pytest
 import torch
 from toys import CONFIG, VOCABULARY, random_generator, random_heads, tiny_model
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError, ModelError
 from energyql.evaluation.judged import EvaluatedModel
@@ -116,7 +117,7 @@ def test_truncation_of_the_subject_is_that_of_its_queries(tiny: Path) -> None:
 
 def test_heads_of_random_labels_are_evaluated_under_one_class() -> None:
     generator = random_generator(dataclasses.replace(CONFIG, c_dim=3))
-    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), condition="random")
+    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), fitted=FittedUnder(condition="random"))
     subject = EvaluatedModel(Model("classes", generator, bank, judge=lambda images: {"smile": images[:, 0, 0, 0] > 0}))
     z = torch.randn(2, subject.z_dim)
     for seed in range(5):

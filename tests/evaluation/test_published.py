@@ -7,6 +7,7 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import compile_energy_rule
@@ -72,7 +73,7 @@ def test_one_sample_alone_goes_where_ours_goes_with_the_published_settings(tiny:
         name: Head.from_tensors({key: tensor.double() for key, tensor in head.tensors().items()})
         for name, head in subject.model.bank.heads.items()
     }
-    bank = AttributeBank(subject.vocabulary, exact, truncation=subject.model.bank.truncation)
+    bank = AttributeBank(subject.vocabulary, exact, fitted=FittedUnder(truncation=subject.model.bank.truncation))
     published = PublishedEnergy(ours.rule, subject.reads, bank)
     ours = QueryEnergy(ours.rule, encoder(subject.model.generator, subject.model.truncation), bank)
     solver = ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True)

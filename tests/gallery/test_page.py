@@ -10,6 +10,7 @@ from markup import Document, decode
 from toys import CONFIG, random_generator, random_heads, tiny_model
 
 from energyql import Gallery
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import DOUBT, AttributeBank
 from energyql.gallery.words import percent, query_parts, verdict
 from energyql.generators.families import save_model
@@ -141,7 +142,7 @@ class TestOddities:
         )
         fingerprint = save_model(tmp_path, "<img src=x onerror=alert(1)>", random_generator())
         heads = random_heads(vocabulary, CONFIG.w_dim)
-        AttributeBank(vocabulary, heads, generator=fingerprint).save(tmp_path)
+        AttributeBank(vocabulary, heads, fitted=FittedUnder(generator=fingerprint)).save(tmp_path)
         made = Gallery([("<script>alert(2)</script>", EVIL)], n=1, model=tmp_path, progress=False)
         made.add_truth_table(EVIL, r'"x\" onerror=\"alert(1)" = "<b>"', n=1)
         made.add_traversal(EVIL, f"NOT {EVIL}", 2, n=1)

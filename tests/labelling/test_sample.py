@@ -122,7 +122,7 @@ class TestUnsure:
     def test_heads_on_a_view_of_z(self, tmp_path):
         generator = Terrain()
         specs = Vocabulary([AttributeSpec("steep", "yes/no")])
-        bank = AttributeBank(specs, random_heads(specs, 16), space="features", truncation=(1.0, 1.0))
+        bank = AttributeBank(specs, random_heads(specs, 16), fitted=FittedUnder("features", (1.0, 1.0)))
         folder = sample_pictures(Model("t", generator, bank), tmp_path / "p", 2, unsure=True, pool=40)
         index = POOL_START + torch.arange(40)
         logit = bank.predict(Prior(generator, 0, FittedUnder(), torch.device("cpu")).read(index, "features"))[

@@ -21,6 +21,7 @@ from energyql import (
     stream,
     write_dataset,
 )
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.quality import HeadReport
 from energyql.files import json_digest
@@ -36,7 +37,8 @@ def folder(tmp_path):
     """A model folder with classes, heads of class 2, and a report."""
     mark = save_model(tmp_path / "m", "m", random_generator(dataclasses.replace(CONFIG, c_dim=3)))
     heads, reports = random_heads(VOCABULARY, CONFIG.w_dim), {"smile": REPORT}
-    AttributeBank(VOCABULARY, heads, condition=2, generator=mark, reports=reports).save(tmp_path / "m")
+    bank = AttributeBank(VOCABULARY, heads, fitted=FittedUnder(condition=2, generator=mark), reports=reports)
+    bank.save(tmp_path / "m")
     return tmp_path / "m"
 
 

@@ -6,6 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from energyql import Model, generate
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.words import MOST_ZERO_SHOT, Calibration, Words
@@ -93,7 +94,7 @@ def heads(names=NAMES):
         return Head(none.view(0, SIZE), none, none.view(1, 0), weights, torch.zeros(1), torch.ones(()))
 
     known = Vocabulary([AttributeSpec(name, "yes/no") for name in names])
-    return AttributeBank(known, {name: head(i) for i, name in enumerate(names)}, space="z")
+    return AttributeBank(known, {name: head(i) for i, name in enumerate(names)}, fitted=FittedUnder("z"))
 
 
 def model_of(reader, bank=None):

@@ -12,6 +12,7 @@ from toys import VOCABULARY, random_heads, tiny_model
 
 import energyql
 from energyql import ArgumentError, E, Model, TautologyWarning, UnknownAttribute, export_energy
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.energy.export import EnergyModule
 from energyql.energy.rule import SEMANTICS
@@ -128,7 +129,7 @@ def test_deep_heads(tmp_path):
         return replace(head, deeper=((weight, bias),), out_weight=out)
 
     heads = {n: deeper(head) if n in ("smile", "age") else head for n, head in model.bank.heads.items()}
-    deep = replace(model, bank=AttributeBank(VOCABULARY, heads, truncation=(0.5, 1.0)))
+    deep = replace(model, bank=AttributeBank(VOCABULARY, heads, fitted=FittedUnder(truncation=(0.5, 1.0))))
     energy = export_energy(QUERIES[3] + " AND smile", model=deep)
     close(energy(latents()), reference(QUERIES[3] + " AND smile", deep)(latents()))
     close(run(energy.to_onnx(tmp_path / "deep.onnx"), latents(5)), energy(latents(5)))
@@ -206,8 +207,9 @@ def test_a_query_that_is_always_true(tiny, tmp_path):
     assert np.array_equal(run(energy.to_onnx(tmp_path / "true.onnx"), latents(3)), np.zeros(3))
 
 
-def in_memory(generator, dim, **options):
-    return Model("mine", generator, AttributeBank(VOCABULARY, random_heads(VOCABULARY, dim), **options))
+def in_memory(generator, dim, **fitted):
+    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, dim), fitted=FittedUnder(**fitted))
+    return Model("mine", generator, bank)
 
 
 class Plain(torch.nn.Module):

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import energyql
 from energyql import ArgumentError, AttributeSpec, Model, ModelError, Vocabulary, generate, load_model, load_onnx
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.cli.main import app
 from energyql.errors import EnergyQLError
@@ -224,7 +225,7 @@ def test_an_onnx_model(hub, tmp_path):
     from onnx_files import gan
 
     specs = Vocabulary([AttributeSpec("high", "yes/no")])
-    bank = AttributeBank(specs, random_heads(specs, 4), space="w", truncation=(1.0, 1.0))
+    bank = AttributeBank(specs, random_heads(specs, 4), fitted=FittedUnder("w", (1.0, 1.0)))
     model = Model("small", load_onnx(gan(tmp_path / "gan.onnx"), values=(-1, 1)), bank)
     model.push_to_hub(NAME)
     repo = hub.repos[NAME]

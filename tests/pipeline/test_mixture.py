@@ -25,7 +25,7 @@ from energyql import (
     traverse,
     write_dataset,
 )
-from energyql.attributes.pictures import PictureBank
+from energyql.attributes.pictures import ANY_PICTURES, PictureBank
 from energyql.attributes.predictions import YesNo
 
 PROMPTS = ("dark", "dim", "bright")
@@ -65,7 +65,8 @@ def see(images):
 
 
 def model(generator=None, fitted=""):
-    return Model("prompted", generator or Prompted(), PictureBank(look, KNOWN, generator=fitted), judge=see)
+    bank = PictureBank(look, KNOWN, fitted=replace(ANY_PICTURES, generator=fitted))
+    return Model("prompted", generator or Prompted(), bank, judge=see)
 
 
 def draw(query, n=4, condition=PROMPTS, **options):

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from toys import CONFIG, VOCABULARY, random_generator, random_heads, tiny_model
 from training.brief import bright, train
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, load_second, replace_second, save_second, second_bank
 from energyql.attributes.judge import Convolutions, Judge, replace_networks
 from energyql.attributes.predictions import decide
@@ -155,7 +156,7 @@ def test_heads_of_another_generator(copy):
 
 @pytest.mark.parametrize(("space", "wrong", "right"), [("w", 8, 16), ("z", 16, 8)])
 def test_heads_of_another_size(copy, space, wrong, right):
-    AttributeBank(VOCABULARY, random_heads(VOCABULARY, wrong), space=space).save(copy)
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, wrong), fitted=FittedUnder(space)).save(copy)
     with pytest.raises(ModelError, match=f"heads read {wrong} numbers but {space} has {right}"):
         load_model(copy)
 
@@ -164,7 +165,8 @@ def test_heads_of_another_size(copy, space, wrong, right):
 def test_heads_of_a_label_that_the_generator_has_not(tmp_path, classes, condition):
     config = dataclasses.replace(CONFIG, c_dim=classes)
     mark = save_model(tmp_path, "tiny", random_generator(config))
-    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), condition=condition, generator=mark).save(tmp_path)
+    fitted = FittedUnder(condition=condition, generator=mark)
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), fitted=fitted).save(tmp_path)
     with pytest.raises(ModelError, match=r"(no class|is not a condition)(.|\n)*train the attributes again"):
         load_model(tmp_path)
 
@@ -172,7 +174,8 @@ def test_heads_of_a_label_that_the_generator_has_not(tmp_path, classes, conditio
 @pytest.mark.parametrize("condition", [None, 2, (0.0, 0.5, 0.5), "random"])
 def test_heads_of_a_label(tmp_path, condition):
     mark = save_model(tmp_path, "tiny", random_generator(dataclasses.replace(CONFIG, c_dim=3)))
-    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), condition=condition, generator=mark).save(tmp_path)
+    fitted = FittedUnder(condition=condition, generator=mark)
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), fitted=fitted).save(tmp_path)
     model = load_model(tmp_path)
     assert model.bank.condition == condition
     asked = 2 if condition in (None, "random") else None
@@ -246,9 +249,8 @@ class TestAnotherProcessTrains:
     def trained(self, tmp_path):
         """The model after the training, with other heads and another judge."""
         model = tiny_model(tmp_path / "trained" / "model")
-        bank = AttributeBank.load(model)
-        heads = random_heads(VOCABULARY, CONFIG.w_dim, seed=1)
-        AttributeBank(VOCABULARY, heads, truncation=bank.truncation, generator=bank.generator).save(model)
+        heads, fitted = random_heads(VOCABULARY, CONFIG.w_dim, seed=1), AttributeBank.load(model).fitted
+        AttributeBank(VOCABULARY, heads, fitted=fitted).save(model)
         Judge(VOCABULARY, Convolutions(16, (4, 8))).save(model)
         return model
 

@@ -8,6 +8,7 @@ import torch
 from toys import CONFIG, VOCABULARY, NeverSampler, pixels, random_generator, random_heads
 
 from energyql import Model, generate, load_model, score
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.predictions import tabulate
 from energyql.errors import ArgumentError, ModelError
@@ -32,7 +33,7 @@ def conditional(request):
 def labelled(generator, condition, space="w", judge=None):
     """A model whose heads were fitted under a condition."""
     size = generator.config.w_dim if space == "w" else generator.z_dim
-    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, size), space=space, condition=condition)
+    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, size), fitted=FittedUnder(space, condition=condition))
     return Model("labelled", generator, bank, judge)
 
 
@@ -234,17 +235,17 @@ class Weighted(Plain, torch.nn.Module):
 def test_attributes_beside_a_generator_of_ones_own(tmp_path):
     blobs = Weighted()
     heads = random_heads(VOCABULARY, 8)
-    bank = AttributeBank(VOCABULARY, heads, truncation=(0.5, 0.8), generator=module_fingerprint(blobs))
-    bank.save(tmp_path / "blobs")
+    fitted = FittedUnder(truncation=(0.5, 0.8), generator=module_fingerprint(blobs))
+    AttributeBank(VOCABULARY, heads, fitted=fitted).save(tmp_path / "blobs")
     model = load_model(tmp_path / "blobs", generator=blobs)
     assert (model.name, model.generator, model.judge, model.truncation) == ("blobs", blobs, None, 0.8)
-    assert model.fingerprints["generator"] == bank.generator
+    assert model.fingerprints["generator"] == fitted.generator
     assert not blobs.training
     with torch.no_grad():
         blobs.scale += 1
     with pytest.raises(ModelError, match="fitted to another generator\ntrain the attributes again, or use"):
         load_model(tmp_path / "blobs", generator=blobs)
-    AttributeBank(VOCABULARY, heads, condition=1).save(tmp_path / "blobs")
+    AttributeBank(VOCABULARY, heads, fitted=FittedUnder(condition=1)).save(tmp_path / "blobs")
     with pytest.raises(ModelError, match="blobs: this generator has no classes"):
         load_model(tmp_path / "blobs", generator=blobs)
     with pytest.raises(ModelError, match=r"vocabulary\.json is missing"):

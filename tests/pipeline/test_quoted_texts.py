@@ -8,6 +8,7 @@ import torch
 
 from energyql import E, Gallery, Model, edit, explain, generate, sample_latents, stream, until_satisfied, write_dataset
 from energyql.attributes import words as module
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.quality import HeadReport
@@ -74,7 +75,7 @@ def few(monkeypatch):
 
 @pytest.fixture
 def model():
-    bank = AttributeBank(VOCABULARY, {"bright": head(1), "hair": head(2)}, space="z")
+    bank = AttributeBank(VOCABULARY, {"bright": head(1), "hair": head(2)}, fitted=FittedUnder("z"))
     return Model("pixels", Pixels(), bank, look, words=Words(Colours(), "colours", "1" * 64))
 
 

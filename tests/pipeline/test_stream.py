@@ -13,6 +13,7 @@ from toys import CONFIG, VOCABULARY, pixels, random_generator, random_heads
 
 import energyql.pipeline.stream as module
 from energyql import Result, generate, stream
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError, DataError
 from energyql.files import LOCK
@@ -300,7 +301,8 @@ def energyql_error():
 
 def test_a_label_of_several_numbers_is_continued(draw, tmp_path):
     mark = save_model(tmp_path / "m", "m", random_generator(dataclasses.replace(CONFIG, c_dim=2)))
-    AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), generator=mark).save(tmp_path / "m")
+    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), fitted=FittedUnder(generator=mark))
+    bank.save(tmp_path / "m")
     settings = {"model": tmp_path / "m", "condition": [0.25, 0.75], "truncation": 1.0}
     list(draw(2, tmp_path / "run", **settings))
     list(draw(4, tmp_path / "run", **settings))

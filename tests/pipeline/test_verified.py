@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from energyql import Gallery, Model, Result, explain, generate, sample_latents, stream, until_satisfied
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import Convolutions, Judge
@@ -65,7 +66,7 @@ def head(*weights, bias=0.0):
 def model():
     """Heads that are wrong in part: the logit of bright depends on warm, and is sure far beyond the edge only."""
     heads = {"bright": head(2.0, 1.0, 0.0, 0.0, bias=-2.0), "warm": head(0.0, 3.0, 0.0, 0.0)}
-    return Model("pixels", Pixels(), AttributeBank(VOCABULARY, heads, space="z"), judge=look)
+    return Model("pixels", Pixels(), AttributeBank(VOCABULARY, heads, fitted=FittedUnder("z")), judge=look)
 
 
 def draws(model, n=64, **options):
@@ -374,7 +375,7 @@ def test_runs_in_several_modes_are_not_joined(model):
 
 def test_relations_need_a_reader_of_their_attributes(model):
     vocabulary = Vocabulary(VOCABULARY.values(), relations=["NOT (bright AND warm)"])
-    bank = AttributeBank(vocabulary, model.bank.heads, space="z")
+    bank = AttributeBank(vocabulary, model.bank.heads, fitted=FittedUnder("z"))
 
     class Part(torch.nn.Module):
         vocabulary = Vocabulary([VOCABULARY["bright"]])

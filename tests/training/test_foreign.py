@@ -8,6 +8,7 @@ from attack import Attack
 from labelled import CHECKPOINTS
 from toys import tiny_model
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.errors import ModelError, VocabularyError
 from energyql.generators.load import load_generator
@@ -166,7 +167,7 @@ class TestAdding:
         specs = Vocabulary([SMILE, AGE])
         heads = import_lace(tmp_path / "clf.pt", specs)
         ada = CHECKPOINTS / "ada.pkl"
-        add_heads(ada, AttributeBank(specs, heads, truncation=(0.5, 0.6)), tmp_path / "m")
+        add_heads(ada, AttributeBank(specs, heads, fitted=FittedUnder(truncation=(0.5, 0.6))), tmp_path / "m")
         model = load_model(tmp_path / "m")
         assert model.truncation == 0.6
         w = load_generator(ada).encode(torch.randn(4, model.generator.z_dim), 0.6)
@@ -180,11 +181,11 @@ class TestAdding:
         heads = import_lace(tmp_path / "clf.pt", specs)
         with pytest.raises(ModelError, match="new ones cannot read w at"):
             add_heads(tmp_path / "m", AttributeBank(specs, heads))
-        bank = add_heads(tmp_path / "m", AttributeBank(specs, heads, truncation=(0.5, 1.0)))
+        bank = add_heads(tmp_path / "m", AttributeBank(specs, heads, fitted=FittedUnder(truncation=(0.5, 1.0))))
         assert list(bank.vocabulary)[-1] == "hat"
         assert list(load_model(tmp_path / "m").vocabulary) == list(bank.vocabulary)
         with pytest.raises(VocabularyError, match="already has 'hat'"):
-            add_heads(tmp_path / "m", AttributeBank(specs, heads, truncation=(0.5, 1.0)))
+            add_heads(tmp_path / "m", AttributeBank(specs, heads, fitted=FittedUnder(truncation=(0.5, 1.0))))
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -194,7 +195,7 @@ class TestAdding:
         tiny_model(tmp_path / "m", judge=False)
         head = replace(linear_head(torch.ones(16), torch.zeros(1), 1.0), **change)
         with pytest.raises(ModelError, match=f"the head of 'smile' has a .* {message}"):
-            bank = AttributeBank(Vocabulary([SMILE]), {"smile": head}, truncation=(0.5, 1.0))
+            bank = AttributeBank(Vocabulary([SMILE]), {"smile": head}, fitted=FittedUnder(truncation=(0.5, 1.0)))
             add_heads(tmp_path / "m", bank, replace=True)
         assert load_model(tmp_path / "m").bank.heads["smile"].hidden_bias.numel()
 
@@ -207,6 +208,7 @@ class TestAdding:
         tiny_model(tmp_path / "n")
         hat = Vocabulary([AttributeSpec("hat", "yes/no")])
         saved(tmp_path / "clf.pt", [2])
-        add_heads(tmp_path / "n", AttributeBank(hat, import_lace(tmp_path / "clf.pt", hat), truncation=(0.5, 1.0)))
+        fitted = FittedUnder(truncation=(0.5, 1.0))
+        add_heads(tmp_path / "n", AttributeBank(hat, import_lace(tmp_path / "clf.pt", hat), fitted=fitted))
         model = load_model(tmp_path / "n")
         assert set(model.vocabulary) - set(model.judged_names) == {"hat"}  # the judge was there before

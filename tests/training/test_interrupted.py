@@ -222,7 +222,7 @@ def test_heads_of_an_interrupted_training_that_were_replaced_are_not_taken_for_i
     model = load_model(tmp_path / "m")
     head, specs = model.bank.heads["bright"], model.vocabulary
     other = {"bright": dataclasses.replace(head, std=2 * head.std)}
-    add_heads(tmp_path / "m", AttributeBank(specs, other, truncation=(0.7, 0.7)), replace=True)
+    add_heads(tmp_path / "m", AttributeBank(specs, other, fitted=FittedUnder(truncation=(0.7, 0.7))), replace=True)
     with pytest.raises(VocabularyError, match="the model already has 'bright'"):
         train(bright, tmp_path / "m", model=ADA)
 
@@ -251,7 +251,7 @@ def test_an_import_of_heads_leaves_an_interrupted_training(tmp_path):
     source = load_model(tmp_path / "m")
     specs = Vocabulary([source.vocabulary["smile"]])
     heads = {"smile": source.bank.heads["smile"]}
-    add_heads(tmp_path / "m", AttributeBank(specs, heads, truncation=(0.5, 1.0)), replace=True)
+    add_heads(tmp_path / "m", AttributeBank(specs, heads, fitted=FittedUnder(truncation=(0.5, 1.0))), replace=True)
     last = Stop()
     train(bright, tmp_path / "m", last, model=tmp_path / "m")
     assert "training" not in last.seen

@@ -94,7 +94,7 @@ def flat_bank(*names):
     """A bank of heads for the attributes, each of which knows nothing, and the attributes."""
     specs = Vocabulary([SPECS[name] for name in names])
     zero = linear_head(torch.ones(Stains.z_dim), torch.zeros(1), 1.0)
-    return AttributeBank(specs, dict.fromkeys(names, zero), **vars(FittedUnder("z"))), specs
+    return AttributeBank(specs, dict.fromkeys(names, zero), fitted=FittedUnder("z")), specs
 
 
 def flat_task(folder):

@@ -7,6 +7,7 @@ from labelled import write_csv
 from toys import random_heads, tiny_model
 
 from energyql import train_attributes
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.errors import EnergyQLError
 from energyql.models.unfinished import WORK
@@ -141,7 +142,9 @@ def test_a_copy_of_a_model(tmp_path):
     """That nothing is learnt from labels is known only after the model was copied."""
     source = tiny_model(tmp_path / "tiny", truncation=(0.7, 0.7))
     table = write_csv(tmp_path / "l.csv", {"index": list(range(60)), "height": [0.1 * i for i in range(60)]})
-    heads = [AttributeBank(HAIR, random_heads(HAIR, size), truncation=(0.7, 0.7)) for size in (3, 16)]
+    heads = [
+        AttributeBank(HAIR, random_heads(HAIR, size), fitted=FittedUnder(truncation=(0.7, 0.7))) for size in (3, 16)
+    ]
     before = disk(tmp_path)
     for call in (
         lambda: train_judge(source, table, tmp_path / "copy", progress=False),

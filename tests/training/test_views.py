@@ -6,6 +6,7 @@ import torch
 from terrain import Terrain, survey
 from toys import VOCABULARY, random_heads
 
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.editing.edit import edit
 from energyql.editing.settings import Preset
@@ -97,7 +98,7 @@ def test_queries_on_the_view_are_true(lands):
 
 def random_model(judge=None) -> Model:
     halves = Halves()
-    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, 4), space="features")
+    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, 4), fitted=FittedUnder("features"))
     return Model("halves", halves, bank, judge)
 
 
@@ -206,7 +207,7 @@ def test_a_folder_of_heads_on_a_view(tmp_path):
     again = train_attributes(Halves(), lambda x: {"dark": x.mean((1, 2, 3)) < 0}, tmp_path / "m", n=60, **QUICK).bank
     assert (again.space, list(again.vocabulary)) == ("features", ["bright", "dark"])
     assert load_model(tmp_path / "m", generator=Halves()).bank.latent_dim == 4
-    AttributeBank(bank.vocabulary, bank.heads, space="features").save(tmp_path / "m")
+    AttributeBank(bank.vocabulary, bank.heads, fitted=FittedUnder("features")).save(tmp_path / "m")
     with pytest.raises(ModelError, match="m: a Layered has no features of z"):
         load_model(tmp_path / "m", generator=Layered())
 
