@@ -200,7 +200,7 @@ def _sum_of(parts: Sequence[Tensor], rows: Sequence[int], labels: Tensor, spec: 
 
 
 def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course) -> list[FeatureSettings]:
-    """Cross-validation: the two best layers, best first, each with the best ridge penalty of each attribute.
+    """Cross-validation: the three best layers, best first, each with the best ridge penalty of each attribute.
 
     Args:
         labelled: pictures with the features of all layers (`see`).
@@ -215,7 +215,7 @@ def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course
         course.progress((done + 1) / len(features) / 2)
     table = torch.tensor(rows)  # (layers, attributes), of which each counts as much
     total = dict(zip(features, (table / table.mean(0).clamp(min=1e-9)).sum(1).tolist(), strict=True))
-    best, found = sorted(features, key=total.__getitem__)[:2], []
+    best, found = sorted(features, key=total.__getitem__)[:3], []
     for done, layer in enumerate(best):
         losses = _losses(features[layer], labelled, folds, range(FOLDS), RIDGES)
         ridges = {name: RIDGES[min(range(len(RIDGES)), key=each.__getitem__)] for name, each in losses.items()}

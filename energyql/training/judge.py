@@ -285,11 +285,11 @@ def fit_both(
         course = task.course("judge", checkpoint, seed)
         tried = [fit_judge(labelled, own, course, splits=halves[:1])] if by_pixels else []
         if layers:  # another layer than the verifier's, and half of the labels, so that it is a second opinion
-            tried.append(fit_judge(labelled, layers[-1], course, splits=halves))
+            tried.append(fit_judge(labelled, layers[min(1, len(layers) - 1)], course, splits=halves))
     judge, report = max(tried, key=lambda each: sum(report.score or 0.0 for report in each[1].values()))
     count = NETWORKS if task.table is not None else BY_FUNCTION
     size = count if len(pictures) < FEW else VERIFIER_FOLDS
-    families = [Family(networks, count)] * by_pixels + [Family(layers[:1], size)] * bool(layers)
+    families = [Family(networks, count), *([Family(layers[:1], size)] if layers else [])]
     splits = leave_out([order[k::size] for k in range(size)], chosen)
     unlabelled = FRESH if bank.reads_pictures else max(further_pictures(task, further), FRESH)
     fresh, others = draw_further(task, unlabelled, side)

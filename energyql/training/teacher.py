@@ -92,7 +92,7 @@ def further_pictures(task: Task, count: int | None) -> int:
 
 
 def feature_settings(task: Task, labelled: Labelled[Inputs], rows: Int[Tensor, " rows"]) -> list[FeatureSettings]:
-    """The two best layers of the backbone for some labelled pictures, by cross-validation; [] without a backbone."""
+    """The three best layers of the backbone for some labelled pictures, by cross-validation; [] without a backbone."""
     if task.backbone is None or not isinstance(labelled.inputs, Seen):
         return []
     own = Labelled(labelled.inputs[rows], labelled.labels_at(rows), labelled.vocabulary)
@@ -144,7 +144,7 @@ def teach(
     if not specs:
         return Taught(prior.read(torch.arange(0), prior.fitted.space), {}, {})
     labelled = Labelled(task.look(FEATURES, pictures), labels, specs)
-    layers = feature_settings(task, labelled, rows)[:1]
+    layers = feature_settings(task, labelled, rows)[-1:]  # another layer than verifier and judge, so other errors
     families = [Family(layers, len(splits))] if layers else []
     if not layers or len(rows) >= FEW:
         families = [Family([settings], len(splits)), *families]
