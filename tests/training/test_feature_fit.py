@@ -1,0 +1,159 @@
+"""Linear readers of features, rates of wrong labels, and a training with a backbone."""
+
+import pytest
+import torch
+from torch import nn
+
+from energyql.attributes.backbones import Backbone
+from energyql.attributes.predictions import HEAD_KINDS
+from energyql.training.feature_fit import SMALL, FeatureSettings, choose_features, fit_linear
+from energyql.training.feature_store import see
+from energyql.training.label_noise import calibration, drawn_classes, label_loss
+from energyql.training.labelled import Labelled, Seen
+from energyql.training.picture_fit import Family, PictureSettings, fit_readers, leave_out, read_outputs
+from energyql.training.steps import Course
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+SPECS = Vocabulary(
+    [
+        AttributeSpec("hat", "yes/no"),
+        AttributeSpec("hair", "categorical", values=("red", "black", "none")),
+        AttributeSpec("age", "continuous", low=-3, high=3),
+    ]
+)
+PIXELS = 3 * SMALL**2
+
+
+def seen(count=300, seed=0):
+    """Pictures of noise; a layer that tells everything, and one that tells nothing."""
+    random = torch.Generator().manual_seed(seed)
+    told, nothing = torch.randn(count, 40, generator=random), torch.randn(count, 40, generator=random)
+    small = torch.rand(count, PIXELS, generator=random)
+    features = {"dull": torch.cat([nothing, small], 1).half(), "bright": torch.cat([told, small], 1).half()}
+    labels = {
+        "hat": (told[:, 0] > 1.3).float(),  # a tenth
+        "hair": told[:, 1:4].argmax(1).float(),
+        "age": told[:, 4],
+    }
+    pictures = torch.randint(0, 256, (count, 3, 8, 8), generator=random, dtype=torch.uint8)
+    return Seen(pictures, features), labels
+
+
+def settings(layer, ridge=0.03):
+    return FeatureSettings("toy", "", layer, 8, dict.fromkeys(SPECS, ridge))
+
+
+def test_a_reader_learns_all_kinds_and_counts_classes_equally():
+    inputs, labels = seen(800)
+    labels["hat"][::7] = float("nan")
+    half = slice(400)
+    judge = fit_linear(Labelled(inputs[half], {k: v[half] for k, v in labels.items()}, SPECS), settings("bright"))
+    hat, *hair, age = read_outputs(judge, inputs)[400:].unbind(1)
+    truth = {name: each[400:] for name, each in labels.items()}
+    known = ~truth["hat"].isnan()
+    yes = truth["hat"][known] > 0
+    assert (hat[known] > 0)[yes].float().mean() > 0.8
+    assert (hat[known] <= 0)[~yes].float().mean() > 0.8
+    assert (torch.stack(hair, 1).argmax(1) == truth["hair"]).float().mean() > 0.8
+    assert (age - truth["age"]).square().mean() < 0.4
+    assert judge.head.weight.isfinite().all()
+
+
+def test_the_layer_that_tells_most_is_chosen_and_so_is_a_penalty():
+    inputs, labels = seen()
+    backbone = Backbone.__new__(Backbone)
+    backbone.name, backbone.mark, backbone.side = "toy", "", 8
+    first, second = choose_features(backbone, Labelled(inputs, labels, SPECS), Course(seed=5))
+    assert (first.layer, second.layer) == ("bright", "dull")
+    assert max(second.ridges.values()) > max(first.ridges.values())
+
+
+def test_families_are_weighted_by_what_they_read():
+    inputs, labels = seen()
+    labelled = Labelled(inputs, labels, SPECS)
+    splits = leave_out(torch.arange(300).chunk(3))
+    noise = Family([PictureSettings(side=8, channels=(4,), least=200, most=200)], 3)
+    good = Family([settings("bright")], 3)
+    alone, by_one = fit_readers(labelled, splits, [good], Course(seed=1))
+    both, by_both = fit_readers(labelled, splits, [noise, good], Course(seed=1))
+    assert len(alone) == 3
+
+    def loss(outputs):
+        return HEAD_KINDS["categorical"].losses(outputs[:, 1:4], labels["hair"], SPECS["hair"]).mean()
+
+    assert loss(by_both) < loss(by_one) + 0.05
+    useless = [reader for reader in both if not hasattr(reader.body, "backbone")]
+    assert all(reader.head.weight[1:4].abs().max() < 1 for reader in useless)
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()) for _ in range(2))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def test_features_are_read_once(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    backbone = Backbone(Tiny(), "tiny", "a" * 64, lambda images: images, 16)
+    pictures = torch.randint(0, 256, (70, 3, 16, 16), dtype=torch.uint8)
+    course, calls, read = Course(checkpoint=tmp_path / "f"), [], backbone.read
+    monkeypatch.setattr(backbone, "read", lambda images, layers: calls.append(len(images)) or read(images, layers))
+    first = see(backbone, pictures[:50], backbone.layers, course)
+    assert first.features[backbone.layers[0]].dtype == torch.float16
+    assert first.features[backbone.layers[0]].shape == (50, 48 + PIXELS)
+    again = see(backbone, pictures, backbone.layers, course)  # only those that are new
+    assert calls == [50, 20]
+    assert torch.equal(again.features[backbone.layers[1]][:50], first.features[backbone.layers[1]])
+    backbone.mark = "b" * 64
+    see(backbone, pictures, backbone.layers, course)
+    assert calls == [50, 20, 64, 6]
+    (tmp_path / "f").write_bytes(b"damaged")
+    see(backbone, pictures[:3], backbone.layers, course)
+    assert calls[-1] == 3
+
+
+class TestWrongLabels:
+    spec = AttributeSpec("hat", "yes/no")
+
+    def read(self, wrong, count=600, seed=0):
+        """Readings that are rather sure, and labels of which some are wrong."""
+        random = torch.Generator().manual_seed(seed)
+        logit = 6 * torch.randn(count, generator=random) - 2
+        truth = (torch.rand(count, generator=random) < logit.sigmoid()).float()
+        flipped = torch.rand(count, generator=random) < wrong
+        return logit[:, None], torch.where(flipped, 1 - truth, truth), truth
+
+    @pytest.mark.parametrize("wrong", [0.0, 0.1, 0.2])
+    def test_rates(self, wrong):
+        outputs, labels, _ = self.read(wrong)
+        rates = calibration(outputs, labels, self.spec).rates
+        assert rates.mean() == pytest.approx(wrong, abs=0.05)
+
+    def test_probabilities_are_those_of_the_truth(self):
+        outputs, labels, truth = self.read(0.15)
+        losses = []
+        for exact in (False, True):
+            scale, shift, rates = calibration(outputs, labels, self.spec, exact)
+            assert bool(rates.any()) is not exact
+            losses.append(label_loss(outputs * scale + shift, truth.long(), torch.zeros(2)))
+        assert losses[0] < losses[1] - 0.03
+
+    def test_labels_are_corrected_by_their_probability(self):
+        outputs, labels, truth = self.read(0.15)
+        fitted = calibration(outputs, labels, self.spec)
+        labels[0] = float("nan")
+        corrected = drawn_classes(outputs, labels, fitted, torch.Generator().manual_seed(0))
+        assert corrected[0].isnan()
+        assert (corrected[1:] != truth[1:]).float().mean() < 0.6 * (labels[1:] != truth[1:]).float().mean()
+        exact = calibration(outputs, labels, self.spec, exact=True)
+        assert torch.equal(drawn_classes(outputs, labels, exact, torch.Generator())[1:], labels[1:])
+
+    def test_a_number_is_not_changed(self):
+        spec = AttributeSpec("age", "continuous", low=0, high=1)
+        scale, shift, rates = calibration(torch.rand(9, 1), torch.rand(9), spec)
+        assert (scale, shift.tolist(), len(rates)) == (1, [0], 0)
