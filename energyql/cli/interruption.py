@@ -1,6 +1,7 @@
 """Ctrl-C: what a command prints when it is interrupted, and the exit code 130.
 
-What was finished is kept by the functions that a command calls, such as `energyql.models.unfinished`.
+What was finished is kept, and found again by the same command, where the work is done: results in `pipeline.stream`,
+steps of trainings in `models.unfinished`, shards in `dataset.run`, answers in `auditing.answers`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 The session of a model stays, and what `Session.__init__` lists, each with its key. A `Model` in memory has its sessions
 in `Model.sessions`. Caches of single modules stay too; their results depend on the arguments alone:
 
+- `attributes.backbones.open_backbone(name, device)`: frozen networks whose layers readers read
 - `attributes.judge._averages(size, side, device, dtype)`: matrix that shrinks pictures for a judge
 - `attributes.predictions._index(indices, device)`: positions of classes on a device
 - `attributes.words._opened(folder, mark)`: reader of words, until its files change
