@@ -41,6 +41,14 @@ def tiny_networks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_features() -> Iterator[None]:
+    """Trainings are the same whether the extra `features` is installed or not, unless a test names a backbone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("energyql.training.target.default_backbone", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def built_commands() -> Iterator[None]:
     """Typer builds all commands of a program at each call; here it builds them once."""
     with pytest.MonkeyPatch.context() as patch:

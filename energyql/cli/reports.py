@@ -80,7 +80,7 @@ def print_doubts(table: Path | None) -> None:
     where = "" if table.name == LABELS else f"--out {shlex.quote(str(table))} "
     command = f"energyql label {shlex.quote(str(table.parent))} {where}--doubtful"
     again = f"To look at the most doubtful again, type: {command}"
-    out.print(escape(f"\nAbout {wrong:.0f} labels are probably wrong. {again}"))
+    out.print(escape(f"\nAt least {wrong:.0f} labels are probably wrong. {again}"))
 
 
 def print_verdicts(model: str | Path, names: Iterable[str] | None = None) -> None:

@@ -122,7 +122,7 @@ def test_the_end_of_a_training_proposes_a_look(folder, capsys):
         print_doubts(sheet.path)
     printed = capsys.readouterr().out.replace("\n", " ")
     assert printed.startswith(
-        " About 4 labels are probably wrong. To look at the most doubtful again, type: energyql label"
+        " At least 4 labels are probably wrong. To look at the most doubtful again, type: energyql label"
     )
     assert printed.strip().endswith("--doubtful") and "--out" not in printed
     mine = folder.path / "my own.csv"

@@ -407,7 +407,7 @@ def test_a_judge_that_chose_counts_nothing(model):
         def forward(self, images):
             return {name: YesNo(16 * images[:, k, 0, 0]) for name, k in (("bright", 0), ("warm", 2))}
 
-    judged = Model("pixels", Pixels(), model.bank, judge=Own(VOCABULARY, side=4, channels=(2,)).eval())
+    judged = Model("pixels", Pixels(), model.bank, judge=Own(VOCABULARY, Convolutions(4, (2,))).eval())
     result = draws(judged, 8, verify="sure")
     assert result.satisfied is None
     assert "accepted by the image judge" in result.summary()
