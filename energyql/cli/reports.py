@@ -83,6 +83,19 @@ def print_doubts(table: Path | None) -> None:
     out.print(escape(f"\nAt least {wrong:.0f} labels are probably wrong. {again}"))
 
 
+def print_features(labels: object, features: str) -> None:
+    """Print what would read better from few labels in a table, if it is not installed and the user did not decline."""
+    from energyql.attributes.backbones import INSTALL
+    from energyql.training.labels import LabelTable
+    from energyql.training.settings import AUTO
+    from energyql.training.target import backbone_name
+    from energyql.training.teacher import FEW
+
+    few = isinstance(labels, LabelTable) and labels.index is not None and len(labels.index) < FEW
+    if few and features == AUTO and backbone_name(features, labels) is None:
+        out.print(escape(f"\nA network that knows photographs reads better from few labels: {INSTALL}"))
+
+
 def print_verdicts(model: str | Path, names: Iterable[str] | None = None) -> None:
     """Print what queries may expect of each of the attributes `names`, or of all, and the next command."""
     from energyql.attributes import quality

@@ -13,7 +13,7 @@ from rich.markup import escape
 from energyql.cli import options
 from energyql.cli.interruption import resumable
 from energyql.cli.options import out, out_option
-from energyql.cli.reports import print_doubts, print_saved
+from energyql.cli.reports import print_doubts, print_features, print_saved
 from energyql.errors import ArgumentError
 from energyql.kinds import KINDS, Kind
 from energyql.training.settings import AUTO, JudgeSettings, TrainSettings
@@ -93,6 +93,7 @@ def train(
     if not quiet:
         print_saved(trained.folder, trained.report)
         print_doubts(label_source.labels)
+        print_features(labels, settings["features"])
 
 
 @options.with_options("only", "n", "seed", "judge", "features", record=JudgeSettings)
@@ -124,6 +125,7 @@ def train_judge(
     if not quiet:
         print_saved(save_to or source.model)
         print_doubts(label_source.labels)
+        print_features(labels, settings["features"])
 
 
 @options.with_options(*_CONDITIONS, "replace", record=TrainSettings)
