@@ -291,7 +291,10 @@ def _sensitivity(slopes: Float[Tensor, "draws z_dim"]) -> Float[Tensor, "z_dim z
 def _random_slopes(
     bank: AttributeBank, name: str, encode: Callable[[Tensor], Tensor], z_dim: int
 ) -> Float[Tensor, "draws z_dim"]:
-    """A random vector g for each draw of z, so that the mean of g gᵀ is the `_sensitivity`; 0 without a derivative."""
+    """Random score vectors g, one for each draw of z: the mean of g gᵀ estimates the Fisher information about z.
+
+    Without a derivative, one row of zeros.
+    """
     raw = bank.raw_outputs((name,))
     signs = normals(0, 0, SENSITIVE_DRAWS, output_count(raw.specs[0]) + 1, stream="distilled/signs").sign()
     z = normals(0, 0, SENSITIVE_DRAWS, z_dim, stream="distilled/sensitivity")

@@ -78,7 +78,7 @@ class Tile:
 
     @property
     def doubtful(self) -> bool:
-        """Whether the heads may be wrong about the picture; never on a traversal, whose pictures need fit no query."""
+        """Whether the heads may be wrong although they are certain (`Result.doubtful`); never on a traversal."""
         return not self.odds and bool(self.result.doubtful[self.index])
 
     @property

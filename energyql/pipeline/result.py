@@ -60,7 +60,7 @@ the batches were in which the samples were drawn."""
 
 
 def probability_units(probabilities: npt.NDArray[np.float64]) -> int:
-    """Return the sum of probabilities in units of 1 / `PROBABILITY_UNIT`."""
+    """Fixed-point sum of probabilities, each rounded to 1 / `PROBABILITY_UNIT`: an integer that no order changes."""
     return int(np.rint(probabilities * PROBABILITY_UNIT).sum())
 
 

@@ -216,7 +216,10 @@ class Verifier:
     balance: Balance | None = None
 
     def kept_per_satisfying(self, clip: float) -> float:
-        """Estimated number of accepted for each satisfying picture at a clip; 1 without held-out labels."""
+        """Ratio of accepted to satisfying pictures, recall / precision, if the energy of draws is clipped at `clip`.
+
+        1 if it cannot be estimated: without held-out labels, or for a reader that is not the model's own network.
+        """
         threshold = self.for_draws(clip).threshold
         return threshold.recall / threshold.precision if threshold.recall and threshold.precision else 1.0
 

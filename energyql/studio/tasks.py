@@ -148,7 +148,7 @@ def opened_picture(data: bytes, most: int) -> Iterator[Image.Image]:
 
 
 def read_photograph(data: bytes, most: int) -> Image.Image:
-    """Decode a picture in RGB, turned upright by its EXIF data; errors are those of `opened_picture`."""
+    """Decode a picture of at most `most` pixels as upright RGB (by its EXIF data); see `opened_picture` for errors."""
     with opened_picture(data, most) as opened:
         ImageOps.exif_transpose(opened, in_place=True)
         return opened.convert("RGB")

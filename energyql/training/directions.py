@@ -210,7 +210,10 @@ class _Whitened:
         return inner[varies] / spread[varies, None], share[varies]
 
     def slopes(self, values: Float[Tensor, "n outputs"]) -> Float[Tensor, "outputs components"]:
-        """Regress `values`, numbers for the first n samples such as pixels, on the whitened coordinates."""
+        """Coefficients of the least-squares regression of `values`, such as pixels, on the whitened coordinates.
+
+        Both are those of the first n samples, centred on them, so there is no intercept.
+        """
         x = self.samples[: len(values)]
         solution: Tensor = torch.linalg.lstsq(x - x.mean(0), values - values.mean(0)).solution
         return solution.t()

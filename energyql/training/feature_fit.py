@@ -227,9 +227,9 @@ def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course
 def _losses(
     features: Tensor, labelled: Labelled[Seen], folds: Tensor, tested: Sequence[int], ridges: Sequence[float]
 ) -> dict[str, list[float]]:
-    """Attribute -> sum of the held-out losses with each strength of the penalty, over some folds that are left out.
+    """Cross-validation: attribute -> held-out loss with each ridge penalty, summed over the labels of folds `tested`.
 
-    An attribute without labels outside of a fold is not measured by it.
+    A fold that has all labels of an attribute is skipped for it.
     """
     losses = {name: [0.0] * len(ridges) for name in labelled.vocabulary}
     for fold in tested:

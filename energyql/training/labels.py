@@ -181,13 +181,13 @@ ENOUGH, RARE = 100, 20
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Labels of samples, with the numbers or the latents of the samples.
+    """Labels of samples, which are given by their index in the prior or by their latents.
 
     Attributes:
         columns: attribute -> n cells, the labels.
         index: numbers of prior samples, (n,); `None` if there are `latents`.
         latents: w or z of the samples, (n, latent_dim); `None` if there is an `index`.
-        learned: number of rows at the start, of pictures chosen as uncertain, that are only learned from.
+        learned: number of training-only rows, which come first: of pictures that were chosen as uncertain.
         test: number of rows at the end that only the report uses. With `None`, the training chooses rows at random.
         vocabulary: the attributes of the columns, if the table states them.
         drawn: how the pictures were drawn, if the table states it.
