@@ -132,7 +132,7 @@ def _drawn(result: Result) -> str:
 
 
 def _estimate(result: Result) -> str:
-    """Sentence: which share of accepted pictures is right by held-out labels; "" if it is high enough, or code judged."""
+    """Sentence: share of accepted pictures that is right by held-out labels; "" if high enough, or if code judged."""
     facts = result.provenance
     right = facts["verified"].get("threshold", {}).get("precision")
     known = result.satisfied is not None and facts["judge"] != IMAGE_JUDGE  # code, which is right by definition

@@ -377,7 +377,7 @@ def _networks_take_over(folder: Path, attributes: Sequence[str]) -> None:
 
 
 def _code_takes_over(folder: Path, name: str, attributes: Sequence[str], read: Container[str]) -> None:
-    """Make the code called `name` the model's only judge; warn of attributes that lose theirs, as they are not in `read`."""
+    """Make the code called `name` the only judge; warn of attributes that lose their judge: those not in `read`."""
     before = _by_network(folder) if _code(folder) in (None, name) else attributes
     record_judge(folder, name)
     if lost := [each for each in before if each not in read]:

@@ -85,7 +85,7 @@ class _Parts:
         return self.tensors.pop(name)
 
     def weight(self, name: str, axis: int = 0) -> Tensor:
-        """Weight with spectral normalisation: divided by the largest singular value of its matrix with rows along `axis`."""
+        """Weight with spectral normalisation: over the largest singular value of its matrix with rows along `axis`."""
         weight, left, right = (self.take(f"{name}.weight_{part}") for part in ("orig", "u", "v"))
         matrix = weight.transpose(0, axis).flatten(1)
         if matrix.shape != (len(left), len(right)):
