@@ -284,11 +284,12 @@ def _weakness(report: HeadReport) -> _Weakness | None:
 
 
 def lacking_labels(report: HeadReport) -> tuple[int, str] | None:
-    """About how many more labels a weak head needs, and of which answer, "" for a number; `None` if it is not weak.
+    """About how many more labels a weak head needs, and with which answer ("" for a number); `None` if it is not weak.
 
-    An interval is as wide as 1 / sqrt(labels of the rarer answer). So the number is that with which its lower end
-    would reach the bound of `HeadReport.weak`, if the measure were at least `GAP` above it. It is at least twice the
-    present one and `ENOUGH`, and at most `MOST_TIMES` the present one; what is missing has one significant digit.
+    The interval of the measure shrinks as 1 / sqrt(labels with this answer). Enough are those with which its lower end
+    would reach the bound of `HeadReport.weak`, if the measure itself lay at least `GAP` above. They are at least twice
+    the present labels and `ENOUGH`, and else at most `MOST_TIMES` the present ones; the difference has one significant
+    digit.
     """
     weakness = _weakness(report)
     if weakness is None:
@@ -460,7 +461,7 @@ def describe_reports(folder: Path, name: str, reports: Mapping[str, HeadReport])
 
 
 def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -> dict[str, HeadReport]:
-    """Read the reports in a judge's file `<name>.json`, by attribute; {} if there are none for its present weights."""
+    """Read the reports in `description`, the content of a judge's `<name>.json`; {} if they are of other weights."""
     entry, weights = description.get("report"), folder / f"{name}.safetensors"
     if not isinstance(entry, dict) or not isinstance(entry.get("attributes"), dict):
         return {}

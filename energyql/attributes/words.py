@@ -53,7 +53,9 @@ class WordReader(Protocol):
 
 
 class DualEncoder:
-    """A reader of words, with a network for pictures and one for texts. Subclasses define `embed` and `_encode`.
+    """Base of `WordReader`s like CLIP, which embed pictures and texts, and compare them by dot product.
+
+    Subclasses define `embed` and `_encode`.
 
     Args:
         network: a torch module that has both networks, and a parameter `logit_scale`: the logarithm of the factor by
@@ -101,7 +103,7 @@ class DualEncoder:
 
 
 class OpenClip(DualEncoder):
-    """A reader of words by a model of the library open_clip.
+    """A CLIP model of the library open_clip, as a `WordReader`.
 
     A module with `encode_image`, `encode_text`, `logit_scale` and `visual` will do. Its `visual` has the size of
     pictures (`image_size`), and may have their mean and deviation (`image_mean`, `image_std`).
@@ -128,10 +130,10 @@ class OpenClip(DualEncoder):
 
 
 class Transformers(DualEncoder):
-    """A reader of words by a model of the library transformers, such as `CLIPModel` or `SiglipModel`.
+    """A CLIP or SigLIP model of the library transformers (`CLIPModel`, `SiglipModel`), as a `WordReader`.
 
-    `mean` and `std` are those of red, green and blue, in [0, 1], in the model's pictures; `None` stands for those of
-    CLIP.
+    `mean` and `std`, one number per colour, normalise its input pictures, whose pixels are in [0, 1]; `None` stands
+    for CLIP's.
     """
 
     def __init__(self, network: Any, tokenizer: Any, mean: Any = None, std: Any = None) -> None:

@@ -125,11 +125,11 @@ class Strata:
         return self._mean(outer)
 
     def _path(self, position: float) -> Numbers:
-        """Likely true counts of yes, (strata,); `position`, from -1 (fewest) to 1 (most), sets how large their sum is.
+        """Likeliest true counts of yes in the strata, (strata,), when `position` pulls their sum down (-1) or up (1).
 
-        They maximise the log-likelihood plus a Lagrange multiplier, `position` times `_STEEPEST`, times their sum; so 0
-        gives the likeliest. Draws are without replacement: the log-likelihood of the true count K in a stratum of N
-        pictures is concave, and from K to K + 1 it changes by `log((K + 1) (N - K - no) / ((K + 1 - yes) (N - K)))`.
+        They maximise the log-likelihood plus `position * _STEEPEST` (a Lagrange multiplier) times the sum; at 0 they
+        are the maximum likelihood. Draws are without replacement: for K yes among the N pictures of a stratum, the
+        log-likelihood is concave, and rises from K to K + 1 by `log((K + 1) (N - K - no) / ((K + 1 - yes) (N - K)))`.
         The best K is the first at which this plus the multiplier is not above 0.
         """
         yes, no, size, factor = self.yes, self.seen - self.yes, self.size + 1, math.exp(-_STEEPEST * position)

@@ -160,7 +160,11 @@ def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:
 
 
 def print_reports(reports: Mapping[str, HeadReport], decider: JudgeReport | None = None) -> None:
-    """Print the quality of each head, with its 95 % interval, and why some are weak; `decider` reads pictures."""
+    """Print the quality of each head, with its 95 % interval, and why some are weak.
+
+    For a weak head, a line says that queries refuse the attribute, or use it only where pictures are verified, if
+    `decider` (the report of the verifier, or of the code in its place) says that it reads the attribute.
+    """
     for name, each in reports.items():
         _print_quality(name, each, "")
         if teacher := each.details.get("teacher"):

@@ -129,12 +129,12 @@ def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRul
 
 
 def log_or(left: Float[Tensor, "*shape"], right: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Value of an OR of two operands, elementwise, without underflow: `log(20 exp(left) + exp(right))`."""
+    """Value of `left OR right` by the paper, which weights the left 20 times: `log(20 exp(left) + exp(right))`."""
     return torch.logsumexp(torch.stack([left + math.log(LEFT_WEIGHT), right]), 0)
 
 
 def negated(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Value of a NOT, elementwise: `-alpha * value`, alpha = min(1, 0.1 / abs(value)), a constant in the gradient."""
+    """Value of a NOT by the paper: `-alpha * value`, alpha = min(1, 0.1 / abs(value)), a constant in the gradient."""
     value = value.clamp(-_FINITE, _FINITE)
     size = value.detach().abs()
     alpha = NOT_LIMIT / size.clamp(min=NOT_LIMIT)  # the minimum with 1, without dividing by 0

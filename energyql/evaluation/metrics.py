@@ -28,9 +28,9 @@ INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 
 @dataclass(frozen=True)
 class Features:
-    """A function from pictures in [-1, 1], (batch, 1 or 3, height, width), to numbers that describe them, (batch, ...).
+    """An image feature extractor: pictures in [-1, 1], (batch, 1 or 3, height, width), to features (batch, ...).
 
-    Results are used again only with features of the same `name`.
+    Cached features are used again only under the same `name`.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Features:
 
 
 def judge_features(judge: ImageLabeller | None) -> Features | None:
-    """Method `features` of a judge as `Features`, for a `Judge` averaged over positions; `None` without it."""
+    """Image features by the judge's method `features`, or `None` if it has none; those of a `Judge` are mean-pooled."""
     if isinstance(judge, Judge):
         width = judge.body.width
         return Features("judge", lambda images: judge.features(images).unflatten(1, (width, -1)).mean(2))

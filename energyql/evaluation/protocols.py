@@ -121,7 +121,7 @@ def _and(parts: Sequence[Expr]) -> Expr:
 
 
 def _single(draw: RandomConditions) -> list[Expr]:
-    """One condition on each attribute with a prevalence from `LEAST` to `MOST`, if one of eight random ones has it."""
+    """For each attribute, the first of eight random conditions whose prevalence is from `LEAST` to `MOST`, if any."""
     queries: list[Expr] = []
     for spec in draw.vocabulary.values():
         conditions = [draw.condition(spec) for _ in range(8)]
@@ -130,7 +130,7 @@ def _single(draw: RandomConditions) -> list[Expr]:
 
 
 def _classes(draw: RandomConditions) -> list[Expr]:
-    """Condition for each class, of prevalence `LEAST` to `MOST`, of the categorical attribute with most classes."""
+    """For the attribute with most classes, a condition for each class whose prevalence is from `LEAST` to `MOST`."""
     classes = [spec for spec in draw.vocabulary.values() if spec.values]
     if not classes:
         raise EnergyQLError("the model has no categorical attribute")

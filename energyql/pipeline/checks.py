@@ -26,7 +26,7 @@ LEAST_RATE = 0.05
 def weak_heads(
     attributes: Iterable[str], reports: Mapping[str, HeadReport], allowed: Collection[str]
 ) -> dict[str, HeadReport]:
-    """Of `attributes` those with a weak head, except the allowed -> its report; a head without a report passes."""
+    """Map each of `attributes` with a weak head to the head's report, unless it is in `allowed` or has no report."""
     reported = {name: reports[name] for name in attributes if name in reports and name not in allowed}
     return {name: report for name, report in reported.items() if report.weak}
 
@@ -126,7 +126,7 @@ def satisfying_positions(result: Result, most: int) -> npt.NDArray[np.int64]:
 
 
 def cannot_count(reason: str) -> ModelError:
-    """Error for a run that must count satisfying samples, but has no verdicts; `reason` says why."""
+    """Error to raise when satisfying samples must be counted but nothing judged them; `reason` says why."""
     return ModelError(
         f"samples that satisfy the query cannot be counted: {reason}",
         hint="give the model a judge that reads its attributes, or draw a fixed number of samples",

@@ -60,7 +60,9 @@ def estimate_clips(
     progress: Callable[[float], None] = lambda done: None,
     spent: Callable[[], float] = lambda: 0.0,
 ) -> list[Clip]:
-    """Estimate what each bound in `CLIPS` misses and costs, by held-out labels if they suffice, else by a pilot run.
+    """Estimate for each bound in `CLIPS` the share of satisfying pictures it misses, and the draws for each kept one.
+
+    The estimates are from held-out labels if they suffice, else from a pilot run.
 
     Args:
         draw: function from the number of a round to `PILOT_ROUND` samples, with the energy clipped at the smallest

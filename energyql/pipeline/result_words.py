@@ -41,7 +41,7 @@ LEAST_SPREAD = 0.01
 
 
 def summary(result: Result) -> str:
-    """Sentences for people, without the last full stop; the first is of `verdict`."""
+    """Sentences about a result for people, of which those of `verdict` are first; no full stop at the end."""
     facts, statuses = result.provenance, result.status
     refused = statuses.count(Status.NOT_ACCEPTED)
     failed = len(result) - statuses.count(Status.OK) - refused
@@ -80,15 +80,15 @@ def summary(result: Result) -> str:
 def verdict(result: Result) -> str:
     """Sentences that say how many samples satisfy the query, and what decided it.
 
-    - Judged samples: "9 of 16 satisfy the query, says the image judge". If this share is far below the mean P(query) by
-      the attribute heads, a sentence has the mean, and says what helps.
-    - Verified and judged samples: the verifier is named, and how many pictures were drawn. If held-out labels let one
-      expect that far fewer are right than wanted, a sentence says how many, unless the judge is code, which knows.
-    - Verified samples without a judge: how many samples the verifier accepted.
-    - Samples verified by code that returns values of attributes, not probabilities: these values count as the
-      definition of the attributes; a judge is not named.
-    - Other samples: why they were not judged, with the mean P(query), or the mean energy, by the attribute heads, and
-      the quality of the heads.
+    - Judged only: "9 of 16 satisfy the query, says the image judge". If the attribute heads expected far more, their
+      mean P(query) follows, and what helps.
+    - Verified and judged: also the verifier and the number of drawn pictures. If held-out labels say that far fewer
+      accepted pictures are right than wanted, the expected share follows, unless the judge is code, which is always
+      right.
+    - Verified only: how many samples the verifier accepted, the number of drawn pictures, and the same expected share.
+    - Verified by code that returns values instead of probabilities: how many satisfy the query by this code, which
+      counts as the definition of the attributes; no judge.
+    - Neither: why they were not judged, and what the heads say: mean P(query), or mean energy, and their quality.
     """
     return _sentences(_verdict(result))
 
@@ -132,7 +132,7 @@ def _drawn(result: Result) -> str:
 
 
 def _estimate(result: Result) -> str:
-    """How many accepted pictures are right by held-out labels, if far fewer than wanted, and nobody knows better."""
+    """Sentence: share of accepted pictures that is right by held-out labels; "" if high enough, or if code judged."""
     facts = result.provenance
     right = facts["verified"].get("threshold", {}).get("precision")
     known = result.satisfied is not None and facts["judge"] != IMAGE_JUDGE  # code, which is right by definition
@@ -156,12 +156,12 @@ def _expected(result: Result) -> list[str]:
 
 
 def _guide(facts: Provenance) -> str:
-    """What predicted the attributes for the sampler: "reader", which reads them off pictures, or "heads"."""
+    """What guided the sampler: "heads" on latents, or a "reader" of pictures."""
     return "reader" if "reader" in facts else "heads"
 
 
 def _qualities(facts: Provenance) -> Mapping[str, str | None]:
-    """Attribute -> quality of what predicted it for the sampler."""
+    """Attribute -> quality of its head, or of the reader that guided the sampler in place of heads."""
     return facts["reader"] if "reader" in facts else facts.get("heads", {})
 
 

@@ -72,7 +72,7 @@ class PriorPictures:
         return embedded
 
     def path(self, what: str = "", suffix: str = ".safetensors") -> Path | None:
-        """Return the file in the user's cache for what is stored about these pictures, by default their embeddings.
+        """Return the path of the cache file of `what` is known about these pictures; by default of their embeddings.
 
         `None` if there is no folder for caches, or the generator has no fingerprint.
         """
@@ -98,12 +98,12 @@ class PriorPictures:
 
     @cached_property
     def uncalibrated(self) -> Words:
-        """The reader without calibrations, and without bounds for log-odds."""
+        """The model's reader of texts without its calibrations to labels (zero-shot), and with log-odds not clipped."""
         return replace(self.words, calibrations={}, bounded=False)
 
     @torch.inference_mode()
     def zero_shot(self, texts: Sequence[str], count: int) -> npt.NDArray[np.float64]:
-        """Return log-odds of texts for the first `count` pictures by `uncalibrated`, (count, texts)."""
+        """Return zero-shot log-odds (by `uncalibrated`) of texts for the first `count` pictures, (count, texts)."""
         if self._embedded is not None:
             odds = self.uncalibrated.log_odds(self._embedded[:count], texts, embedded=True)
         else:

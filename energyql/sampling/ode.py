@@ -61,7 +61,7 @@ class Tableau:
 
     @property
     def evaluations(self) -> int:
-        """Number of slopes to evaluate for one step; the first is the last slope of the step before."""
+        """Slope evaluations per step: one for each stage but the first, whose slope is the last of the step before."""
         return len(self.nodes)
 
     @property

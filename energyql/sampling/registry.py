@@ -188,9 +188,9 @@ def strengths(record: object) -> set[float]:
 
 
 def registered(record: object) -> tuple[str, float | None] | None:
-    """Return the arguments of `make_sampler`, name and strength (`None` for 1), that make the sampler of a record.
+    """Inverse of `make_sampler`: the name and strength (`None` for 1) that make the sampler that `record` describes.
 
-    The result is `None` if there are none, for example because settings were changed. A strength out of range raises an
+    The result is `None` if none do, for example because other settings were changed. A strength out of range raises an
     `ArgumentError`.
     """
     if len(values := strengths(record)) != 1:

@@ -188,7 +188,7 @@ outside. Positive alpha zooms in, moves right or up, turns counterclockwise, and
 
 
 def _edit_error(before: Tensor, after: Tensor, alpha: Tensor, *, edit: str) -> Tensor:
-    """A `Goal`: squared error from the edited picture, without pixels that the edit moves in from outside."""
+    """A `Goal`: mean squared error of `after` against the edited `before`, without the border that a move lays bare."""
     small, result = (thumbnails(images, SIDE).clamp(-1, 1) for images in (before, after))
     with torch.no_grad():
         expected, mask = EDITS[edit](small, alpha)
@@ -240,7 +240,7 @@ def number_goals(
 def _number_error(
     before: Tensor, after: Tensor, alpha: Tensor, *, name: str, labeller: ImageLabeller, spread: float
 ) -> Tensor:
-    """A `Goal`: (rise of the number / `spread` - alpha) squared."""
+    """A `Goal` that a number read off pictures rises by `alpha * spread`: (rise / `spread` - alpha) squared."""
     with torch.no_grad():
         start = _number(_read(labeller, before, finite=False), name)
     return ((_number(_read(labeller, after, finite=False), name) - start) / spread - alpha).square()

@@ -351,7 +351,7 @@ def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[
 
 
 def _code(folder: Path) -> str | None:
-    """Name of the code that is the judge of a model."""
+    """Name of the code that judges the model in `folder`, such as "module:function"; `None` if no code does."""
     name: str | None = read_json(folder / CONFIG).get("judge")
     return name
 
@@ -363,7 +363,7 @@ def _by_network(folder: Path) -> Vocabulary | tuple[()]:
 
 
 def _networks_take_over(folder: Path, attributes: Sequence[str]) -> None:
-    """Remove the name of code that was the judge, if networks judge all attributes now; else warn that it stays."""
+    """Drop code as the model's judge if networks now judge all of `attributes`; else warn that the code stays judge."""
     if (code := _code(folder)) is None:
         return
     if others := [each for each in attributes if each not in _by_network(folder)]:
@@ -377,7 +377,7 @@ def _networks_take_over(folder: Path, attributes: Sequence[str]) -> None:
 
 
 def _code_takes_over(folder: Path, name: str, attributes: Sequence[str], read: Container[str]) -> None:
-    """Record the name of code as the only judge, and warn of attributes that had a judge and are not in `read`."""
+    """Make the code called `name` the only judge; warn of attributes that lose their judge: those not in `read`."""
     before = _by_network(folder) if _code(folder) in (None, name) else attributes
     record_judge(folder, name)
     if lost := [each for each in before if each not in read]:

@@ -81,7 +81,13 @@ def calibration(
 def label_loss(
     outputs: Float[Tensor, "rows outputs"], given: Int[Tensor, " rows"], rates: Float[Tensor, " classes"]
 ) -> Float[Tensor, ""]:
-    """Mean negative log-probability of labels, of which some are wrong, by log-odds of the true classes, in nats."""
+    """Cross-entropy of noisy labels, in nats: each true class has a rate of wrong labels.
+
+    Args:
+        outputs: logits of the true classes; one column for yes/no, the logit of yes.
+        given: the labels, as class numbers.
+        rates: share of wrong labels of each true class.
+    """
     log_p = as_logits(outputs).log_softmax(1)
     return -(log_p + _log_transitions(rates)[:, given].T).logsumexp(1).mean()
 

@@ -238,7 +238,7 @@ class Task:
     def draw(
         self, step: str, prior: Prior, index: Tensor, side: int, labeller: ImageLabeller | None = None
     ) -> tuple[Tensor, dict[str, Column]]:
-        """Run `draw_thumbnails` as a step of the training, whose files are named by `step`."""
+        """Draw and label small pictures by `draw_thumbnails`, as the step `step`, which can be continued."""
         with self.target.work.step(step) as folder:
             return draw_thumbnails(prior, index, side, folder, labeller=labeller, report=self.report)
 

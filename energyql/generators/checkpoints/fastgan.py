@@ -85,7 +85,7 @@ class _Parts:
         return self.tensors.pop(name)
 
     def weight(self, name: str, axis: int = 0) -> Tensor:
-        """Weight over its largest singular value (spectral normalisation), as a matrix whose rows are along `axis`."""
+        """Weight with spectral normalisation: over the largest singular value of its matrix with rows along `axis`."""
         weight, left, right = (self.take(f"{name}.weight_{part}") for part in ("orig", "u", "v"))
         matrix = weight.transpose(0, axis).flatten(1)
         if matrix.shape != (len(left), len(right)):
@@ -93,7 +93,7 @@ class _Parts:
         return weight / (left @ matrix @ right)
 
     def norm(self, name: str) -> tuple[Tensor, Tensor]:
-        """Factors and shifts of channels of a batch normalisation, without those that depend on the class."""
+        """Factor and shift for each channel that do the same as a batch normalisation, apart from its part by class."""
         if f"{name}.stored_mean" in self.tensors:
             factor = (self.take(f"{name}.stored_var") + _EPSILON).rsqrt()
             return factor, -factor * self.take(f"{name}.stored_mean")
@@ -149,10 +149,10 @@ def _build(parts: _Parts, attributes: dict[str, Any]) -> FastGAN:
 
 
 def _layer(parts: _Parts, prefix: str, conv: str, noise: str, norm: str, *, last: bool) -> dict[str, Tensor]:
-    """Tensors of one convolution under the names of `energyql.generators.fastgan.Convolution`, see `_PLAIN`.
+    """Weights of one `Convolution` of our FastGAN by name, with both normalisations multiplied in.
 
-    If `noise` is "noise", both convolutions of the stage share its strength, which is removed from `parts` at the last
-    one.
+    `conv`, `noise` and `norm` are names in the file, as in `_PLAIN`. The convolutions of a stage may share the noise
+    strength "noise"; only the call for the `last` of them removes it from `parts`.
     """
     factor, shift = parts.norm(prefix + norm)
     tensors = {"weight": parts.weight(prefix + conv) * factor[:, None, None, None], "bias": shift}
