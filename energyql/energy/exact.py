@@ -65,5 +65,5 @@ def exact_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: Com
 
 
 def joint_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> JointRule:
-    """Compile the query `expr`, as `bind` returned it, to a `JointRule` (semantics `jem`), which ignores `relations`."""
+    """Compile the query `expr`, as `bind` returned it, to a `JointRule` (semantics `jem`), without `relations`."""
     return JointRule(exact_rule(expr, vocabulary, options._replace(relations=False)))

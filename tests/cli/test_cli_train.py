@@ -51,6 +51,8 @@ def few_pictures(monkeypatch):
 def test_a_table_of_what_was_learned(tmp_path, table):
     output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9, "--kind", "hair=categorical")
     assert f"Saved {tmp_path / 'm'}; all numbers: energyql report {tmp_path / 'm'} --full\n\nglasses  " in output
+    output, _, hint = output.rpartition("\nA network that knows photographs reads better from few labels: ")
+    assert hint.startswith("pip install ")
     verdict = r"(?:ready|works where pictures are verified|needs about \d+0 more labels of \w+)"
     assert re.search(
         rf"\n\nglasses  {verdict}\nhair     {verdict}\n\nTo draw pictures .*, type: energyql .*\n$", output

@@ -252,7 +252,7 @@ class TestCommands:
             f"import sys; sys.argv = ['energyql', 'report', {str(folder)!r}, '--full']\n"
             "from energyql.cli.main import main\n"
             "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
-            "assert not {'torch', 'transformers', 'efficientnet_lite_pytorch'} & set(sys.modules)"
+            "assert not {'transformers', 'timm', 'efficientnet_lite_pytorch'} & set(sys.modules)"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
