@@ -281,13 +281,14 @@ def backbone_name(asked: str | Path, labels: object) -> str | None:
         ArgumentError: there is no such folder, a library is not installed, or the labels are not about pictures.
         ModelError: the folder holds no image network, or code.
     """
+    with_pictures = isinstance(labels, LabelTable) and labels.index is not None
     if asked == AUTO:
-        return default_backbone()
+        return default_backbone() if with_pictures else None
     if asked == NONE:
         return None
     if not isinstance(asked, str | Path):
         raise ArgumentError(f"features is {AUTO}, {NONE} or the folder of an image network, not {asked!r}")
-    if not isinstance(labels, LabelTable) or labels.index is None:
+    if not with_pictures:
         wrong = "features are for a table with numbers of pictures, and these labels are none"
         raise ArgumentError(wrong, hint=f"leave out {either('features', '--features')}")
     return check_backbone(str(asked)).name

@@ -176,6 +176,7 @@ class TestSetting:
         assert backbone_name("auto", table) is None
         monkeypatch.setattr(target, "default_backbone", lambda: "efficientnet-lite0")
         assert backbone_name("auto", table) == "efficientnet-lite0"
+        assert backbone_name("auto", look) is None
         assert backbone_name("none", table) is None
         assert backbone_name(tower, table) == backbone_name(str(tower), table) == str(tower.resolve())
         assert TrainSettings().features == JudgeSettings().features == "auto"
