@@ -131,14 +131,16 @@ class Backbone:
         key, last = (tuple(layers), version), getattr(self._last, "now", None)
         if last is not None and last[0]() is images and last[1] == key:
             return list(last[2])
-        if images.device.type != "cpu" or torch.is_grad_enabled():
+        if torch.is_grad_enabled():
+            return self._pass(layers, images)
+        if images.device.type != "cpu":
             found = self._pass(layers, images)
         else:
             padded = F.pad(images, (0, 0, 0, 0, 0, 0, 0, -len(images) % AT_ONCE))
             with one_thread():
                 parts = in_pool(self._pass, [(layers, part) for part in padded.split(AT_ONCE)])
             found = [torch.cat(each)[: len(images)] for each in zip(*parts, strict=True)]
-            self._last.now = weakref.ref(images), key, found
+        self._last.now = weakref.ref(images), key, found
         return list(found)
 
     def _pass(self, layers: Sequence[str], images: Tensor) -> list[Tensor]:

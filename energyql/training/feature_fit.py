@@ -77,7 +77,8 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
     body.scale.copy_(standard.scale)
     judge = Judge(labelled.vocabulary, body)
     with torch.no_grad():
-        weight, bias = _Solver(standard.inputs(features), labelled).solve(settings.ridges)
+        inputs = Labelled(standard.inputs(features), labelled.labels, labelled.vocabulary)
+        weight, bias = _Solver(inputs).solve(settings.ridges)
         judge.head.weight.copy_((standard.directions @ weight).T)
         judge.head.bias.copy_(bias + _evening(labelled))
     judge.round()
@@ -144,8 +145,8 @@ def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features input
 class _Solver:
     """Penalised maximum likelihood for all attributes at once, by L-BFGS; the loss is convex."""
 
-    def __init__(self, inputs: Tensor, labelled: Labelled[Any]) -> None:
-        self.inputs, self.specs = inputs, list(labelled.vocabulary.values())
+    def __init__(self, labelled: Labelled[Tensor]) -> None:
+        self.inputs, self.specs = labelled.inputs, list(labelled.vocabulary.values())
         targets, base = labelled.targets, []
         for numbers, spec in zip(targets.unbind(1), self.specs, strict=True):
             if numbers.isnan().all():
@@ -156,7 +157,7 @@ class _Solver:
         self.counts = list(map(output_count, self.specs))
         self.scale, self.offset = (torch.cat(parts) for parts in zip(*base, strict=True))
         self.groups = _alike(self.specs, targets)
-        self.weight = torch.zeros(inputs.shape[1], sum(self.counts)).requires_grad_()
+        self.weight = torch.zeros(self.inputs.shape[1], sum(self.counts)).requires_grad_()
         self.bias = torch.zeros(sum(self.counts)).requires_grad_()
 
     @one_thread()  # its operations are small
@@ -237,7 +238,7 @@ def _losses(
         labels = labelled.labels_at(rows)
         specs = Vocabulary(spec for name, spec in labelled.vocabulary.items() if not labels[name].isnan().all())
         standard = _Standard.of(features[rows])
-        solver = _Solver(standard.inputs(features[rows]), Labelled(labelled.inputs, labels, specs))
+        solver = _Solver(Labelled(standard.inputs(features[rows]), labels, specs))
         unseen, test = standard.inputs(features[~rows]), labelled.labels_at(~rows)
         for k in reversed(range(len(ridges))):  # the strongest first: each fit begins near its end
             weight, bias = solver.solve(dict.fromkeys(specs, ridges[k]))

@@ -241,6 +241,8 @@ def fit_both(
 ) -> TrainedJudge:
     """Fit a judge to a half of the labelled pictures, and the networks of a verifier to all of them.
 
+    With a backbone, both also read features, each of another layer (`feature_settings`).
+
     Args:
         count: number of pictures to label, if the labels are a function.
         further: number of pictures without labels that the verifier reads after its fit, see `further_pictures`; at

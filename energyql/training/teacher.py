@@ -19,7 +19,7 @@ from energyql.attributes.predictions import Prediction, output_count, split_outp
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
 from energyql.training.feature_fit import FeatureSettings, choose_features
-from energyql.training.label_noise import calibration
+from energyql.training.label_noise import as_logits, calibration
 from energyql.training.labelled import Inputs, Labelled, Seen
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import (
@@ -47,8 +47,8 @@ FURTHER_SEED, FURTHER_SEED_BY_FUNCTION = 2, 18
 TEACHER_FOLDS = 3
 """Number of folds of the labelled pictures, and of networks: each learns from all folds but one."""
 FEW = 1_000
-"""With fewer labelled pictures, readers are linear on features, if there is a backbone; with more, networks that learn
-from pixels take part."""
+"""With fewer labelled pictures and a backbone, teacher and judge are linear on features; with more, networks that learn
+from pixels take part, as they always do in a verifier."""
 FEATURES = "features"
 """Name of the stages in which a backbone reads pictures."""
 DRAWS = 4
@@ -238,9 +238,7 @@ def _drawn_labels(
 
 def _draw_labels(logits: Float[Tensor, "count outputs"], random: torch.Generator) -> Float[Tensor, " n"]:
     """Draw `DRAWS` labels for each row of logits (of yes, or of classes); row i has those at `i + k * count`."""
-    if logits.shape[1] == 1:
-        logits = torch.cat([torch.zeros_like(logits), logits], 1)
-    below = logits.softmax(1).cumsum(1)[:, :-1]
+    below = as_logits(logits).softmax(1).cumsum(1)[:, :-1]
     # Evenly spread numbers, so that the shares of the drawn labels differ little from the probabilities.
     start = torch.rand(len(logits), 1, generator=random)
     return torch.cat([((start + k / DRAWS) % 1 > below).sum(1) for k in range(DRAWS)]).float()
