@@ -142,7 +142,7 @@ def check_allowed(name: object, kind: str, folder: Path, allowed: bool) -> str:
         if code is not None:
             trust(folder, kind, code, here=here)
     elif (why := "" if code is None else distrust(folder, kind, code, here=here)) is not None:
-        raise refused(checked, kind, folder, why)
+        raise needs_permission(checked, kind, folder, why)
     return checked
 
 
@@ -157,7 +157,7 @@ def is_allowed(name: object, kind: str, folder: Path, allowed: bool) -> bool:
     return False
 
 
-def refused(name: object, kind: str, folder: Path, why: str = "") -> ModelError:
+def needs_permission(name: object, kind: str, folder: Path, why: str = "") -> ModelError:
     """The error for code that a folder names and that may not be run; `why` says why a permission does not hold."""
     option = "" if kind == "reader" else f"pass --{kind} {name}, or "  # --reader is for a reader of words
     wrong = f"{folder} holds no {kind}, only the name of one: {_safe(name, kind, folder)}"

@@ -104,7 +104,7 @@ def convert(
 
     from energyql.files import sole_writer
     from energyql.generators.base import show_pictures
-    from energyql.generators.families import default_truncation, render_by, save_model
+    from energyql.generators.families import RENDER, default_truncation, render_by, save_model
     from energyql.generators.load import is_foreign, load_generator, save_converted
     from energyql.generators.onnx import load_onnx
 
@@ -135,7 +135,7 @@ def convert(
             facts = {size: getattr(generator.config, size, None) for size in ("resolution", "z_dim", "w_dim", "c_dim")}
         else:
             psi = default_truncation(generator) if truncation is None else truncation
-            save_model(save_to, name or save_to.name, generator, truncation=psi, render=render)
+            save_model(save_to, name or save_to.name, generator, truncation=psi, facts={RENDER: render})
             facts = {"size": generator.description["size"], "noise": generator.z_shape, "classes": generator.c_dim}
     facts["parameters"] = sum(parameter.numel() for parameter in generator.parameters()) or None
     texts = (f"{fact} {value}" for fact, value in facts.items() if value is not None)

@@ -31,7 +31,6 @@ from energyql.errors import ArgumentError, EnergyQLError, ModelError, either
 from energyql.files import as_path
 from energyql.models import packaged_models
 from energyql.pipeline.calibrate import calibrate
-from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model
 from energyql.pipeline.run import draw
 from energyql.pipeline.source import CodeOptions, ModelSource
@@ -256,7 +255,7 @@ class DatasetRun:
         seconds = size = samples = 0.0
         with reporting(progress) as report:
             for number, (one, query) in enumerate(pairs, start=1):
-                query = calibrate(query, Ledger(), end=PILOT)
+                query = calibrate(query, end=PILOT)
                 draw(query, 2, progress=False)  # so that work of the first call is not measured
                 started = time.perf_counter()
                 result = draw(query, min(PILOT, one.count), progress=False)

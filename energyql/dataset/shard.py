@@ -35,7 +35,6 @@ from energyql.logic.satisfiability import noting_tautologies, warn
 from energyql.numerics.pool import always_in_pool
 from energyql.pipeline.calibrate import calibrate
 from energyql.pipeline.checks import next_round, satisfying_positions
-from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model, choose_device
 from energyql.pipeline.plan import Plan, plan_query
 from energyql.pipeline.provenance import of_run
@@ -277,7 +276,7 @@ class PreparedPlan:
     def _ready(self, number: int) -> Plan:
         if number not in self._calibrated:
             end = self.plan.candidates(self.plan.classes[number], self.plan.shards - 1).stop
-            self._calibrated[number] = calibrate(self.queries[number], Ledger(), end=end)
+            self._calibrated[number] = calibrate(self.queries[number], end=end)
         return self._calibrated[number]
 
     @cached_property

@@ -39,7 +39,7 @@ from energyql.pipeline.model import Model
 from energyql.pipeline.plan import Plan, solved_by
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import EDIT, write_result
-from energyql.pipeline.result_words import verdict
+from energyql.pipeline.result_words import verdict_sentences
 from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import DEFAULT_NOISE, EXACT, DrawSettings, Noise, several, whole_number
 from energyql.progress import Report, reporting
@@ -90,7 +90,7 @@ class Edit:
         """Text with a line for each step: how many pictures satisfy its query, by which judge, and what leaked."""
         start = [] if self.inversion is None else [f"0. {self.inversion.summary()}"]
         steps = enumerate(zip(self.steps, self.leaks, strict=True), 1)
-        return "\n".join([*start, *(f"{i}. {verdict(result)}; {leaks}" for i, (result, leaks) in steps)])
+        return "\n".join([*start, *(f"{i}. {verdict_sentences(result)}; {leaks}" for i, (result, leaks) in steps)])
 
     def __repr__(self) -> str:
         pictures, steps = len(self), len(self.steps)

@@ -125,7 +125,7 @@ _SHARED: Columns = (
     ("freq. error", "frequency_error", 1, 3), ("floor", "frequency_floor", 1, 3), ("variety", "pairwise", 1, 2),
     ("nearest", "nearest", 1, 2), ("dupl. %", "duplicates", 100, 1), ("floor", "duplicates_floor", 100, 1),
 )  # fmt: skip
-COLUMNS: Columns = (
+METHOD_COLUMNS: Columns = (
     ("satisfied %", "satisfied", 100, 1), ("heads %", "heads", 100, 1), *_SHARED, ("Fréchet", "frechet", 1, 3),
     ("floor", "frechet_floor", 1, 3), ("evals", "work", 1, 0), ("ms", "seconds", 1000, 2), ("failed", "failures", 1, 0),
 )  # fmt: skip
@@ -141,13 +141,13 @@ EDIT_COLUMNS: Columns = (
 
 
 def outcome_cells(outcome: dict[str, Any], n: int) -> list[str]:
-    """Numbers of an outcome of `measure` as texts, in the order of `COLUMNS`; times are divided by n samples."""
-    return _cells(_per_sample(read_numbers(outcome), n), COLUMNS)
+    """Numbers of an outcome of `measure` as texts, in the order of `METHOD_COLUMNS`; times are divided by n samples."""
+    return _cells(_per_sample(read_numbers(outcome), n), METHOD_COLUMNS)
 
 
 def query_table(data: dict[str, Any]) -> Table:
     """Table for the terminal with a row for every method on every query of a comparison."""
-    table = terminal_table("query", COLUMNS, 36)
+    table = terminal_table("query", METHOD_COLUMNS, 36)
     for record in data["queries"]:
         prevalence = share(record["oracle"]["prevalence"])
         table.add_row(f"{escape(record['title'] or record['query'])}  [dim]prior {prevalence}[/]", end_section=True)
@@ -159,7 +159,7 @@ def query_table(data: dict[str, Any]) -> Table:
 
 def summary_table(data: dict[str, Any]) -> Table:
     """Table for the terminal with two rows for each method: mean and worst value over queries."""
-    table = terminal_table(f"over {len(data['queries'])} queries", COLUMNS, 36)
+    table = terminal_table(f"over {len(data['queries'])} queries", METHOD_COLUMNS, 36)
     for name, which, row in _summary_rows(data):
         table.add_row(f"{escape(name)}, {which}", *row, end_section=which == "worst")
     return table
@@ -169,7 +169,7 @@ def comparison_page(data: dict[str, Any], title: str) -> str:
     """Page in Markdown with the results of `energyql.compare_samplers`."""
 
     def table(rows: Iterable[Sequence[str]]) -> str:
-        return "\n".join(markdown_table(["sampler", *(name for name, *_ in COLUMNS)], rows))
+        return "\n".join(markdown_table(["sampler", *(name for name, *_ in METHOD_COLUMNS)], rows))
 
     def outcomes(record: dict[str, Any]) -> list[list[str]]:
         n, samplers = data["settings"]["n"], record["samplers"]
@@ -277,10 +277,10 @@ def _per_sample(row: Numbers, n: int) -> Numbers:
 
 
 def _summary_rows(data: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield the name of a method, "mean" or "worst", and the numbers as texts in the order of `COLUMNS`."""
+    """Yield the name of a method, "mean" or "worst", and the numbers as texts in the order of `METHOD_COLUMNS`."""
     for name in data["contenders"]:
         for which, row in data["summary"][name].items():
-            yield name, which, _cells(_per_sample(row, data["settings"]["n"]), COLUMNS)
+            yield name, which, _cells(_per_sample(row, data["settings"]["n"]), METHOD_COLUMNS)
 
 
 def _protocol_rows(protocol: dict[str, Any], data: dict[str, Any]) -> tuple[Columns, list[list[str]]]:

@@ -19,7 +19,7 @@ from energyql.gallery.words import probability, score_clauses
 from energyql.generators.base import check_single_condition
 from energyql.language import Cardinality, Expr, Interval, Not, OneOf, parse
 from energyql.models import DEFAULT_MODEL, read_vocabulary
-from energyql.pipeline.checks import verdict
+from energyql.pipeline.checks import satisfied_by_judge
 from energyql.pipeline.model import Model
 from energyql.pipeline.plan import Plan, plan_query
 from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_all, list_queries
@@ -262,7 +262,7 @@ class Gallery:
             report("traversal", 1.0)
         probabilities = [probability(query.bound, result, self.vocabulary) for query in (first, last)]
         judged = None if result.provenance["judge"] is None else result.judged
-        holds = [verdict(query.bound, judged, self.vocabulary) for query in (first, last)]
+        holds = [satisfied_by_judge(query.bound, judged, self.vocabulary) for query in (first, last)]
         traversal = Traversal(result, first, last, times, probabilities, holds)
         self.sections.append(traversal)
         return traversal

@@ -274,7 +274,7 @@ def number_table(tiles: Sequence[Tile]) -> list[dict[str, str]]:
         row = {
             "picture": str(index + 1),
             "seed": f"{result.provenance['seed']}, picture {result.index[index]}",
-            "verdict": words.verdict(tile.verdicts),
+            "verdict": words.verdict_phrase(tile.verdicts),
             "energy": words.energy_text(result, index),
             **tile.columns,
         }

@@ -50,7 +50,7 @@ def draw_query(query: CheckedQuery) -> tuple[str, Markup, bool]:
     return caption, drawing, graph_width(drawing) > HALF
 
 
-def verdict(verdicts: Sequence[tuple[str, bool | None]]) -> str:
+def verdict_phrase(verdicts: Sequence[tuple[str, bool | None]]) -> str:
     """Verdict of the judge: "the query holds", for two queries "A holds" or "A and B hold", or "not judged"."""
     if any(holds is None for _, holds in verdicts):
         return "not judged"

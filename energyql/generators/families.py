@@ -21,7 +21,7 @@ from energyql.files import fingerprint, json_digest, read_json, read_tensors, wr
 from energyql.generators.base import Family, Generator, check_generator
 from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
 from energyql.numerics.pool import to_cpu
-from energyql.plugins import GENERATORS, check_allowed, is_allowed, load_plugin, make_plugin, refused
+from energyql.plugins import GENERATORS, check_allowed, is_allowed, load_plugin, make_plugin, needs_permission
 
 MODULES = {
     "stylegan2": "energyql.generators.stylegan2",
@@ -159,7 +159,7 @@ def _read_config(folder: Path) -> tuple[Family, Any]:
     """Family and settings of the generator in a model folder, which must not be code."""
     settings, path = _settings(folder), folder / CONFIG
     if settings.get("kind") == NAMED:
-        raise refused(settings.get("name"), "generator", folder)
+        raise needs_permission(settings.get("name"), "generator", folder)
     with reading(path):
         if "kind" not in settings:
             raise ModelError(f"{path} {EARLIER}", hint="convert its checkpoint again, or train it again")
@@ -208,8 +208,7 @@ def save_model(
     *,
     truncation: float = 1.0,
     dtype: torch.dtype = torch.float16,
-    source: Mapping[str, str] | None = None,
-    render: str | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a generator to a model folder: the weights to the file of its family, the settings to `config.json`.
 
@@ -219,8 +218,8 @@ def save_model(
         generator: a generator of one of the architectures in this library.
         truncation: default truncation psi of the model, saved in `config.json`.
         dtype: precision of the weights in the file.
-        source: origin of the generator, such as `{"file": "ffhq.pkl"}`, saved as the entry `source` of `config.json`.
-        render: name of the function that draws what people see of a picture, saved as the entry `render`.
+        facts: further entries of `config.json`: `source`, the origin of the generator, such as `{"file": "ffhq.pkl"}`;
+            and `render`, the name of the function that draws what people see of a picture. `None` leaves one out.
 
     Returns:
         The fingerprint of the weights. Attributes that are trained for the generator are saved with it, so that they
@@ -232,8 +231,8 @@ def save_model(
     """
     described = write_generator(folder, generator, dtype=dtype)
     config = {"format": FORMAT, "name": name, "truncation": truncation, **described}
-    optional = {"source": source, RENDER: render}
-    write_json(folder / CONFIG, config | {entry: value for entry, value in optional.items() if value is not None})
+    further = {entry: value for entry, value in (facts or {}).items() if value is not None}
+    write_json(folder / CONFIG, config | further)
     return _mark(folder, generator)
 
 

@@ -27,7 +27,16 @@ from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_
 from energyql.generators.checkpoints.unpickle import ObjectRecord
 from energyql.generators.checkpoints.unstated import GivenSettings
 from energyql.generators.diffusers import is_pipeline, open_pipeline
-from energyql.generators.families import CARD, MODULES, UNKNOWN, default_truncation, family, read_generator, save_model
+from energyql.generators.families import (
+    CARD,
+    MODULES,
+    RENDER,
+    UNKNOWN,
+    default_truncation,
+    family,
+    read_generator,
+    save_model,
+)
 from energyql.generators.onnx import OnnxGenerator, load_onnx
 
 _FORMATS = ", ".join(formats for formats in (family(name).formats for name in MODULES) if formats)
@@ -194,8 +203,8 @@ def save_converted(
         "energyql": __version__,
     }
     write_text(folder / CARD, checkpoint_card(name, generator, source, truncation))
-    dtype = torch.float32
-    return save_model(folder, name, generator, truncation=truncation, dtype=dtype, source=source, render=render)
+    facts = {"source": source, RENDER: render}
+    return save_model(folder, name, generator, truncation=truncation, dtype=torch.float32, facts=facts)
 
 
 def checkpoint_card(name: str, generator: Any, source: Mapping[str, str], truncation: float) -> str:

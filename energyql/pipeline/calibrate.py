@@ -54,14 +54,14 @@ def quiet(*_: object) -> None:
     """Do nothing: the report of runs that show no progress."""
 
 
-def calibrate(plan: Plan, ledger: Ledger, report: Report = quiet, end: float = math.inf) -> Plan:
+def calibrate(plan: Plan, ledger: Ledger | None = None, report: Report = quiet, end: float = math.inf) -> Plan:
     """Return the plan with all that is found out by pictures before its samples are drawn.
 
     What an earlier call has found out is kept. A pilot run is the same for all seeds.
 
     Args:
         plan: the plan, whose calls of the generator are counted in `ledger`.
-        ledger: the ledger of the run.
+        ledger: the ledger of the run; by default a new one, so that the calls belong to no run.
         report: called with "trial" or "pilot" and the fraction done.
         end: the number after that of the last sample; samples at the start of a run with `verify="faithful"` may need
             no pilot run.
@@ -72,7 +72,7 @@ def calibrate(plan: Plan, ledger: Ledger, report: Report = quiet, end: float = m
         BudgetError: the calls of the generator ended.
     """
     known, verifier, faithful = plan.calibration, plan.verifier, plan.settings.verify == "faithful"
-    energy = plan.energy
+    energy, ledger = plan.energy, ledger or Ledger()
     with ledger.pilot():
         if known is None:
             known = Calibration(Source(energy, None if verifier is None or faithful else verifier.for_draws()))
@@ -115,11 +115,11 @@ def _clip_within(attempts: int, clips: Sequence[Clip], verifier: Verifier) -> Cl
     if clip.calls is None or clip.calls > attempts:
         digits = 0 if clip.calls is None or clip.calls >= 10 else 1
         number = f"over {clip.samples:,}" if clip.calls is None else f"about {clip.calls:,.{digits}f}"
-        raise refused(f"{number} pictures would be drawn for one that is kept", attempts)
+        raise too_few_accepted(f"{number} pictures would be drawn for one that is kept", attempts)
     return clip
 
 
-def refused(what: str, attempts: int) -> RefusedError:
+def too_few_accepted(what: str, attempts: int) -> RefusedError:
     """Return the error for a query of which too few pictures are accepted; `what` says how few."""
     return RefusedError(
         f"{what}, and attempts is {attempts:,}",

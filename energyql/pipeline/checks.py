@@ -73,7 +73,7 @@ def check_heads(
     )
 
 
-def verdict(
+def satisfied_by_judge(
     expr: Expr, judged: Mapping[str, npt.NDArray[Any]] | None, vocabulary: Mapping[str, AttributeSpec]
 ) -> npt.NDArray[np.bool_] | None:
     """Return whether each picture satisfies a query by the judge's values, (n,); `None` if they cannot tell.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
-from energyql.pipeline.plan import plan_query
+from energyql.pipeline.plan import plan_call, plan_query
 from energyql.pipeline.result import Result
 from energyql.pipeline.run import draw, draw_until_satisfied, run_latents
 from energyql.pipeline.session import open_session
@@ -21,7 +21,7 @@ from energyql.pipeline.settings import (
     DEFAULT_SAMPLER,
     DEFAULT_SEMANTICS,
     PICTURES,
-    DrawOptions,
+    CallOptions,
     DrawSettings,
     Noise,
     Precision,
@@ -148,9 +148,8 @@ def until_satisfied(
     *,
     budget: int | None = None,
     model: str | Path | Model = DEFAULT_MODEL,
-    device: str = "auto",
     progress: bool | Report = True,
-    **options: Unpack[DrawOptions],
+    **options: Unpack[CallOptions],
 ) -> Result:
     """Draw until n pictures satisfy a query, by the attributes that the model's judge reads off the pictures.
 
@@ -159,8 +158,8 @@ def until_satisfied(
         n: number of pictures that are to satisfy the query.
         budget: most calls of the generator, at least n; by default those of 10 n samples. If heads on latents guide,
             and no verifier decides, each sample takes one call.
-        model, device, progress: see `generate`.
-        options: other arguments of `generate` by name, such as `seed` or `sampler`.
+        model, progress: see `generate`.
+        options: other arguments of `generate` by name, such as `seed`, `sampler` or `device`.
 
     Returns:
         The first n samples that satisfy the query; fewer or none if the budget ends first, as `summary()` then says.
@@ -171,7 +170,7 @@ def until_satisfied(
         ModelError: the model has no judge, or its judge does not read an attribute of the query.
         EnergyQLError: the query, a name or a setting is wrong.
     """
-    plan = plan_query(open_session(model, device), query, **options)
+    plan = plan_call(query, model, **options)
     return draw_until_satisfied(plan, n, budget=budget, progress=progress)
 
 
@@ -181,9 +180,8 @@ def sample_latents(
     *,
     model: str | Path | Model = DEFAULT_MODEL,
     first: int = 0,
-    device: str = "auto",
     progress: bool | Report = True,
-    **options: Unpack[DrawOptions],
+    **options: Unpack[CallOptions],
 ) -> Iterator[SampleResult]:
     """Sample latents that satisfy a query, without their pictures, in batches: memory does not grow with n.
 
@@ -191,8 +189,8 @@ def sample_latents(
         query: text or expression, such as `"smile AND NOT hat"`.
         n: number of samples, of any size.
         first: number of the first sample in the run.
-        model, device, progress: see `generate`.
-        options: other arguments of `generate` by name, such as `seed`. `batch_size` is 4096 by default.
+        model, progress: see `generate`.
+        options: other arguments of `generate` by name, such as `seed` or `device`. `batch_size` is 4096 by default.
 
     Returns:
         An iterator over batches of latents z, with each sample's status and number of evaluations. `generate` draws the
@@ -201,5 +199,5 @@ def sample_latents(
     Raises:
         EnergyQLError: the query, a name or a setting is wrong; raised at the call, before the first batch.
     """
-    plan = plan_query(open_session(model, device), query, **options)
+    plan = plan_call(query, model, **options)
     return run_latents(plan, n, first=first, progress=progress)

@@ -14,7 +14,7 @@ from torch import Tensor
 from energyql.attributes.judge import who_judges
 from energyql.energy.picture_energy import PictureEnergy
 from energyql.energy.query_energy import QueryEnergy
-from energyql.pipeline.calibrate import quiet, refused
+from energyql.pipeline.calibrate import quiet, too_few_accepted
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import Plan, Source
 from energyql.pipeline.propose import propose, rows_of
@@ -111,7 +111,7 @@ def draw_verified(plan: Plan, ledger: Ledger, first: int, n: int, report: Report
         report("accepted", len(order) / n)
         ledger.drawn, ledger.kept = ledger.drawn + len(good), ledger.kept + int(passed.sum())
         if not ledger.kept and ledger.drawn >= REFUSED * most:
-            raise refused(f"none of {ledger.drawn:,} pictures was accepted", most)
+            raise too_few_accepted(f"none of {ledger.drawn:,} pictures was accepted", most)
         if not len(waiting):
             break
     end, back = SampleResult.join(ends), torch.from_numpy(np.argsort(order))

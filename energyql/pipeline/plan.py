@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -48,7 +49,7 @@ from energyql.pipeline.energy_module import energy_module
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model, is_same, judge_mark, never_objects, used_marks
 from energyql.pipeline.provenance import Provenance
-from energyql.pipeline.session import Session
+from energyql.pipeline.session import Session, open_session
 from energyql.pipeline.settings import (
     DEFAULT_SAMPLER,
     EXACT,
@@ -231,6 +232,13 @@ def _surrogate(rule: EnergyRule, surrogates: Callable[[], SurrogateHeads]) -> Su
     """A cheap approximation of a query's energy: small heads on z replace the model's heads."""
     heads = surrogates()
     return Surrogate(rule, heads.distilled(rule.attributes), heads.device)
+
+
+def plan_call(
+    query: str | Expr, model: str | Path | Model, *, device: str = "auto", **options: Unpack[DrawOptions]
+) -> Plan:
+    """Open a model on a device, and plan a query for it: the first two stages of every call."""
+    return plan_query(open_session(model, device), query, **options)
 
 
 def plan_query(

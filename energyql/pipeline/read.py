@@ -20,7 +20,7 @@ from energyql.generators.base import show_pictures
 from energyql.language import predicates
 from energyql.logic.satisfiability import satisfied
 from energyql.numerics.pool import to_cpu
-from energyql.pipeline.checks import verdict, why_unjudged
+from energyql.pipeline.checks import satisfied_by_judge, why_unjudged
 from energyql.pipeline.columns import concatenate
 from energyql.pipeline.model import Values
 from energyql.pipeline.plan import Plan
@@ -125,8 +125,8 @@ def result_of(
     return Result(
         images=[picture for batch in batches for picture in batch.pictures], z=z, w=w,
         index=index, energy=energy, probabilities=ByAttribute(probabilities), judged=ByAttribute(judged),
-        satisfied=None if why_not else verdict(plan.expr, verdicts, plan.model.vocabulary), doubtful=doubtful,
-        status=[Status(code) for code in sampled.status.tolist()],
+        satisfied=None if why_not else satisfied_by_judge(plan.expr, verdicts, plan.model.vocabulary),
+        doubtful=doubtful, status=[Status(code) for code in sampled.status.tolist()],
         statistics={"doubtful": float(doubtful.mean())},
         provenance=of_samples(plan.provenance, len(w)) | facts, prompt=prompt,
     )  # fmt: skip

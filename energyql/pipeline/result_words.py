@@ -45,7 +45,7 @@ def summary(result: Result) -> str:
     facts, statuses = result.provenance, result.status
     refused = statuses.count(Status.NOT_ACCEPTED)
     failed = len(result) - statuses.count(Status.OK) - refused
-    parts = _verdict(result)
+    parts = _verdict_parts(result)
     if "wanted" in facts:
         returned = round(result.statistics.get("returned", len(result)))
         whole = "" if returned == len(result) else f" for all {returned}"  # this is a part of them
@@ -77,7 +77,7 @@ def summary(result: Result) -> str:
     return _sentences(parts)
 
 
-def verdict(result: Result) -> str:
+def verdict_sentences(result: Result) -> str:
     """Sentences that say how many samples satisfy the query, and what decided it.
 
     - Judged only: "9 of 16 satisfy the query, says the image judge". If the attribute heads expected far more, their
@@ -90,10 +90,10 @@ def verdict(result: Result) -> str:
       counts as the definition of the attributes; no judge.
     - Neither: why they were not judged, and what the heads say: mean P(query), or mean energy, and their quality.
     """
-    return _sentences(_verdict(result))
+    return _sentences(_verdict_parts(result))
 
 
-def _verdict(result: Result) -> list[str]:
+def _verdict_parts(result: Result) -> list[str]:
     facts, count = result.provenance, len(result)
     verified = facts.get("verified")
     by = verified["by"] if verified else ""

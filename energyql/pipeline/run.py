@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -130,6 +130,15 @@ def draw_until_satisfied(plan: Plan, n: int, *, budget: int | None = None, progr
     The arguments are those of `run`, which raises the errors.
     """
     return _only(run(plan, Satisfied(n, budget), progress=progress))
+
+
+def draw_numbers(plan: Plan, numbers: Sequence[int], report: Report) -> Result:
+    """Draw single samples of a run, by their numbers from 0, as one result; `draw` gives the same samples."""
+    ledger = Ledger()
+    plan, parts = calibrate(metered(plan, ledger), ledger, report, max(numbers) + 1), list[Result]()
+    for number, (_, _, share) in zip(numbers, _batches(len(numbers), 1, report), strict=True):
+        parts.append(_part(plan, ledger, number, 1, share)[0])
+    return Result.join(parts)
 
 
 def stream_batches(

@@ -159,6 +159,12 @@ class DrawOptions(TypedDict, total=False):
     allow_weak: Sequence[str]
 
 
+class CallOptions(DrawOptions, total=False):
+    """`DrawOptions`, and the device: the keyword arguments of a call that names a model."""
+
+    device: str
+
+
 class RecordedSettings(TypedDict, total=False):
     """Types of what `DrawSettings.record` returns: the settings in the record of a result."""
 

@@ -27,7 +27,7 @@ from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.columns import COLUMNS, MEASURED
 from energyql.pipeline.model import Model, changed_parts
-from energyql.pipeline.plan import Plan, plan_query
+from energyql.pipeline.plan import Plan, plan_call
 from energyql.pipeline.provenance import Provenance, difference_of_runs, of_samples
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import (
@@ -45,8 +45,7 @@ from energyql.pipeline.result_folder import (
     write_pictures,
 )
 from energyql.pipeline.run import stream_batches
-from energyql.pipeline.session import open_session
-from energyql.pipeline.settings import PICTURES, DrawOptions, whole_number
+from energyql.pipeline.settings import PICTURES, CallOptions, whole_number
 from energyql.progress import Report
 
 if TYPE_CHECKING:
@@ -68,9 +67,8 @@ def stream(
     model: str | Path | Model = DEFAULT_MODEL,
     out: str | Path | None = None,
     first: int = 0,
-    device: str = "auto",
     progress: bool | Report = True,
-    **options: Unpack[DrawOptions],
+    **options: Unpack[CallOptions],
 ) -> Iterator[Result]:
     """Draw pictures that satisfy a query batch by batch, so that memory does not grow with n.
 
@@ -91,9 +89,8 @@ def stream(
         model: name of a packaged model, a model folder, or a `Model` in memory.
         out: a folder that is new or holds the beginning of this run.
         first: number of the first sample in the run; by default 0.
-        device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
         progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
-        options: other arguments of `generate` by name, such as `seed` or `sampler`.
+        options: other arguments of `generate` by name, such as `seed`, `sampler` or `device`.
 
     Returns:
         An iterator over results of 64 consecutive samples each, or of `batch_size` if that is more. With `out`, the
@@ -103,7 +100,7 @@ def stream(
         DataError: the folder holds another run, or a damaged run.
         EnergyQLError: the query, a name or a setting is wrong; raised at the call, before the first batch.
     """
-    plan = plan_query(open_session(model, device), query, **options)
+    plan = plan_call(query, model, **options)
     if out is None:
         return stream_batches(plan, n, first=first, progress=progress)
     return FolderRun(as_path(out), plan, n, first).draw(progress)

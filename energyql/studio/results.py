@@ -18,7 +18,7 @@ from energyql.gallery import words
 from energyql.gallery.page import Section, Traversal
 from energyql.gallery.words import ALL, Clause, score_clauses
 from energyql.language import Expr, bind, parse
-from energyql.pipeline.checks import verdict
+from energyql.pipeline.checks import satisfied_by_judge
 from energyql.pipeline.provenance import Provenance
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_words import HOLDS, alternative_text, failures
@@ -170,7 +170,7 @@ class JobResult:
         """Whether each picture of a step satisfies the query of the unedited pictures, (n,); `None` if not judged."""
         judged = None if step.provenance["judge"] is None else step.judged
         query = bind(parse(self.results[0].provenance["query"]), self.vocabulary)
-        return verdict(query, judged, self.vocabulary)
+        return satisfied_by_judge(query, judged, self.vocabulary)
 
     def _clause(self, clause: Clause) -> ClauseInfo:
         needed, p = len(self.clauses) == 1 or self.joined == ALL, clause.probability

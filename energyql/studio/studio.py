@@ -14,6 +14,7 @@ from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.model import Model
 from energyql.pipeline.plan import Plan, plan_query
+from energyql.pipeline.run import draw_numbers
 from energyql.pipeline.session import Session
 from energyql.pipeline.settings import DrawSettings, settings_of
 from energyql.sampling import SAMPLERS
@@ -41,7 +42,7 @@ from energyql.studio.schemas import (
     TruthTableRequest,
     VariationsRequest,
 )
-from energyql.studio.tasks import Start, held_pictures, interruptible, opened_picture, read_photograph
+from energyql.studio.tasks import Start, checking_each_layer, held_pictures, opened_picture, read_photograph
 
 ANYTHING = "TRUE"
 """The query that every picture satisfies."""
@@ -202,7 +203,7 @@ class Studio:
 
         def run(job: Job) -> None:
             try:
-                with interruptible(model.generator, job.check):
+                with checking_each_layer(model.generator, job.check):
                     work(job, result)
             finally:
                 result.count()
@@ -232,8 +233,8 @@ class Studio:
             self._check_count(len(request.numbers))
             assert request.query is not None  # checked by the schema
             plan = self._plan(request.query, request)
-            draw = partial(tasks.draw_run, plan, request.numbers)
-            return Start(plan, len(request.numbers), draw, request.query)
+            numbers = request.numbers
+            return Start(plan, len(numbers), lambda job: draw_numbers(plan, numbers, job.report), request.query)
         _, result = self.store.get(request.job)
         pictures = held_pictures(result, request.positions)
         self._check_count(len(pictures.index))

@@ -25,13 +25,12 @@ from energyql.gallery.gallery import Gallery
 from energyql.gallery.page import QuerySection, RefusedSection
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
-from energyql.pipeline.calibrate import calibrate, quiet
-from energyql.pipeline.ledger import Ledger
+from energyql.pipeline.calibrate import quiet
 from energyql.pipeline.plan import Plan
 from energyql.pipeline.propose import rows_of
 from energyql.pipeline.read import show
 from energyql.pipeline.result import Result
-from energyql.pipeline.run import Count, draw, run, run_latents
+from energyql.pipeline.run import Count, run, run_latents
 from energyql.progress import Report
 from energyql.sampling import SampleResult, summarize
 from energyql.sampling.traversal import vary
@@ -62,24 +61,6 @@ class Start:
     read: Callable[[Job], Result | SavedResult]
     query: str
     inversion: Inversion | None = None
-
-
-def draw_run(plan: Plan, numbers: Sequence[int], job: Job) -> Result:
-    """Draw some pictures of a run, the endless series of pictures that a query, a seed and other settings determine.
-
-    `energyql.generate` draws the same pictures.
-
-    Args:
-        numbers: numbers of the pictures in the run, from 0.
-    """
-    plan, parts = calibrate(plan, Ledger(), job.report, max(numbers) + 1), []
-    for done, number in enumerate(numbers):
-
-        def share(stage: str, fraction: float, done: int = done) -> None:
-            job.report(stage, (done + fraction) / len(numbers))
-
-        parts.append(draw(plan, 1, first=number, progress=share))
-    return Result.join(parts)
 
 
 def held_pictures(result: JobResult, positions: Sequence[int]) -> Result | SavedResult:
@@ -290,7 +271,7 @@ def _only(stage: str, job: Job) -> Report:
 
 
 @contextmanager
-def interruptible(network: object, check: Callable[[], None]) -> Iterator[None]:
+def checking_each_layer(network: object, check: Callable[[], None]) -> Iterator[None]:
     """Call `check` before every layer of a network while the block runs, so that an error of it ends the computation.
 
     Checks between pictures would be too rare: a large network takes longer than a second for a picture. A network that

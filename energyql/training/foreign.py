@@ -27,7 +27,7 @@ from energyql.generators.base import latent_size
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, DtypeRecord, make_dtype
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
 from energyql.generators.checkpoints.torch_file import read_weights
-from energyql.generators.checkpoints.unpickle import Budget, Names, is_shape, unpickle
+from energyql.generators.checkpoints.unpickle import Names, Quota, is_shape, unpickle
 from energyql.kinds import BARE, KINDS, is_missing
 from energyql.numerics.shapes import Float
 from energyql.training.labels import LabelTable, infer, one_per_sample
@@ -217,7 +217,7 @@ LATENTS, LABELS = "all_latents.pickle", "att_light.pickle"
 YES_NO = ("smile", "gender", "beard", "glasses")
 HAIR = "haircolor"
 HAIR_CLASSES = 5
-COLUMNS = (
+STYLEFLOW_COLUMNS = (
     "width", "height", "smile", "pitch", "roll", "yaw", "gender", "age", "beard", "glasses", "bald", HAIR,
     *(f"light{i}" for i in range(9)),
 )  # fmt: skip
@@ -291,13 +291,13 @@ def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTabl
         DataError: `only` names an unknown attribute, or a continuous one with fewer than two values; or latents are not
             finite, or differ from layer to layer.
     """
-    columns = list(COLUMNS if only is None else only)
-    if unknown := [name for name in columns if name not in COLUMNS]:
-        raise DataError(f"StyleFlow has no labels for {unknown[0]!r}", hint=f"it has {', '.join(COLUMNS)}")
+    columns = list(STYLEFLOW_COLUMNS if only is None else only)
+    if unknown := [name for name in columns if name not in STYLEFLOW_COLUMNS]:
+        raise DataError(f"StyleFlow has no labels for {unknown[0]!r}", hint=f"it has {', '.join(STYLEFLOW_COLUMNS)}")
     latents, rows = _latents(folder / LATENTS), _rows(folder / LABELS)
     if len(rows) != len(latents):
         raise ModelError(f"{folder} holds {len(latents)} latents, but labels for {len(rows)}")
-    table = {name: [_cell(row[COLUMNS.index(name)], name) for row in rows] for name in columns}
+    table = {name: [_cell(row[STYLEFLOW_COLUMNS.index(name)], name) for row in rows] for name in columns}
     if only is None:
         table = {
             name: cells for name, cells in table.items() if len({cell for cell in cells if not is_missing(cell)}) > 1
@@ -316,20 +316,20 @@ def _latents(path: Path) -> Tensor:
 
 
 def _rows(path: Path) -> list[list[Any]]:
-    """StyleFlow's labels: a row for each sample, with a cell for each attribute in `COLUMNS`."""
+    """StyleFlow's labels: a row for each sample, with a cell for each attribute in `STYLEFLOW_COLUMNS`."""
     with reading(path):
         content = _content(path, "att_light")
         table = content[0] if isinstance(content, list | tuple) and content else content
         rows = table.rows() if isinstance(table, _AnyArray) else []
-        if not rows or any(len(row) != len(COLUMNS) for row in rows):
-            raise CheckpointError(f"its att_light is not a table of {len(COLUMNS)} columns")
+        if not rows or any(len(row) != len(STYLEFLOW_COLUMNS) for row in rows):
+            raise CheckpointError(f"its att_light is not a table of {len(STYLEFLOW_COLUMNS)} columns")
         return rows
 
 
 def _content(path: Path, key: str) -> Any:
     """Value of `key` in the dict that a pickle holds; nothing in the file is executed."""
     data = file_bytes(path)
-    content, _ = unpickle(data, _NAMES, budget=Budget(len(data), MAX_OPERATIONS))
+    content, _ = unpickle(data, _NAMES, quota=Quota(len(data), MAX_OPERATIONS))
     if not isinstance(content, dict) or key not in content:
         raise CheckpointError(f"it has no {key}, so it is not StyleFlow's {path.name}")
     return content[key]

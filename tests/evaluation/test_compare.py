@@ -18,7 +18,7 @@ from energyql.evaluation.compare import compare, compare_samplers
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.measure import summarize
 from energyql.evaluation.methods import Method, read_methods
-from energyql.evaluation.report import COLUMNS, comparison_page, outcome_cells
+from energyql.evaluation.report import METHOD_COLUMNS, comparison_page, outcome_cells
 from energyql.evaluation.settings import SampleCounts
 from energyql.pipeline.queries import check_arguments
 from energyql.sampling import SampleResult, SliceSampler
@@ -179,7 +179,7 @@ def test_mean_and_worst() -> None:
     assert (result["mean"]["frequency_error"], result["worst"]["frequency_error"]) == (pytest.approx(0.03), 0.04)
     assert result["mean"]["frechet"] is None
     assert result["worst"]["duplicates_floor"] == 0.02
-    assert len(outcome_cells(records[0]["samplers"]["x"], 10)) == len(COLUMNS)
+    assert len(outcome_cells(records[0]["samplers"]["x"], 10)) == len(METHOD_COLUMNS)
 
 
 def test_queries_from_files_and_from_the_command_line(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from toys import CONFIG, random_generator, random_heads, tiny_model
 from energyql import Gallery
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import DOUBT, AttributeBank
-from energyql.gallery.words import percent, query_parts, verdict
+from energyql.gallery.words import percent, query_parts, verdict_phrase
 from energyql.generators.families import save_model
 from energyql.language.lexical import plural
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -261,9 +261,9 @@ def test_small_words():
     assert [percent(*share) for share in shares] == ["0 %", "33 %", "100 %", "99 %", "0 %"]
     assert plural(1, "query", "queries") == "1 query"
     assert plural(2_000, "picture") == "2,000 pictures"
-    assert verdict([("a", True), ("b", True)]) == "A and B hold"
-    assert verdict([("a", False), ("b", True)]) == "B holds"
-    assert verdict([("a", False), ("b", False)]) == "neither A nor B holds"
+    assert verdict_phrase([("a", True), ("b", True)]) == "A and B hold"
+    assert verdict_phrase([("a", False), ("b", True)]) == "B holds"
+    assert verdict_phrase([("a", False), ("b", False)]) == "neither A nor B holds"
 
 
 @pytest.mark.parametrize("energy", [float("inf"), float("nan")])

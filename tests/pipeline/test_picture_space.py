@@ -19,7 +19,7 @@ from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import read_methods
 from energyql.gallery.words import facts
 from energyql.pipeline.plan import plan_query
-from energyql.pipeline.result_words import verdict
+from energyql.pipeline.result_words import verdict_sentences
 from energyql.pipeline.run import draw as run_draw
 from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DEFAULT_SAMPLER, GRADIENT_FREE
@@ -155,9 +155,9 @@ class TestTwoNetworks:
         result = generate(QUERY, 2, model=dataclasses.replace(model, judge=None), progress=False)
         assert result.satisfied is None
         told = "by the reader (smile: quality not measured, beard: quality not measured)"
-        assert verdict(result).startswith("not judged: the model has no judge; mean P ")
-        assert verdict(result).endswith(told)
-        assert verdict(result[[1]]).endswith(told)
+        assert verdict_sentences(result).startswith("not judged: the model has no judge; mean P ")
+        assert verdict_sentences(result).endswith(told)
+        assert verdict_sentences(result[[1]]).endswith(told)
         assert dict(facts(result))["reader"] == told[len("by the reader (") : -1]
         assert "heads" not in result.provenance
 

@@ -15,7 +15,15 @@ from energyql.errors import ArgumentError, UnknownAttribute
 from energyql.pipeline import result as module
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import MOST_PICTURES
-from energyql.pipeline.result_words import MOST_QUERY, alternative_text, captions, cells, failures, reading, verdict
+from energyql.pipeline.result_words import (
+    MOST_QUERY,
+    alternative_text,
+    captions,
+    cells,
+    failures,
+    reading,
+    verdict_sentences,
+)
 from energyql.render.pictures import NO, YES
 from energyql.vocabulary import ByAttribute
 
@@ -54,14 +62,14 @@ def test_a_summary_says_that_a_verifier_is_seldom_right(judge, precision, words)
     verified = {"by": "verifier", "stated": False, "threshold": threshold}
     result = replace(whole, provenance=whole.provenance | {"verified": verified, "purity": 0.97, "judge": judge})
     said = f"1 of 1 satisfy the query, says the {judge}, accepted by the verifier. 31 pictures were drawn{words}"
-    assert verdict(result) == result.summary() == said
+    assert verdict_sentences(result) == result.summary() == said
 
 
 def test_what_nobody_judged_has_no_tick_and_no_cross(tmp_path):
     result = make(2, satisfied=None, judged={})
     heads = "by the attribute heads (smile: balanced accuracy 0.9, hat: quality not measured)"
-    assert verdict(result) == f"not judged: the model has no judge; mean P 0.80 {heads}"
-    assert verdict(make(2, semantics="lace", satisfied=None)).endswith(f"mean energy 0.25 {heads}")
+    assert verdict_sentences(result) == f"not judged: the model has no judge; mean P 0.80 {heads}"
+    assert verdict_sentences(make(2, semantics="lace", satisfied=None)).endswith(f"mean energy 0.25 {heads}")
     assert result[[1]].satisfied is Result.join([result, result]).satisfied is None
     marks = {ImageColor.getrgb(YES), ImageColor.getrgb(NO)}
     assert not {colour for _, colour in result.grid().getcolors(1 << 16)} & marks

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from energyql.studio.limits import Limits
-from energyql.studio.tasks import interruptible
+from energyql.studio.tasks import checking_each_layer
 from studio.client import serving
 
 ENDLESS = {"query": "smile AND hair = black", "n": 64, "sampler": "published-predictor-corrector"}
@@ -93,12 +93,12 @@ class TestInterruptible:
         ran = []
         for layer in layers:
             layer.register_forward_hook(lambda *_: ran.append(1))
-        with pytest.raises(InterruptedError), interruptible(network, check):
+        with pytest.raises(InterruptedError), checking_each_layer(network, check):
             network(torch.zeros(1, 1))
         assert len(ran) == 1
         network(torch.zeros(1, 1))
         assert len(ran) == 5
 
     def test_what_is_no_module_is_left_alone(self):
-        with interruptible(object(), lambda: None):
+        with checking_each_layer(object(), lambda: None):
             pass

@@ -17,7 +17,7 @@ from torch import Tensor
 from energyql.generators.checkpoints.network_pickle import Checkpoint
 from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights, shown
 from energyql.generators.checkpoints.state_dicts import StateDict, find_state_dict
-from energyql.generators.checkpoints.unpickle import Budget
+from energyql.generators.checkpoints.unpickle import Quota
 from energyql.generators.fastgan import EXCITED, MOST_SIDE, FastGAN, FastGANConfig
 
 _MARKER = "init.init.0.weight_orig"
@@ -49,16 +49,16 @@ def read_fastgan(checkpoint: Checkpoint) -> FastGAN | None:
         state = find_state_dict(checkpoint.content, _MARKER)
         if state is None:
             return None
-        tensors, attributes = _averaged(state, Budget(checkpoint.size)), {}
+        tensors, attributes = _averaged(state, Quota(checkpoint.size)), {}
     checkpoint.given.refuse("a FastGAN")
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     check_weights(tensors)
     return _build(_Parts({name: tensor.double() for name, tensor in tensors.items()}), attributes)
 
 
-def _averaged(state: StateDict, budget: Budget) -> dict[str, Tensor]:
+def _averaged(state: StateDict, quota: Quota) -> dict[str, Tensor]:
     """Tensors of a state dict; averages over the training, the list `g_ema` beside it, take the place of parameters."""
-    tensors, average = state.tensors(budget), state.beside("g_ema")
+    tensors, average = state.tensors(quota), state.beside("g_ema")
     if not isinstance(average, list | tuple):
         return tensors
     names = [name for name in tensors if not _NO_PARAMETER.search(name)]
@@ -68,7 +68,7 @@ def _averaged(state: StateDict, budget: Budget) -> dict[str, Tensor]:
     for name, part in zip(names, average, strict=True):
         if part.size != tensors[name].shape:
             raise CheckpointError(f"its g_ema has the shape {part.size} for {shown(name, 120)}")
-        tensors[name] = part.tensor(budget)
+        tensors[name] = part.tensor(quota)
     return tensors
 
 

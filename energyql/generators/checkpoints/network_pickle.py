@@ -19,9 +19,9 @@ from energyql.generators.checkpoints.torch_file import plain, read_torch_file
 from energyql.generators.checkpoints.unpickle import (
     ANY,
     TORCH_NAMES,
-    Budget,
     Names,
     ObjectRecord,
+    Quota,
     TensorRecord,
     ordered_dict,
     record_of,
@@ -95,30 +95,30 @@ class Checkpoint:
         """
         whole = self.content.get("G_ema") if isinstance(self.content, dict) else self.content
         if isinstance(whole, ObjectRecord) and (whole.name == PERSISTENT or _is_plain(whole)):
-            return _read_network(whole, Budget(self.size))
+            return _read_network(whole, Quota(self.size))
         for marker in OFFICIAL_MARKERS:
             if (state := find_state_dict(self.content, marker)) is not None:
-                return NetworkRecord("", {}, state.tensors(Budget(self.size)))
+                return NetworkRecord("", {}, state.tensors(Quota(self.size)))
         return None
 
 
 def unpickle_official(data: memoryview) -> Any:
     """Value in an official pickle of PyTorch or TensorFlow, with records in place of objects and tensors."""
-    budget = Budget(len(data))
+    quota = Quota(len(data))
 
     def nested(content: Any) -> Any:
         """Read a file of `torch.save` inside the pickle, such as the numbers of a tensor."""
         if not isinstance(content, memoryview):
             raise CheckpointError("the data of a tensor is not bytes")
-        return read_torch_file(content, TORCH_NAMES, budget)  # cannot nest again: these names have no loader
+        return read_torch_file(content, TORCH_NAMES, quota)  # cannot nest again: these names have no loader
 
     loader: Names = {("torch.storage", "_load_from_bytes"): nested}
-    return unpickle(data, {**TORCH_NAMES, **NUMPY_NAMES, **DILL_NAMES, **OFFICIAL_NAMES, **loader}, budget=budget)[0]
+    return unpickle(data, {**TORCH_NAMES, **NUMPY_NAMES, **DILL_NAMES, **OFFICIAL_NAMES, **loader}, quota=quota)[0]
 
 
 def plain_settings(settings: Any) -> dict[str, Any]:
     """Settings in a pickle as a dict of plain values (`plain`), at most `MAX_SETTINGS`; empty for `None`."""
-    return dict(plain(settings or {}, Budget(MAX_SETTINGS, MAX_SETTINGS)))
+    return dict(plain(settings or {}, Quota(MAX_SETTINGS, MAX_SETTINGS)))
 
 
 def _is_plain(value: ObjectRecord) -> bool:
@@ -136,7 +136,7 @@ def _class_and_state(value: Any) -> tuple[str, dict[str, Any]]:
     return meta["class_name"], meta["state"]
 
 
-def _read_network(network: Any, budget: Budget) -> NetworkRecord:
+def _read_network(network: Any, quota: Quota) -> NetworkRecord:
     """Read a network that is stored as an object, module by module; a module comes before those inside it."""
     class_name, state = _class_and_state(network)
     record = NetworkRecord(class_name, plain_settings(state.get("_init_kwargs")), {})
@@ -150,7 +150,7 @@ def _read_network(network: Any, budget: Budget) -> NetworkRecord:
             raise CheckpointError("its modules are nested without end")
         for name, value in (parameters | buffers).items():
             if isinstance(value, TensorRecord):
-                record.tensors[prefix + name] = value.tensor(budget)
+                record.tensors[prefix + name] = value.tensor(quota)
             elif value is not None:
                 raise CheckpointError(f"{shown(prefix + name)} is not a tensor")
         for name, value in state.items():

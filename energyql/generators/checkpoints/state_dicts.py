@@ -17,7 +17,7 @@ from torch import Tensor
 
 from energyql.files import read_tensors
 from energyql.generators.checkpoints.reading import CheckpointError, shown
-from energyql.generators.checkpoints.unpickle import Budget, Storage, TensorRecord
+from energyql.generators.checkpoints.unpickle import Quota, Storage, TensorRecord
 
 MAX_DEPTH = 2
 """Largest number of dicts around a state dict: two in `{"ema": {"state_dict": ...}}`."""
@@ -41,13 +41,13 @@ class StateDict:
     entries: dict[str, Any]
     around: tuple[Mapping[Any, Any], ...]
 
-    def tensors(self, budget: Budget) -> dict[str, Tensor]:
-        """Copies of all tensors by name; the budget counts their bytes. An entry that is no tensor is an error."""
+    def tensors(self, quota: Quota) -> dict[str, Tensor]:
+        """Copies of all tensors by name; the quota counts their bytes. An entry that is no tensor is an error."""
         tensors = {}
         for name, value in self.entries.items():
             if not isinstance(value, TensorRecord):
                 raise CheckpointError(f"{shown(name)} is not a tensor")
-            tensors[name] = value.tensor(budget)
+            tensors[name] = value.tensor(quota)
         return tensors
 
     def beside(self, name: str) -> Any:

@@ -24,7 +24,7 @@ from energyql.generators.checkpoints.network_pickle import Checkpoint, NetworkRe
 from energyql.generators.checkpoints.reading import CheckpointError, check_weights, shown
 from energyql.generators.checkpoints.state_dicts import find_state_dict
 from energyql.generators.checkpoints.tensorflow import read_tensorflow
-from energyql.generators.checkpoints.unpickle import Budget, TensorRecord
+from energyql.generators.checkpoints.unpickle import Quota, TensorRecord
 from energyql.generators.checkpoints.unstated import DEFAULT_LR_MULTIPLIER, GivenSettings, completed
 from energyql.generators.stylegan2 import StyleGAN2
 
@@ -105,7 +105,7 @@ def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
     if state is None:
         return None
     state.entries.pop("latent_avg", None)
-    tensors = {name: value.float() for name, value in state.tensors(Budget(checkpoint.size)).items()}
+    tensors = {name: value.float() for name, value in state.tensors(Quota(checkpoint.size)).items()}
     kernels = [name for name in tensors if name.endswith((".blur.kernel", ".upsample.kernel"))]
     # They are stored four times as strong, for the inserted zeros.
     filters = {f"{name}.resample_filter": tensors.pop(name) / 4 for name in kernels}

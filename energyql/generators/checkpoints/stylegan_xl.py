@@ -25,7 +25,7 @@ from energyql.generators.checkpoints.stylegan3 import (
     settings_of_shapes,
     unknown_layers,
 )
-from energyql.generators.checkpoints.unpickle import Budget
+from energyql.generators.checkpoints.unpickle import Quota
 from energyql.generators.checkpoints.unstated import completed
 from energyql.generators.stylegan_xl import LEAST_HEAD, MOST_HEAD, UP_FACTORS, StyleGANXL, StyleGANXLConfig
 
@@ -95,7 +95,7 @@ def _settings_of_shapes(record: NetworkRecord, layers: Sequence[Layer]) -> dict[
 def _candidates(settings: Mapping[str, Any], layers: Sequence[Layer]) -> Iterator[StyleGANXLConfig]:
     """Search for stems and heads, with these `settings`, whose layers have the same sides as those in a file."""
     sizes, final = [size for _, size, _ in layers], layers[-1][1]
-    budget = Budget(0, _MOST_SIGNALS)
+    quota = Quota(0, _MOST_SIGNALS)
     below = next((place for place, (number, *_) in enumerate(layers) if number != place), len(layers))
     has_heads, cutoff = below < len(layers), settings.get("first_cutoff", StyleGANXLConfig.first_cutoff)
     critical = settings.get("num_critical", StyleGANXLConfig.num_critical)
@@ -113,7 +113,7 @@ def _candidates(settings: Mapping[str, Any], layers: Sequence[Layer]) -> Iterato
             resolution = factor * config.resolution
             most = min(len(sizes) - len(common) + LEAST_HEAD - 1, MOST_HEAD) if resolution <= final else 0
             for count in range(LEAST_HEAD, most + 1):
-                budget.spend(len(signals) + count)
+                quota.spend(len(signals) + count)
                 heads, factors = (*config.head_layers, count), (*config.up_factors, factor)
                 changes: dict[str, Any] = {"resolution": resolution, "head_layers": heads, "up_factors": factors}
                 waiting.append(dataclasses.replace(config, **changes))

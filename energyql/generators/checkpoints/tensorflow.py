@@ -13,7 +13,7 @@ from energyql.generators.checkpoints.arrays import ArrayRecord
 from energyql.generators.checkpoints.assemble import CONVOLUTIONS, MAPPING_PARTS, SIDES, assemble, official
 from energyql.generators.checkpoints.network_pickle import TF_NETWORK, Checkpoint, plain_settings
 from energyql.generators.checkpoints.reading import CheckpointError, shown
-from energyql.generators.checkpoints.unpickle import Budget, ObjectRecord
+from energyql.generators.checkpoints.unpickle import ObjectRecord, Quota
 from energyql.generators.checkpoints.unstated import DEFAULT_LR_MULTIPLIER
 from energyql.generators.stylegan2 import StyleGAN2
 
@@ -55,7 +55,7 @@ def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
         return None
     state = content[-1].state
     settings = plain_settings(state.get("static_kwargs"))
-    variables = _variables(content[-1], Budget(checkpoint.size))
+    variables = _variables(content[-1], Quota(checkpoint.size))
     if "synthesis/4x4/Conv/mod_weight" not in variables:
         raise CheckpointError("it is a TensorFlow network, but not a StyleGAN2")
     if state["version"] < OLDEST_VERSION:
@@ -86,14 +86,14 @@ def _is_network(part: Any) -> bool:
     return isinstance(part, ObjectRecord) and part.name == TF_NETWORK
 
 
-def _variables(network: ObjectRecord, budget: Budget) -> dict[str, Tensor]:
+def _variables(network: ObjectRecord, quota: Quota) -> dict[str, Tensor]:
     """Variables of a generator and of the two networks inside it, whose names are prefixes, in float32."""
     components = network.state["components"]
     variables: dict[str, Tensor] = {}
     for prefix, part in {"": network, **{f"{name}/": components[name] for name in COMPONENTS}}.items():
         for name, value in part.state["variables"]:
             if isinstance(value, ArrayRecord):
-                budget.take(len(value.data))
+                quota.take(len(value.data))
                 # A copy in the machine's byte order: torch accepts neither another order nor a read-only view.
                 with np.errstate(over="ignore", invalid="ignore"):
                     variables[prefix + name] = torch.from_numpy(value.array().astype(np.float32))

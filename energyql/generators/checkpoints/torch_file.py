@@ -19,9 +19,9 @@ from energyql.generators.checkpoints.reading import CheckpointError, file_bytes,
 from energyql.generators.checkpoints.unpickle import (
     STORAGE_TYPES,
     TORCH_NAMES,
-    Budget,
     Names,
     ObjectRecord,
+    Quota,
     Storage,
     Stub,
     TensorRecord,
@@ -56,16 +56,16 @@ def is_torch_file(data: memoryview) -> bool:
     return head.startswith(ZIP_MAGIC) or head == LEGACY_START
 
 
-def read_torch_file(data: memoryview, names: Names, budget: Budget | None = None) -> Any:
+def read_torch_file(data: memoryview, names: Names, quota: Quota | None = None) -> Any:
     """Return the value in a file of `torch.save`, with a `TensorRecord` in place of every tensor.
 
-    `budget` counts work and memory; give that of the outer file for a file inside another.
+    `quota` counts work and memory; give that of the outer file for a file inside another.
 
     Raises:
-        CheckpointError: the file is damaged, names anything that is not in `names`, or exceeds the budget.
+        CheckpointError: the file is damaged, names anything that is not in `names`, or exceeds the quota.
     """
     read = _read_zip if bytes(data[:4]) == ZIP_MAGIC else _read_legacy
-    return read(data, names, budget or Budget(len(data)))
+    return read(data, names, quota or Quota(len(data)))
 
 
 def read_weights(path: str | Path) -> Any:
@@ -86,25 +86,25 @@ def read_weights(path: str | Path) -> Any:
         data = file_bytes(path)
         if not is_torch_file(data):
             raise CheckpointError("it is not a file of torch.save")
-        return plain(read_torch_file(data, TRAINING_NAMES), Budget(len(data)))
+        return plain(read_torch_file(data, TRAINING_NAMES), Quota(len(data)))
 
 
-def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
+def plain(value: Any, quota: Quota, depth: int = 0) -> Any:
     """Return a value of a pickle with plain values in place of records, also inside containers.
 
     An `argparse.Namespace` becomes a dict, and records of other objects, dtypes, classes and functions become text.
     """
-    budget.spend()
+    quota.spend()
     if depth > MAX_DEPTH:
         raise CheckpointError("its containers are nested too deep, or one holds itself")
     match value:
         case TensorRecord():
-            return value.tensor(budget)
+            return value.tensor(quota)
         case ArrayRecord():
-            budget.take(len(value.data))
+            quota.take(len(value.data))
             return value.array().copy()
         case ObjectRecord(name="argparse.Namespace"):
-            return plain(value.state, budget, depth)
+            return plain(value.state, quota, depth)
         case ObjectRecord():
             return f"{value.name}({', '.join(map(shown, value.arguments))})"
         case Stub():
@@ -112,13 +112,13 @@ def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
         case DtypeRecord():
             return str(value.dtype)
         case dict():
-            return {key: plain(item, budget, depth + 1) for key, item in value.items()}
+            return {key: plain(item, quota, depth + 1) for key, item in value.items()}
         case list() | tuple():
-            return type(value)(plain(item, budget, depth + 1) for item in value)
+            return type(value)(plain(item, quota, depth + 1) for item in value)
         case None | bool() | int() | float() | str() | set():
             return value
         case memoryview() | bytes() | bytearray():
-            budget.take(len(value))
+            quota.take(len(value))
             return bytes(value)
     raise CheckpointError(f"it holds a {type(value).__name__}")
 
@@ -165,15 +165,15 @@ class _Storages(dict[str, Storage]):
         return storage
 
 
-def _read_zip(data: memoryview, names: Names, budget: Budget) -> Any:
+def _read_zip(data: memoryview, names: Names, quota: Quota) -> Any:
     """Read a file in the zip format, as `read_torch_file` does."""
-    budget.copy(len(data))  # because a file can hold the same file many times
+    quota.copy(len(data))  # because a file can hold the same file many times
     try:
         with zipfile.ZipFile(_View(data, MAX_DIRECTORY)) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, IndexError, EOFError) as error:
         raise CheckpointError(f"it starts as a zip file but is damaged or cut short ({error})") from error
-    budget.spend(_ENTRY_COST * len(entries))
+    quota.spend(_ENTRY_COST * len(entries))
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
         raise CheckpointError("it is a zip file, but not one of torch.save")
@@ -182,7 +182,7 @@ def _read_zip(data: memoryview, names: Names, budget: Budget) -> Any:
     if order in entries and bytes(_stored(data, entries[order])).strip() != b"little":
         raise CheckpointError("its numbers are in big-endian order", hint="save it again on a little-endian machine")
     storages = _Storages(lambda key: _stored(data, entries[f"{root}data/{key}"]))
-    value, _ = unpickle(_stored(data, entries[pickles[0]]), names, persistent=storages, budget=budget)
+    value, _ = unpickle(_stored(data, entries[pickles[0]]), names, persistent=storages, quota=quota)
     for key, storage in storages.items():
         if len(storage.data) < storage.count * storage.dtype.itemsize:
             raise CheckpointError(f"tensor data {shown(key, 40)} is cut short")
@@ -201,11 +201,11 @@ def _stored(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
     return data[begin : begin + entry.file_size]
 
 
-def _read_legacy(data: memoryview, names: Names, budget: Budget) -> Any:
+def _read_legacy(data: memoryview, names: Names, quota: Quota) -> Any:
     """Read a file in the older format: five pickles, the value is the fourth, then the numbers of all tensors."""
     storages, position, values = _Storages(lambda key: memoryview(b"")), 0, list[Any]()
     for allowed in ({}, {}, {}, names, {}):
-        value, position = unpickle(data, allowed, start=position, persistent=storages, budget=budget)
+        value, position = unpickle(data, allowed, start=position, persistent=storages, quota=quota)
         values.append(value)
     magic, protocol, system, value, keys = values
     if magic != LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL or not isinstance(system, dict):

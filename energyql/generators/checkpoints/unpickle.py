@@ -64,7 +64,7 @@ class Stub:
 
 
 @dataclass
-class Budget:
+class Quota:
     """Counts of the work and memory for reading one file, with the files and pickles inside it.
 
     Each method adds to a count, and raises a `CheckpointError` if the count exceeds its limit.
@@ -189,11 +189,11 @@ class TensorRecord:
         steps = zip(self.size, self.stride, strict=True)
         return self.offset + 1 + sum((size - 1) * stride for size, stride in steps) if math.prod(self.size) else 0
 
-    def tensor(self, budget: Budget | None = None) -> Tensor:
-        """Contiguous copy of the tensor, on the CPU, in the dtype of the file; the budget counts its bytes."""
+    def tensor(self, quota: Quota | None = None) -> Tensor:
+        """Contiguous copy of the tensor, on the CPU, in the dtype of the file; the quota counts its bytes."""
         dtype, count = self.storage.dtype, math.prod(self.size)
-        if budget is not None:
-            budget.take(count * dtype.itemsize)
+        if quota is not None:
+            quota.take(count * dtype.itemsize)
         if not count:
             return torch.empty(self.size, dtype=dtype)
         numbers = bytearray(self.storage.data[self.offset * dtype.itemsize : self.end * dtype.itemsize])
@@ -257,12 +257,17 @@ _RECORD = 256
 
 
 def unpickle(
-    data: memoryview, names: Names, *, start: int = 0, persistent: Make | None = None, budget: Budget | None = None
+    data: memoryview,
+    names: Names,
+    *,
+    start: int = 0,
+    persistent: Make | None = None,
+    quota: Quota | None = None,
 ) -> tuple[Any, int]:
     """Read a pickle without executing anything in it; return its value, and the position after it in the file.
 
     In place of an object, the value has what the function in `names` returns, as a rule a record. Byte strings are
-    views of `data`. All pickles of one file share a budget.
+    views of `data`. All pickles of one file share a quota.
 
     Args:
         start: position of the first byte of the pickle in `data`.
@@ -272,10 +277,10 @@ def unpickle(
     Raises:
         CheckpointError: the pickle is damaged, contains an operation or a name that is not allowed, or exceeds a limit.
     """
-    source, machine = _Source(data, start), _Machine(names, persistent, budget or Budget(len(data)))
+    source, machine = _Source(data, start), _Machine(names, persistent, quota or Quota(len(data)))
     try:
         for operation, argument, position in genops(source):  # type: ignore[arg-type]
-            machine.budget.spend()
+            machine.quota.spend()
             if operation.name not in _OPERATIONS:
                 raise CheckpointError(f"pickle operation {operation.name} at byte {position} is not allowed")
             _OPERATIONS[operation.name](machine, argument)
@@ -317,13 +322,13 @@ class _Machine:
 
     names: Names
     persistent: Make | None
-    budget: Budget
+    quota: Quota
     stack: list[Any] = field(default_factory=list)
     outer: list[list[Any]] = field(default_factory=list)  # the stacks below each mark
     memo: dict[int, Any] = field(default_factory=dict)
 
     def push(self, value: Any) -> None:
-        self.budget.hold(sys.getsizeof(value) + _POINTER)
+        self.quota.hold(sys.getsizeof(value) + _POINTER)
         self.stack.append(value)
 
     def integer(self, value: int) -> None:
@@ -332,15 +337,15 @@ class _Machine:
         self.push(value)
 
     def get(self, index: int) -> None:
-        self.budget.hold(_POINTER)
+        self.quota.hold(_POINTER)
         self.stack.append(self.memo[index])
 
     def put(self, index: int) -> None:
-        self.budget.hold(_ENTRY)
+        self.quota.hold(_ENTRY)
         self.memo[index] = self.stack[-1]
 
     def mark(self) -> None:
-        self.budget.hold(sys.getsizeof(self.stack))
+        self.quota.hold(sys.getsizeof(self.stack))
         self.outer.append(self.stack)
         self.stack = []
 
@@ -361,12 +366,12 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         target = self.last(dict)
-        self.budget.hold(_ENTRY * len(items) // 2)
+        self.quota.hold(_ENTRY * len(items) // 2)
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[checked_key(key)] = value
 
     def add_items(self, items: list[Any]) -> None:
-        self.budget.hold(_ENTRY * len(items))
+        self.quota.hold(_ENTRY * len(items))
         self.last(set).update(map(checked_key, items))
 
     def named(self, module: Any, name: Any) -> None:
@@ -390,10 +395,10 @@ class _Machine:
             raise CheckpointError(f"it calls a {type(function).__name__}, not a function")
         for argument in arguments:  # a function may copy these
             if isinstance(argument, str):
-                self.budget.copy(len(argument))
+                self.quota.copy(len(argument))
             elif isinstance(argument, dict | list | tuple | set | frozenset):
-                self.budget.spend(len(argument))
-        self.budget.hold(_RECORD)
+                self.quota.spend(len(argument))
+        self.quota.hold(_RECORD)
         self.push(function.build(*arguments))
 
     def build(self) -> None:
