@@ -18,6 +18,10 @@ LINE_INTERVAL = 10.0
 """Seconds between the lines in a file or a pipe, and before the first one: a shorter computation prints none."""
 
 
+def quiet(*_: object) -> None:
+    """Show no progress, whatever is reported."""
+
+
 @contextmanager
 def reporting(show: bool | Report) -> Iterator[Report]:
     """Yield a function that the block calls with a stage and the fraction done, to show the progress.
@@ -28,7 +32,7 @@ def reporting(show: bool | Report) -> Iterator[Report]:
             unchanged.
     """
     if callable(show) or not show:
-        yield show or (lambda stage, fraction: None)
+        yield show or quiet
         return
     console = Console(stderr=True)
     if console.is_jupyter:  # where the bars of rich need ipywidgets, and leave an output

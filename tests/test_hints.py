@@ -16,7 +16,7 @@ PYTHON = re.compile(
     rf"|\b(?:{'|'.join(energyql.__all__)})\(|, in Python\b"
 )
 IN_BOTH = {
-    "pipeline/pilot.py": "the text of a pilot run, which is one text",
+    "pipeline/explain_pilot.py": "the text of a pilot run, which is one text",
     "pipeline/result_words.py": "the summary of a result, which is one text",
     "studio/guard.py": "shown by a browser, to the user of a command",
 }

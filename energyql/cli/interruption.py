@@ -1,7 +1,18 @@
 """Ctrl-C: what a command prints when it is interrupted, and the exit code 130.
 
-What was finished is kept, and found again by the same command, where the work is done: results in `pipeline.stream`,
-steps of trainings in `models.unfinished`, shards in `dataset.run`, answers in `auditing.answers`.
+What was finished is kept, and found again by the same command, where the work is done:
+
+- `generate` to a folder: each batch is written by `pipeline.stream.FolderRun._append`, and found by `FolderRun._look`
+- `train`, `train-judge`: each step is written and found by `training.steps.StepFile`, in the folder
+  `models.unfinished.Work`; `training.target.opening_target` catches Ctrl-C and says how to go on
+- `sample`: each picture is a file, written by `labelling.sample.sample_pictures`, which draws the missing ones
+- `dataset`: each shard is written by `dataset.manifest.write_shard`, and found by `read_records` there
+- `bench`, `evaluate`: each outcome is written by `evaluation.compare.compare`, of every protocol by
+  `evaluation.evaluate`, samples by `evaluation.reference`; all three read them too
+- `audit`: each answer is written by `auditing.answers.AnswerBook`, which reads it too
+- `label`: each label is written by `labelling.sheet.LabelSheet`, which reads it too
+
+Where Ctrl-C is caught elsewhere, in `numerics.pool` and `models.fetch`, only threads and connections are ended.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from energyql.pipeline.model import Model, Values, judge_mark
 from energyql.pipeline.plan import Plan, plan_query
 from energyql.pipeline.session import open_session
 from energyql.pipeline.settings import DrawOptions, DrawSettings
-from energyql.progress import Report
+from energyql.progress import Report, quiet
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -138,7 +138,7 @@ class EvaluatedModel:
         """Yield w and the pictures in [-1, 1] for each batch of latents z (n, z_dim), in order."""
         return draw_batches(self.model.generator.synthesize, self.encode, z.to(self.device))
 
-    def judge(self, z: Tensor, report: Report = lambda stage, fraction: None) -> JudgedSamples:
+    def judge(self, z: Tensor, report: Report = quiet) -> JudgedSamples:
         """Draw latents z (n, z_dim), and judge the pictures; raises unless the judge reads every attribute."""
         parts, count = list[JudgedSamples](), 0
         for w, images in self.draw(z):

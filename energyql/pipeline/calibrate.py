@@ -35,7 +35,7 @@ from energyql.pipeline.plan import Calibration, Plan, Shares, Source
 from energyql.pipeline.propose import prior_energies, propose
 from energyql.pipeline.render import render, render_drafts
 from energyql.pipeline.verifier import Round, Verifier
-from energyql.progress import Report
+from energyql.progress import Report, quiet
 from energyql.sampling import SampleResult
 from energyql.sampling.base import EnergyLike
 from energyql.sampling.registry import describe_sampler, strengths
@@ -48,10 +48,6 @@ SAMPLES, PICTURE_SAMPLES = 64, 8
 ENOUGH = 100
 """Effective number of draws from the prior for a relative error of a tenth; with fewer, proposals count too."""
 _NO_TRIAL = Clip(0.0, 0.0, None, 0, 0)
-
-
-def quiet(*_: object) -> None:
-    """Do nothing: the report of runs that show no progress."""
 
 
 def calibrate(plan: Plan, ledger: Ledger | None = None, report: Report = quiet, end: float = math.inf) -> Plan:

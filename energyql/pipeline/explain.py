@@ -24,8 +24,8 @@ from energyql.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from energyql.energy.rule import EnergyRule
     from energyql.logic.circuit import Circuit
+    from energyql.pipeline.explain_pilot import Pilot
     from energyql.pipeline.model import Model
-    from energyql.pipeline.pilot import Pilot
     from energyql.progress import Report
 
 
@@ -125,7 +125,7 @@ def explain(
 
         compiled = compile_energy_rule(bound, vocabulary, semantics, query=text)
     if pilot:
-        from energyql.pipeline.pilot import run_pilot
+        from energyql.pipeline.explain_pilot import run_pilot
 
         with noting_tautologies():  # the warnings were given above
             estimates = run_pilot(query, model, semantics, device, progress)

@@ -14,7 +14,7 @@ from torch import Tensor
 from energyql.attributes.judge import who_judges
 from energyql.energy.picture_energy import PictureEnergy
 from energyql.energy.query_energy import QueryEnergy
-from energyql.pipeline.calibrate import quiet, too_few_accepted
+from energyql.pipeline.calibrate import too_few_accepted
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import Plan, Source
 from energyql.pipeline.propose import propose, rows_of
@@ -23,7 +23,7 @@ from energyql.pipeline.read import Readings, expected, read, result_of
 from energyql.pipeline.render import render
 from energyql.pipeline.result import PROBABILITY_UNIT, Result, probability_units
 from energyql.pipeline.verifier import Decision, Verifier
-from energyql.progress import Report
+from energyql.progress import Report, quiet
 from energyql.sampling import SampleResult, Status, summarize
 
 REFUSED = 4

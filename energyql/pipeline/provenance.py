@@ -1,4 +1,21 @@
-"""Provenance, the record from which a result can be drawn again: its keys, who writes them, and how they are joined."""
+"""Provenance, the record from which a result can be drawn again: its keys, who writes them, and how they are joined.
+
+Read by:
+
+- pipeline.result, pipeline.result_folder, pipeline.result_tables, pipeline.stream: to join, select, save and load
+  results, and to check that a folder holds the same run
+- pipeline.result_words, gallery.page, gallery.words, studio.results: to say it in words
+- pipeline.plan, pipeline.read, pipeline.keep, pipeline.run, pipeline.checks, pipeline.export: to hand it on with a plan
+- editing.edit, editing.filmstrip, editing.folder, editing.invert, studio.studio, studio.tasks: to repeat the settings
+  of a result in an edit, and to record the edit
+- gallery.gallery: to see whether there is a judge
+- auditing.publish, auditing.subject: to find the model and query that an audit is about
+- cli.main: to check that a folder holds the same run
+- dataset.manifest, dataset.shard: to copy it into data sets
+- studio.downloads: to send it as a file
+
+`studio.restoring` reads it as JSON from a picture that someone sends.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, NoPicturesError, either
 from energyql.generators.base import check_single_condition
-from energyql.pipeline.calibrate import calibrate, quiet
+from energyql.pipeline.calibrate import calibrate
 from energyql.pipeline.checks import cannot_count, next_round, satisfying_positions, why_unjudged
 from energyql.pipeline.keep import OWN_CHOICE, costs, draw_verified
 from energyql.pipeline.ledger import Ledger
@@ -24,7 +24,7 @@ from energyql.pipeline.read import show
 from energyql.pipeline.render import STREAM_BATCH
 from energyql.pipeline.result import Result, join_statistics
 from energyql.pipeline.settings import MOST_SAMPLES, whole_number
-from energyql.progress import Report, reporting
+from energyql.progress import Report, quiet, reporting
 from energyql.sampling import SampleResult
 
 LATENT_BATCH = 4096

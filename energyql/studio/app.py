@@ -136,7 +136,7 @@ def _files(studio: Studio) -> APIRouter:
     @api.get("/provenance.json", responses=UNDRAWN)
     def provenance(id: str) -> list[dict[str, Any]]:
         """Return the provenance of each result of the job: query, seed, model and fingerprints, settings, versions."""
-        return downloads.provenance(*get(id))
+        return downloads.records(*get(id))
 
     @api.get("/gallery.html", response_class=Response, responses=_file("text/html"))
     def page(id: str, title: Annotated[str, Query(max_length=200, description="Of the page.")] = "") -> Response:

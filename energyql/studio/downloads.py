@@ -52,7 +52,7 @@ def grid(job: Job, outcome: JobResult) -> bytes:
         return (results[-1].save(path) if outcome.edit is None else outcome.edit.save_filmstrip(path)).read_bytes()
 
 
-def provenance(job: Job, outcome: JobResult) -> list[dict[str, Any]]:
+def records(job: Job, outcome: JobResult) -> list[dict[str, Any]]:
     """Provenance of each result of a job; the entry "index" lists the numbers that its pictures have in their run."""
     return [result.provenance | {"index": result.index.tolist()} for result in _finished(job, outcome)]
 

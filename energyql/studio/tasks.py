@@ -25,13 +25,12 @@ from energyql.gallery.gallery import Gallery
 from energyql.gallery.page import QuerySection, RefusedSection
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
-from energyql.pipeline.calibrate import quiet
 from energyql.pipeline.plan import Plan
 from energyql.pipeline.propose import rows_of
 from energyql.pipeline.read import show
 from energyql.pipeline.result import Result
 from energyql.pipeline.run import Count, run, run_latents
-from energyql.progress import Report
+from energyql.progress import Report, quiet
 from energyql.sampling import SampleResult, summarize
 from energyql.sampling.traversal import vary
 from energyql.studio.jobs import Job

@@ -25,7 +25,7 @@ from energyql.numerics import LARGEST
 from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, choose_device
 from energyql.pipeline.settings import DirectionMethod, whole_number
-from energyql.progress import Report, reporting
+from energyql.progress import Report, quiet, reporting
 from energyql.render.pictures import Cell, label_grid
 from energyql.training.foreign import add_heads, linear_head
 from energyql.training.goals import edit_goals, head_numbers, learn_goals, move_along, number_goals
@@ -470,7 +470,7 @@ def draw_directions(
     *,
     seed: int = 0,
     rows: int = ROWS,
-    report: Report = lambda stage, fraction: None,
+    report: Report = quiet,
 ) -> Image.Image:
     """Draw a page of pictures: each row shows prior samples that are moved along one direction.
 

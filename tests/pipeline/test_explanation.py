@@ -11,7 +11,7 @@ from toys import tiny_model
 from energyql import E, Explanation, Vocabulary, explain, list_attributes, load_model
 from energyql.errors import ArgumentError, Contradiction, ModelError, UnknownAttribute
 from energyql.pipeline.calibrate import ENOUGH, prevalence
-from energyql.pipeline.pilot import run_pilot
+from energyql.pipeline.explain_pilot import run_pilot
 from energyql.pipeline.plan import plan_query
 from energyql.pipeline.propose import PRIOR
 from energyql.pipeline.run import run_latents

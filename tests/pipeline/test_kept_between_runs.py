@@ -4,6 +4,7 @@ import ast
 import re
 from pathlib import Path
 
+import torch
 from evaluation.lively import known_model, silent
 
 from energyql import generate
@@ -11,8 +12,9 @@ from energyql.pipeline import session
 from energyql.pipeline.calibrate import calibrate
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import metered, plan_query
-from energyql.pipeline.run import draw
+from energyql.pipeline.run import draw, draw_numbers
 from energyql.pipeline.session import open_session
+from energyql.progress import quiet
 
 PACKAGE = Path(session.__file__).parents[1]
 
@@ -54,3 +56,13 @@ def test_a_second_run_repeats_its_pilot_run_unless_its_plan_is_calibrated():
     assert ledger.pilot_calls > 0
     assert third.z.equal(first.z)
     assert third.statistics["generator_calls"] < first.statistics["generator_calls"]
+
+
+def test_samples_drawn_by_their_numbers_are_those_of_a_run_and_count_its_pilot_once():
+    plan = plan_query(open_session(known_model(slope=0.7)), "a AND c", verify="faithful", attempts=512)
+    ledger = Ledger()
+    calibrated, numbers = calibrate(metered(plan, ledger), ledger, end=4), [3, 0]
+    chosen, alone = draw_numbers(plan, numbers, quiet), [draw(calibrated, 1, first=i, progress=silent) for i in numbers]
+    assert chosen.z.equal(torch.cat([result.z for result in alone]))
+    drawn = sum(result.statistics["generator_calls"] for result in alone)
+    assert chosen.statistics["generator_calls"] == ledger.pilot_calls + drawn > drawn

@@ -9,8 +9,8 @@ from energyql.attributes.bank import PICTURE, Bank, FittedUnder
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import YesNo
 from energyql.errors import ArgumentError
+from energyql.pipeline.explain_pilot import run_pilot
 from energyql.pipeline.model import Model
-from energyql.pipeline.pilot import run_pilot
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from tests.evaluation.lively import Plain
 
