@@ -248,7 +248,11 @@ def _of_transformers(folder: Path, config: dict[str, Any]) -> tuple[nn.Module, A
     library = import_optional("transformers", "this image network needs transformers", 'pip install "transformers>=5"')
     options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     with without_bars(library):
-        network = library.AutoModel.from_pretrained(folder, dtype=torch.float32, **options)
+        network, found = library.AutoModel.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **options
+        )
+    if missing := sorted(name for name in found["missing_keys"] if "pooler" not in name):  # transformers draws them
+        raise ModelError(f"{folder} lacks weights, {missing[0]} first", hint="copy the folder again, with all files")
     network = getattr(network, "vision_model", network)  # of a network with two towers, the one of pictures
     place = "vision_config.image_size" if "vision_config" in config else "image_size"
     mean, std = stated_scale(folder)

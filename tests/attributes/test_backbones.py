@@ -1,9 +1,11 @@
 """Frozen networks of pictures: which layers are found, what is read of them, and folders that are refused."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from energyql.attributes import backbones
@@ -125,6 +127,16 @@ class TestFolders:
         (tmp_path / "m.py").write_text("raise SystemExit")
         with pytest.raises(ModelError, match="is code, which is not run"):
             check_backbone(str(tmp_path))
+
+    @pytest.mark.parametrize(("gone", "wrong"), [("pooler", ""), ("layer.1", "lacks weights")])
+    def test_weights_are_missing(self, gone, wrong, tmp_path):
+        library = pytest.importorskip("transformers")
+        sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+        library.ViTModel(library.ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path)
+        path = tmp_path / "model.safetensors"
+        save_file({name: each for name, each in load_file(path).items() if gone not in name}, path, {"format": "pt"})
+        with pytest.raises(ModelError, match=wrong) if wrong else nullcontext():
+            assert check_backbone(str(tmp_path)).layers
 
     def test_no_folder(self, tmp_path):
         with pytest.raises(ArgumentError, match="there is no folder"):
