@@ -283,12 +283,6 @@ def fit_both(
     layers = feature_settings(task, labelled, order)
     by_pixels = not layers or len(pictures) >= FEW
     halves = Split(parts[0], tests[1]), Split(parts[1], tests[0])
-    with task.target.work.step("judge") as checkpoint:
-        course = task.course("judge", checkpoint, seed)
-        tried = [fit_judge(labelled, own, course, splits=halves[:1])] if by_pixels else []
-        if layers:  # another layer than the verifier's, and half of the labels, so that it is a second opinion
-            tried.append(fit_judge(labelled, layers[min(1, len(layers) - 1)], course, splits=halves))
-    judge, report = max(tried, key=lambda each: sum(report.score or 0.0 for report in each[1].values()))
     count = NETWORKS if task.table is not None else BY_FUNCTION
     size = count if len(pictures) < FEW else VERIFIER_FOLDS
     families = [Family(networks, count), *([Family(layers[:1], size)] if layers else [])]
@@ -300,6 +294,16 @@ def fit_both(
         course = task.course(VERIFIER, checkpoint, seed + VERIFIER_SEED)
         verifier = fit_verifier(labelled, splits, families, course, fresh=seen_fresh)
     store_doubts(task.table, verifier.wrong)
+    corrected = {name: numbers.float().clone() for name, numbers in labels.items() if name in verifier.labels}
+    for name, numbers in corrected.items():
+        numbers[verifier.rows] = verifier.labels[name].float()
+    with task.target.work.step("judge") as checkpoint:
+        course = task.course("judge", checkpoint, seed)
+        tried = [fit_judge(labelled, own, course, splits=halves[:1], corrected=corrected)] if by_pixels else []
+        if layers:  # another layer than the verifier's, and half of the labels, so that it is a second opinion
+            second = layers[min(1, len(layers) - 1)]
+            tried.append(fit_judge(labelled, second, course, splits=halves, corrected=corrected))
+    judge, report = max(tried, key=lambda each: sum(report.score or 0.0 for report in each[1].values()))
     held_out = None
     if verifier.networks:
         rows = verifier.rows[:MOST_HELD_OUT]

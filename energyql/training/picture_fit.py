@@ -20,7 +20,15 @@ from energyql.numerics.pool import to_cpu, to_device
 from energyql.numerics.shapes import Float, Int
 from energyql.training.feature_fit import FeatureSettings, fit_linear
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, check_spread, residuals
-from energyql.training.label_noise import Calibration, calibration, drawn_classes, label_loss, wrong_labels
+from energyql.training.label_noise import (
+    CLEAR_GAIN,
+    Calibration,
+    calibration,
+    drawn_classes,
+    gain,
+    label_loss,
+    wrong_labels,
+)
 from energyql.training.labelled import Inputs, Labelled, Seen
 from energyql.training.report import report_quality
 from energyql.training.steps import Course, Optimization, StepFile, digest
@@ -304,6 +312,7 @@ def fit_judge(
     course: Course = Course(),  # noqa: B008 (frozen)
     *,
     splits: Sequence[Split] = (),
+    corrected: Mapping[str, Tensor] | None = None,
 ) -> tuple[Judge | None, dict[str, HeadReport]]:
     """Train and measure a judge, a network that reads attributes off pictures to check samples.
 
@@ -312,6 +321,7 @@ def fit_judge(
     Args:
         splits: the pictures to learn from, and those for the report, by default a fifth by the seed of `course`. With
             several, the judge is the reader of the first, and the others are fitted only to measure more pictures.
+        corrected: attribute -> labels for the report in place of those in `labelled`, (labelled,); all by default.
 
     Returns:
         The judge, and attribute -> report for all attributes. The judge has only those that it reads well enough in the
@@ -329,7 +339,8 @@ def fit_judge(
     (judge, *_), outputs = fit_readers(labelled, splits, [family], course)
     tests = torch.cat([split.test for split in splits])
     learnt = splits[0].learn[~torch.isin(splits[0].learn, tests)]
-    std, judge.report = measure(outputs, labelled.labels_at(tests), labelled.vocabulary, labelled.labels_at(learnt))
+    truth = labelled if corrected is None else dataclasses.replace(labelled, labels={**labelled.labels, **corrected})
+    std, judge.report = measure(outputs, truth.labels_at(tests), labelled.vocabulary, labelled.labels_at(learnt))
     judge.std.copy_(torch.stack(list(std.values())))
     chosen = [name for name, report in judge.report.items() if report.judges]
     return judge.only(chosen) if chosen else None, judge.report
@@ -341,8 +352,9 @@ class FittedVerifier:
 
     Attributes:
         networks: all of the same attributes; empty if they learned none.
-        report: attribute -> quality on labels that the networks did not learn from, also for attributes that they do
-            not read. Scores are from before the calibration, the error of calibration from after it.
+        report: attribute -> quality on labels that the networks did not learn from, with errors corrected; also for
+            attributes that they do not read. Scores are from before the calibration, the error of calibration from
+            after it.
         rows: indices of the random pictures by which the networks were calibrated and measured.
         labels: attribute -> labels of these pictures, with errors corrected by their probability (`drawn_classes`).
         readings: attribute -> predictions for these pictures by networks that did not learn from them, then for the
@@ -393,11 +405,16 @@ def fit_verifier(
     # A label counts once, although it serves to learn and to measure.
     unseen, learnt = labelled.labels_at(rows), labelled.labels_at(every[~torch.isin(every, rows)])
     std, reports = measure(outputs, unseen, vocabulary, learnt)
-    chosen = [name for name, report in reports.items() if report.above_chance]
+    columns = zip(outputs.split(list(map(output_count, vocabulary.values())), 1), reports.items(), strict=True)
+    chosen = [
+        name
+        for own, (name, report) in columns
+        if report.above_chance or gain(own, unseen[name], vocabulary[name], labelled.exact) >= CLEAR_GAIN
+    ]
     if not chosen:
         return FittedVerifier([], reports, rows, {}, {})
     networks, specs = [network.only(chosen) for network in networks], Vocabulary(vocabulary[name] for name in chosen)
-    outputs = read_unseen(networks, pictures, splits)
+    outputs = uncalibrated = read_unseen(networks, pictures, splits)
     counts = list(map(output_count, specs.values()))
     scales, shifts, rates = [], [], {}
     for part, (name, spec) in zip(outputs.split(counts, 1), specs.items(), strict=True):
@@ -416,6 +433,7 @@ def fit_verifier(
         name: drawn_classes(part, unseen[name], Calibration(same, torch.zeros(part.shape[1]), rates[name]), random)
         for part, name in zip(outputs.split(counts, 1), specs, strict=True)
     }
+    reports |= measure(uncalibrated, corrected, specs, learnt)[1]
     calibrated = report_quality(split_outputs(outputs, specs.values(), std), corrected, specs, learnt)
     for name, report in calibrated.items():
         details = {**reports[name].details, "reliability": report.details["reliability"]}

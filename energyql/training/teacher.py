@@ -19,7 +19,7 @@ from energyql.attributes.predictions import Prediction, output_count, split_outp
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
 from energyql.training.feature_fit import FeatureSettings, choose_features
-from energyql.training.label_noise import as_logits, calibration
+from energyql.training.label_noise import CLEAR_GAIN, as_logits, calibration, gain
 from energyql.training.labelled import Inputs, Labelled, Seen
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import (
@@ -170,7 +170,7 @@ def teach(
     for (name, spec), own, new in zip(specs.items(), unseen.split(counts, 1), outputs.split(counts, 2), strict=True):
         report = reports[name]
         quality[name] |= {"score": report.score, "interval": report.interval, "samples": report.held_out}
-        if report.above_chance:
+        if report.above_chance or gain(own, by_hand[name], spec) >= CLEAR_GAIN:
             quality[name]["pictures"] = len(further)
             taught[name] = _drawn_labels(own, by_hand[name], new, spec, random)
     networks = [network.only(taught) for network in networks] if taught else []
