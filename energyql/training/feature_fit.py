@@ -1,42 +1,43 @@
-"""The fit of linear readers: logistic and ridge regression on features of a frozen backbone and on small pictures."""
+"""The fit of linear readers: ridge regression on features of a frozen backbone and on small pictures.
+
+Classes are fitted as indicators, 0 and 1, which wrong labels disturb less than the logistic loss, and then turned into
+log-odds (docs/decisions/features.md). What a fit reads off a picture without its label has a closed form, so nothing is
+fitted twice to choose a layer or a penalty.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from energyql.attributes.backbones import Backbone
 from energyql.attributes.judge import Features, Judge
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
 from energyql.kinds import KINDS
-from energyql.numerics.pool import one_thread
 from energyql.numerics.shapes import Float
-from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, check_spread
+from energyql.training.heads import balancing_weights, check_spread
+from energyql.training.label_noise import calibration
 from energyql.training.labelled import Labelled, Seen
-from energyql.training.steps import Course, minimise
-from energyql.vocabulary import AttributeSpec, Vocabulary
+from energyql.training.steps import Course
+from energyql.vocabulary import AttributeSpec
 
 SMALL = 32
 """Side, in pixels, of the small pictures whose pixels are features beside those of a layer."""
-RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-"""Strengths of the ridge penalty among which cross-validation chooses, weakest first: the loss is the sum over labels,
-in nats, and features have a mean square of 1 together."""
-FIRST_RIDGE = 0.03
-"""Strength with which layers are compared."""
-FOLDS = 5
-"""Number of folds of the cross-validation that chooses layer and penalty."""
-STEPS = 60
-"""Largest number of steps of L-BFGS in a fit; the loss is convex."""
+RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Strengths of the ridge penalty of which each attribute has its own, weakest first: the loss is half the sum of
+squared errors over labels, and features have a mean square of 1 together."""
 DIRECTIONS = 1_024
 """Largest number of principal components of the features that a fit uses; all, if there are fewer labels."""
 LEAST_SPREAD = 1e-3
 """Standard deviation below which a feature counts as constant and is left out."""
+LEAST_VARIANCE = 1e-4
+"""Least variance of the readings within a class."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +49,16 @@ class FeatureSettings:
         mark: SHA-256 of its weights.
         layer: name of the layer.
         side: side, in pixels, of the pictures that the backbone reads.
-        ridges: attribute -> strength of its ridge penalty, as cross-validation chose it.
     """
 
     backbone: str
     mark: str
     layer: str
     side: int
-    ridges: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
-    """Fit a linear reader by penalised maximum likelihood. Its outputs are right if all classes are equally frequent.
+    """Fit a linear reader. Its outputs are right if all classes are equally frequent.
 
     Args:
         labelled: pictures with features (`Seen`) of the layer, and their labels.
@@ -75,12 +74,15 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
     body = Features(settings.backbone, settings.mark, (settings.layer,), settings.side, SMALL, len(standard.mean))
     body.mean.copy_(standard.mean)
     body.scale.copy_(standard.scale)
-    judge = Judge(labelled.vocabulary, body)
+    judge, inputs = Judge(labelled.vocabulary, body), standard.inputs(features)
+    weights, biases = [], []
+    for fit, spec in zip(_fits(inputs, labelled), labelled.vocabulary.values(), strict=True):
+        slope, shift = _as_logits(fit, spec, labelled.exact)
+        weights.append(fit.weight * slope)
+        biases.append(fit.bias * slope + shift)
     with torch.no_grad():
-        inputs = Labelled(standard.inputs(features), labelled.labels, labelled.vocabulary)
-        weight, bias = _Solver(inputs).solve(settings.ridges)
-        judge.head.weight.copy_((standard.directions @ weight).T)
-        judge.head.bias.copy_(bias + _evening(labelled))
+        judge.head.weight.copy_((standard.directions @ torch.cat(weights, 1)).T)
+        judge.head.bias.copy_(torch.cat(biases) + _evening(labelled))
     judge.round()
     return judge.eval().requires_grad_(False)
 
@@ -142,109 +144,109 @@ def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features input
     return directions
 
 
-class _Solver:
-    """Penalised maximum likelihood for all attributes at once, by L-BFGS; the loss is convex."""
+class _Fit(NamedTuple):
+    """A ridge regression of an attribute: the number, or an indicator of yes or of each class.
 
-    def __init__(self, labelled: Labelled[Tensor]) -> None:
-        self.inputs, self.specs = labelled.inputs, list(labelled.vocabulary.values())
-        targets, base = labelled.targets, []
-        for numbers, spec in zip(targets.unbind(1), self.specs, strict=True):
-            if numbers.isnan().all():
-                raise DataError(f"{spec.name!r}: none of the pictures to learn from has a label")
-            if KINDS[spec.kind].numeric:
-                check_spread(numbers[~numbers.isnan()], spec)
-            base.append(base_outputs(numbers, spec))
-        self.counts = list(map(output_count, self.specs))
-        self.scale, self.offset = (torch.cat(parts) for parts in zip(*base, strict=True))
-        self.groups = _alike(self.specs, targets)
-        self.weight = torch.zeros(self.inputs.shape[1], sum(self.counts)).requires_grad_()
-        self.bias = torch.zeros(sum(self.counts)).requires_grad_()
+    Attributes:
+        weight, bias: of the readings, (inputs, outputs) and (outputs,).
+        unseen: readings of the labelled pictures, each as if its label were not there, (labels, outputs).
+        labels: the labels, (labels,).
+        error: mean squared error of `unseen`, over all outputs.
+    """
 
-    @one_thread()  # its operations are small
-    def solve(self, ridges: Mapping[str, float]) -> tuple[Tensor, Tensor]:
-        """Weights (inputs, outputs) and biases, begun at those of the last call."""
-        strengths = [
-            torch.full((n,), ridges.get(spec.name, FIRST_RIDGE))
-            for spec, n in zip(self.specs, self.counts, strict=True)
-        ]
-        penalty = torch.cat(strengths) / 2
-
-        def loss() -> Tensor:
-            parts = self.outputs(self.inputs, self.weight, self.bias).split(self.counts, 1)
-            losses = [_sum_of(parts, rows, labels, spec) for spec, rows, labels in self.groups]
-            return torch.stack(losses).sum() + (penalty * self.weight.square().sum(0)).sum()
-
-        minimise(loss, [self.weight, self.bias], STEPS)
-        return self.weight.detach() * self.scale, self.bias.detach() * self.scale + self.offset
-
-    def outputs(self, inputs: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "n outputs"]:
-        """Outputs side by side."""
-        return (inputs @ weight + bias) * self.scale + self.offset
+    weight: Tensor
+    bias: Tensor
+    unseen: Tensor
+    labels: Tensor
+    error: float
 
 
-_Group = tuple[AttributeSpec, list[int], Tensor]
-"""The first of some attributes of equal kind and values, the positions of all, and their labels, (attributes, n)."""
+def _fits(inputs: Float[Tensor, "n inputs"], labelled: Labelled[Any]) -> list[_Fit]:
+    """The best penalty's regression of each attribute, by readings that leave out the label of the picture."""
+    axes: dict[bytes, _Axes] = {}
+    fits = []
+    for name, spec in labelled.vocabulary.items():
+        labels = labelled.labels[name].float()
+        present = ~labels.isnan()
+        if not present.any():
+            raise DataError(f"{name!r}: none of the pictures to learn from has a label")
+        if KINDS[spec.kind].numeric:
+            check_spread(labels[present], spec)
+        key = present.numpy().tobytes()
+        if key not in axes:
+            axes[key] = _Axes.of(inputs[present])
+        fits.append(axes[key].fit(labels[present], spec))
+    return fits
 
 
-def _alike(specs: Sequence[AttributeSpec], targets: Tensor) -> list[_Group]:
-    """Attributes whose losses can be computed in one call: with many attributes, calls take most of the time."""
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for position, spec in enumerate(specs):
-        groups.setdefault((spec.kind, spec.values, spec.low, spec.high), []).append(position)
-    return [(specs[each[0]], each, targets[:, each].T) for each in groups.values()]
+class _Axes(NamedTuple):
+    """Singular values and vectors of centred inputs: x - mean = left * values @ right."""
+
+    mean: Tensor
+    left: Tensor
+    values: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, inputs: Float[Tensor, "labels inputs"]) -> _Axes:
+        mean = inputs.mean(0)
+        return cls(mean, *torch.linalg.svd(inputs - mean, full_matrices=False))
+
+    def fit(self, labels: Float[Tensor, " labels"], spec: AttributeSpec) -> _Fit:
+        """The regression of an attribute with the best penalty."""
+        targets = _targets(labels, spec)
+        middle = targets.mean(0)
+        parts, best = self.left.T @ (targets - middle), None
+        for ridge in RIDGES:
+            kept = self.values.square() / (self.values.square() + ridge)
+            own = (self.left.square() @ kept + 1 / len(labels))[:, None].clamp(max=1 - 1e-4)  # weight of its own label
+            unseen = (middle + self.left @ (kept[:, None] * parts) - own * targets) / (1 - own)
+            error = float((unseen - targets).square().mean())
+            if best is None or error < best.error:
+                weight = self.right.T @ ((kept / self.values.clamp(min=1e-9))[:, None] * parts)
+                best = _Fit(weight, middle - self.mean @ weight, unseen, labels, error)
+        assert best is not None
+        return best
 
 
-def _sum_of(parts: Sequence[Tensor], rows: Sequence[int], labels: Tensor, spec: AttributeSpec) -> Tensor:
-    outputs, flat = torch.cat([parts[row] for row in rows]), labels.flatten()
-    present = ~flat.isnan()
-    return attribute_loss(outputs[present], flat[present], spec) * present.sum()
+def _targets(labels: Float[Tensor, " labels"], spec: AttributeSpec) -> Float[Tensor, "labels outputs"]:
+    if KINDS[spec.kind].numeric:
+        return labels[:, None]
+    classes = one_hot(labels.long(), len(KINDS[spec.kind].classes(spec))).float()
+    return classes if output_count(spec) > 1 else classes[:, 1:]
+
+
+def _as_logits(fit: _Fit, spec: AttributeSpec, exact: bool) -> tuple[Tensor, Tensor]:
+    """Slope and shift that turn readings into logits, by unseen readings; those of numbers stay as they are.
+
+    The first slope is that of classes with normal readings of equal variance (Fisher's discriminant).
+    """
+    if KINDS[spec.kind].numeric:
+        return torch.ones(()), torch.zeros(1)
+    targets, slopes = _targets(fit.labels, spec), []
+    for readings, target in zip(fit.unseen.unbind(1), targets.unbind(1), strict=True):
+        inside, outside = readings[target > 0], readings[target == 0]
+        if len(inside) and len(outside):
+            within = torch.cat([inside - inside.mean(), outside - outside.mean()]).square().mean()
+            slopes.append((inside.mean() - outside.mean()).clamp(min=0) / within.clamp(min=LEAST_VARIANCE))
+    slope = torch.stack(slopes).mean() if slopes else torch.ones(())
+    fitted = calibration(fit.unseen * slope, fit.labels, spec, exact)
+    return slope * fitted.scale, fitted.shift
 
 
 def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course) -> list[FeatureSettings]:
-    """Cross-validation: the three best layers, best first, each with the best ridge penalty of each attribute.
+    """The three layers whose readings of pictures without their labels err least, best first.
 
     Args:
         labelled: pictures with the features of all layers (`see`).
     """
     features = labelled.inputs.features
-    random = torch.Generator().manual_seed(course.seed % 2**63)
-    folds = torch.randperm(len(labelled), generator=random) % FOLDS
     rows = []
     for done, layer in enumerate(features):
-        losses = _losses(features[layer], labelled, folds, range(2), (FIRST_RIDGE,))
-        rows.append([each[0] for each in losses.values()])
-        course.progress((done + 1) / len(features) / 2)
+        inputs = _Standard.of(features[layer]).inputs(features[layer])
+        rows.append([fit.error for fit in _fits(inputs, labelled)])
+        course.progress((done + 1) / len(features))
     table = torch.tensor(rows)  # (layers, attributes), of which each counts as much
     total = dict(zip(features, (table / table.mean(0).clamp(min=1e-9)).sum(1).tolist(), strict=True))
-    best, found = sorted(features, key=total.__getitem__)[:3], []
-    for done, layer in enumerate(best):
-        losses = _losses(features[layer], labelled, folds, range(FOLDS), RIDGES)
-        ridges = {name: RIDGES[min(range(len(RIDGES)), key=each.__getitem__)] for name, each in losses.items()}
-        found.append(FeatureSettings(backbone.name, backbone.mark, layer, backbone.side, ridges))
-        course.progress((1 + (done + 1) / len(best)) / 2)
-    return found
-
-
-def _losses(
-    features: Tensor, labelled: Labelled[Seen], folds: Tensor, tested: Sequence[int], ridges: Sequence[float]
-) -> dict[str, list[float]]:
-    """Cross-validation: attribute -> held-out loss with each ridge penalty, summed over the labels of folds `tested`.
-
-    A fold that has all labels of an attribute is skipped for it.
-    """
-    losses = {name: [0.0] * len(ridges) for name in labelled.vocabulary}
-    for fold in tested:
-        rows = folds != fold
-        labels = labelled.labels_at(rows)
-        specs = Vocabulary(spec for name, spec in labelled.vocabulary.items() if not labels[name].isnan().all())
-        standard = _Standard.of(features[rows])
-        solver = _Solver(Labelled(standard.inputs(features[rows]), labels, specs))
-        unseen, test = standard.inputs(features[~rows]), labelled.labels_at(~rows)
-        for k in reversed(range(len(ridges))):  # the strongest first: each fit begins near its end
-            weight, bias = solver.solve(dict.fromkeys(specs, ridges[k]))
-            for (name, spec), outputs in zip(
-                specs.items(), (unseen @ weight + bias).split(solver.counts, 1), strict=True
-            ):
-                known = ~test[name].isnan()
-                losses[name][k] += float(attribute_loss(outputs, test[name], spec) * known.sum())
-    return losses
+    best = sorted(features, key=total.__getitem__)[:3]
+    return [FeatureSettings(backbone.name, backbone.mark, layer, backbone.side) for layer in best]

