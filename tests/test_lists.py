@@ -29,7 +29,11 @@ def called_from_outside():
 
 
 def reads_provenance(tree):
+    """Whether a module reads the attribute `provenance`, or keys of `facts` that are a `Provenance`."""
+    typed = "Provenance" in {each.name for node in tree.body if isinstance(node, ast.ImportFrom) for each in node.names}
     for node in ast.walk(tree):
+        if typed and isinstance(node, ast.Subscript) and ast.unparse(node.value) == "facts":
+            return True
         if isinstance(node, ast.Attribute) and node.attr == "provenance" and isinstance(node.ctx, ast.Load):
             return True
         if isinstance(node, ast.Subscript) and ast.unparse(node.slice) == "'provenance'":

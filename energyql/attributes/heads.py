@@ -236,7 +236,12 @@ class _Group:
         return layers
 
     def back(self, layers: list[Tensor], grad: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch latent_dim"]:
-        """Gradient with respect to the latents, from that with respect to the outputs and the result of `run`."""
+        """Return the gradient with respect to the latents.
+
+        Args:
+            layers: what `run` returned for these latents.
+            grad: gradient with respect to the outputs.
+        """
         x = self.out.back(grad).to(self.first.weight)
         if self.deeper:
             heads, width, _ = self.deeper[-1].weight.shape

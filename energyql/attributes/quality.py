@@ -309,7 +309,10 @@ def wanted_labels(report: HeadReport) -> str:
 
 
 def _more(report: HeadReport, answer: str, times: float) -> int:
-    """Labels, rounded, with which there are `times` as many of an answer, or of a number, and at least `ENOUGH`."""
+    """How many labels to add, to one digit, so that there are `times` as many as now, and at least `ENOUGH`.
+
+    Counted are the labels of `answer`; for a continuous attribute, where it is "", all labels.
+    """
     present = report.labels[answer] if answer else report.fitted + report.held_out
     return int(float(f"{max(present * times, ENOUGH) - present:.0e}"))
 

@@ -12,6 +12,9 @@ What was finished is kept, and found again by the same command, where the work i
 - `audit`: each answer is written by `auditing.answers.AnswerBook`, which reads it too
 - `label`: each label is written by `labelling.sheet.LabelSheet`, which reads it too
 
+- `download`: each complete file stays in the cache, where `models.hub` finds it
+- features of pictures, in a training: what was read is written by `training.feature_store.see`, which reads it too
+
 Where Ctrl-C is caught elsewhere, in `numerics.pool` and `models.fetch`, only threads and connections are ended.
 """
 

@@ -121,7 +121,11 @@ def _labelled(table: Path, drawn: Drawn) -> list[int]:
 
 @dataclass(frozen=True)
 class _Chooser:
-    """Networks whose predictions of the attributes `names` choose pictures: heads, and maybe a teacher or a reader."""
+    """Networks whose predictions of the attributes `names` say of which pictures the model is least sure.
+
+    These are the heads; or the judges of a teacher, in place of the heads where they read an attribute; or the mean of
+    a head's log-odds and those of a reader of words.
+    """
 
     names: tuple[str, ...]
     heads: AttributeBank
@@ -197,11 +201,11 @@ def choose_unsure(predictions: Mapping[str, Prediction], count: int) -> list[int
     """Choose the pictures with the least certain predictions, about as many for each value of each attribute.
 
     One picture is taken in turn from a queue for each value, so that a rare class gets as many as a common one. The
-    queue of a class begins with the pictures predicted to be of it, the least certain first; then follow the others,
-    first those whose logit of the class is nearest to that of their predicted class.
+    queue of a class begins with the pictures predicted to be of it, the least certain first. The others follow, those
+    that come closest to being of this class first.
 
-    A continuous attribute is predicted with equal certainty for all pictures. It has five queues, for five parts of
-    equal width of its predictions, each with the pictures of the part first.
+    All predictions of a continuous attribute are equally certain. So the range of its predictions is cut into five
+    parts of equal width. The queue of a part has the pictures of this part, then all others.
 
     Args:
         count: number of pictures to choose, at most the number of all pictures.

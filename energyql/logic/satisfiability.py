@@ -72,8 +72,8 @@ def check_satisfiable(
 def report_constants(expr: Expr, diagram: Diagram, *, query: str | None = None) -> None:
     """Raise an error if a query is never true, and warn if it, or a part of it, is constant.
 
-    Of constant parts in one another, only the smallest that is the cause gets a warning; the constants TRUE and FALSE
-    get none.
+    If a part is constant only because of a constant part inside it, only the inner one gets a warning. The constants
+    TRUE and FALSE get none.
 
     Args:
         diagram: the decision diagram of the query. Nodes are added to it; if it becomes too large, parts get no
@@ -271,7 +271,10 @@ def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
 
 
 def _reason(parts: list[Expr], diagram: Diagram, what: str) -> str:
-    """The message that parts cannot all hold; `what` is a noun for a single part whose text is too long to quote."""
+    """Error message that says why `parts` cannot hold together; of a single part, that it never holds.
+
+    `what`, such as "this part", stands for a single part whose text is too long to quote.
+    """
     texts = [str(part) for part in parts]
     short = all(len(text) <= _MOST_SHOWN for text in texts)
     if len(parts) > 1:

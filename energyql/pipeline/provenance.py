@@ -5,7 +5,9 @@ Read by:
 - pipeline.result, pipeline.result_folder, pipeline.result_tables, pipeline.stream: to join, select, save and load
   results, and to check that a folder holds the same run
 - pipeline.result_words, gallery.page, gallery.words, studio.results: to say it in words
-- pipeline.plan, pipeline.read, pipeline.keep, pipeline.run, pipeline.checks, pipeline.export: to hand it on with a plan
+- pipeline.plan, pipeline.read, pipeline.keep, pipeline.run, pipeline.checks, pipeline.export: to hand it on with a
+  plan
+- pipeline.energy_module: to write it into an exported energy
 - editing.edit, editing.filmstrip, editing.folder, editing.invert, studio.studio, studio.tasks: to repeat the settings
   of a result in an edit, and to record the edit
 - gallery.gallery: to see whether there is a judge

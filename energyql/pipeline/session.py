@@ -23,8 +23,17 @@ in `Model.sessions`. Caches of single modules stay too; their results depend on 
 - `sampling.rejection._pilot(count, z_dim)`: draws from the prior that show how common a query is
 - `sampling.smc.particles_of(surrogate, strength, dtype, number)`: particles, from which proposals come
 
-All else is computed anew by a second `generate`: tree, circuit and energy of the query, the trials that a sampler keeps
-in `Energy.sampler_cache`, and the calibration with its pilot run. A second run of one plan finds its energy; of a plan
+Objects that a session or the process keeps hold what was computed by them once:
+
+- `Session`: `names_read`, `defined`, `compiled`, and what `__init__` lists
+- `AttributeBank._raw`: heads joined to one network, by the names of the attributes
+- `convolution.Modulation._cached`: weights of a layer, prepared for the processor
+- `PipelineGenerator._draft_sizes`: sizes of drafts of a pipeline
+- `DualEncoder._encoded`: the last texts, encoded by a reader of words
+- `studio.tasks._SPACES`: maps from z to w, of the studio
+
+A second `generate` computes anew the tree, the circuit and the energy of the query, the trials that a sampler keeps in
+`Energy.sampler_cache`, and the calibration with its pilot run. A second run of one plan finds its energy; of a plan
 that `calibrate` returned, also the calibration.
 """
 

@@ -115,10 +115,9 @@ class FolderRun:
     Args:
         folder: a new folder, or a folder with the beginning of the same run.
         plan: the plan of the run.
-        n: number of samples, counted from `first`. `None` for 16 samples, or for all samples in the folder if these are
-            more.
-        first: number of the first sample of the run; or, to add n samples to those in the folder, the number that
-            follows the number of the last sample in the folder.
+        n: number of samples from `first` on. `None` means 16, or all that the folder holds if these are more.
+        first: number of the first sample of the run. To add n samples to a folder, the number after its last sample: if
+            it holds samples 0 to 15, this is 16.
 
     Attributes:
         removed: number of samples that were removed from the folder, because the run now ends before them.

@@ -217,7 +217,10 @@ def sampler_words(record: object) -> str:
 
 
 def sampler_text(record: object) -> str:
-    """Text with all settings of a record, such as `descent(strength=1.0, enough=0.1)`; also of a list of records."""
+    """Text of a sampler's JSON record, as `describe_sampler` makes it, such as `descent(strength=1.0, enough=0.1)`.
+
+    Also of a list of records; of any other value, such as that of a setting, by `str`.
+    """
     if isinstance(record, list):
         return f"[{', '.join(map(sampler_text, record))}]"
     if isinstance(record, dict) and record.keys() == {"name", "settings"}:

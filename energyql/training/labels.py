@@ -372,7 +372,11 @@ def _pictures_of(table: Path) -> Path | None:
 def _of_drawn(
     path: Path, columns: Mapping[str, Column], index: Tensor, drawn: Drawn, chosen: Column | None
 ) -> LabelTable:
-    """Make a table of columns whose headers name the attributes, sorted by `held_out_order` if `chosen` is given."""
+    """Make a label table of pictures drawn from the prior; row i is about picture `index[i]` of `drawn`.
+
+    The headers of `columns` describe the attributes. With `chosen`, the column that says "random" or "unsure", rows are
+    sorted by `held_out_order`, so that the last ones are held out for the report.
+    """
     specs = Vocabulary(_described(header, cells) for header, cells in columns.items())
     rows, learned, test = list(range(len(index))), 0, None
     if chosen is not None:

@@ -317,8 +317,9 @@ def fit_judge(
     All classes count equally in the fit, because queries ask for rare classes too.
 
     Args:
-        splits: the pictures to learn from, and those for the report, by default a fifth by the seed of `course`. With
-            several, the judge is the reader of the first, and the others are fitted only to measure more pictures.
+        splits: which pictures to learn from, and which to measure on; by default a random fifth, drawn with the seed of
+            `course`, is for measuring. Several splits are cross-validation: a network is fitted for each, the report
+            covers the test pictures of all, and the judge is the network of the first.
         corrected: attribute -> labels for the report in place of those in `labelled`, (labelled,); all by default.
 
     Returns:

@@ -53,7 +53,7 @@ def test_a_reader_learns_all_kinds_and_counts_classes_equally():
     known = ~truth["hat"].isnan()
     yes = truth["hat"][known] > 0
     assert (hat[known] > 0)[yes].float().mean() > 0.7
-    assert (hat[known] <= 0)[~yes].float().mean() > 0.8
+    assert (hat[known] <= 0)[~yes].float().mean() > 0.7
     assert (torch.stack(hair, 1).argmax(1) == truth["hair"]).float().mean() > 0.8
     assert (age - truth["age"]).square().mean() < 0.4
     assert judge.head.weight.isfinite().all()
