@@ -36,8 +36,8 @@ DIRECTIONS = 1_024
 """Largest number of principal components of the features that a fit uses; all, if there are fewer labels."""
 LEAST_SPREAD = 1e-3
 """Standard deviation below which a feature counts as constant and is left out."""
-LEAST_VARIANCE = 1e-4
-"""Least variance of the readings within a class."""
+LEAST_VARIANCE = 0.01
+"""Least variance, in a class, of readings of new pictures: with few labels a smaller one is chance."""
 
 
 @dataclasses.dataclass(frozen=True)

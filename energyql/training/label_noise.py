@@ -23,6 +23,8 @@ SCALE_PENALTY = 15.0
 chance reads a hundred labels right would become much too certain."""
 USUAL_RATE = 0.1
 """Mean of the exponential prior of a rate: without evidence, labels count as right."""
+MOST_LOG_SCALE = 5.0
+"""Largest logarithm of a scale, up or down, that a calibration tries."""
 ROUNDS = 30
 """Rounds of expectation maximisation for wrong numbers."""
 CLEAR_GAIN = 3.0
@@ -73,11 +75,13 @@ def calibration(
     def loss() -> Tensor:
         rates = torch.zeros(classes) if exact else MOST_RATE * free.sigmoid()
         penalty = SCALE_PENALTY * log_scale.square() + rates.sum() / USUAL_RATE
-        return penalty / max(1, len(given)) + label_loss(own * log_scale.exp() + shift, given, rates)
+        scale = log_scale.clamp(-MOST_LOG_SCALE, MOST_LOG_SCALE).exp()
+        return penalty / max(1, len(given)) + label_loss(own * scale + shift, given, rates)
 
     minimise(loss, [log_scale, shift] if exact else [log_scale, shift, free], 200)
     rates = torch.zeros(classes) if exact else MOST_RATE * free.detach().sigmoid()
-    return Calibration(log_scale.exp().detach(), shift.detach(), rates)
+    scale = log_scale.detach().clamp(-MOST_LOG_SCALE, MOST_LOG_SCALE).exp()
+    return Calibration(scale, shift.detach(), rates)
 
 
 def gain(
