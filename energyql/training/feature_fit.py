@@ -20,6 +20,7 @@ from energyql.attributes.judge import Features, Judge
 from energyql.attributes.predictions import output_count
 from energyql.errors import DataError
 from energyql.kinds import KINDS
+from energyql.numerics.pool import one_thread
 from energyql.numerics.shapes import Float
 from energyql.training.heads import balancing_weights, check_spread
 from energyql.training.label_noise import calibration
@@ -37,7 +38,8 @@ DIRECTIONS = 1_024
 LEAST_SPREAD = 1e-3
 """Standard deviation below which a feature counts as constant and is left out."""
 LEAST_VARIANCE = 0.01
-"""Least variance, in a class, of readings of new pictures: with few labels a smaller one is chance."""
+"""Least variance of the readings of a class, as a share of the squared difference of the means of classes: with few
+labels a smaller one is chance."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,7 @@ class FeatureSettings:
     side: int
 
 
+@one_thread()  # its operations are small
 def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
     """Fit a linear reader. Its outputs are right if all classes are equally frequent.
 
@@ -228,12 +231,14 @@ def _as_logits(fit: _Fit, spec: AttributeSpec, exact: bool) -> tuple[Tensor, Ten
         inside, outside = readings[target > 0], readings[target == 0]
         if len(inside) and len(outside):
             within = torch.cat([inside - inside.mean(), outside - outside.mean()]).square().mean()
-            slopes.append((inside.mean() - outside.mean()).clamp(min=0) / within.clamp(min=LEAST_VARIANCE))
+            apart = (inside.mean() - outside.mean()).clamp(min=1e-3)
+            slopes.append(apart / torch.maximum(within, LEAST_VARIANCE * apart.square()))
     slope = torch.stack(slopes).mean() if slopes else torch.ones(())
     fitted = calibration(fit.unseen * slope, fit.labels, spec, exact)
     return slope * fitted.scale, fitted.shift
 
 
+@one_thread()  # its operations are small
 def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course) -> list[FeatureSettings]:
     """The three layers whose readings of pictures without their labels err least, best first.
 
