@@ -92,7 +92,7 @@ def further_pictures(task: Task, count: int | None) -> int:
 
 
 def feature_settings(task: Task, labelled: Labelled[Inputs], rows: Int[Tensor, " rows"]) -> list[FeatureSettings]:
-    """The three best layers of the backbone for some labelled pictures, by cross-validation; [] without a backbone."""
+    """The three best layers of the backbone for some labelled pictures (`choose_features`); [] without a backbone."""
     if task.backbone is None or not isinstance(labelled.inputs, Seen):
         return []
     own = Labelled(labelled.inputs[rows], labelled.labels_at(rows), labelled.vocabulary)
