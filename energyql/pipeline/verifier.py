@@ -383,7 +383,8 @@ def choose_threshold(
 
     The share is estimated from n weighted held-out samples and the verifier's probabilities (see `PRIOR_LABELS`). The
     threshold accepts at least the share `recall` of the satisfying samples; if `purity` cannot be reached so, it is the
-    highest that accepts this share. It is at least `LEAST_THRESHOLD`.
+    highest that accepts this share. It is at least `LEAST_THRESHOLD`. Above `purity`, it lies in the middle, in
+    log-odds, between the samples that it divides, but not below `purity`.
 
     Args:
         probabilities: P(query) by the verifier, (n,).
@@ -408,7 +409,11 @@ def choose_threshold(
         return Threshold(LEAST_THRESHOLD)
     enough = np.flatnonzero((precision[:most] >= purity) & (share[:most] >= recall))
     last = int(enough[-1]) if len(enough) else min(int(np.searchsorted(share, recall)), most - 1)
-    return Threshold(float(corrected[order][last]), float(precision[last]), float(share[last]))
+    accepted, refused = corrected[order][last], max([*corrected[order][last + 1 : last + 2], LEAST_THRESHOLD])
+    if accepted > purity:  # nothing is known between the two, so the middle; and what is as probable as wanted will do
+        middle = 1 / (1 + np.exp(-log_odds(np.array([accepted, refused])).mean()))
+        accepted = min(accepted, max(purity, middle))
+    return Threshold(float(accepted), float(precision[last]), float(share[last]))
 
 
 def cells_of(spec: AttributeSpec, labels: Tensor) -> Sequence[Cell]:
