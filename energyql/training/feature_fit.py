@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from energyql.kinds import KINDS
 from energyql.numerics.pool import one_thread
 from energyql.numerics.shapes import Float
 from energyql.training.heads import balancing_weights, check_spread
-from energyql.training.label_noise import calibration
+from energyql.training.label_noise import Calibration, calibration, true_classes
 from energyql.training.labelled import Labelled, Seen
 from energyql.training.steps import Course
 from energyql.vocabulary import AttributeSpec
@@ -37,6 +38,11 @@ DIRECTIONS = 1_024
 """Largest number of principal components of the features that a fit uses; all, if there are fewer labels."""
 LEAST_SPREAD = 1e-3
 """Standard deviation below which a feature counts as constant and is left out."""
+CORRECTIONS = 2
+"""Number of further fits in which each label is replaced by the probabilities of the true classes, where some labels
+seem wrong: expectation maximisation, with readings that leave out the label of the picture."""
+LEAST_RATE = 0.02
+"""Estimated rate of wrong labels of a class from which labels are corrected."""
 LEAST_VARIANCE = 0.01
 """Least variance of the readings of a class, as a share of the squared difference of the means of classes: with few
 labels a smaller one is chance."""
@@ -79,10 +85,15 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
     body.scale.copy_(standard.scale)
     judge, inputs = Judge(labelled.vocabulary, body), standard.inputs(features)
     weights, biases = [], []
-    for fit, spec in zip(_fits(inputs, labelled), labelled.vocabulary.values(), strict=True):
-        slope, shift = _as_logits(fit, spec, labelled.exact)
-        weights.append(fit.weight * slope)
-        biases.append(fit.bias * slope + shift)
+    for (axes, labels), spec in zip(_problems(inputs, labelled), labelled.vocabulary.values(), strict=True):
+        fit = axes.fit(_targets(labels, spec))
+        logits = _as_logits(fit, labels, spec, labelled.exact)
+        for _ in range(CORRECTIONS if len(logits.rates) and logits.rates.max() > LEAST_RATE else 0):
+            true = true_classes(fit.unseen, labels, logits)
+            fit = axes.fit(true[:, 1:] if output_count(spec) == 1 else true)
+            logits = _as_logits(fit, labels, spec, labelled.exact)
+        weights.append(fit.weight * logits.scale)
+        biases.append(fit.bias * logits.scale + logits.shift)
     with torch.no_grad():
         judge.head.weight.copy_((standard.directions @ torch.cat(weights, 1)).T)
         judge.head.bias.copy_(torch.cat(biases) + _evening(labelled))
@@ -153,21 +164,18 @@ class _Fit(NamedTuple):
     Attributes:
         weight, bias: of the readings, (inputs, outputs) and (outputs,).
         unseen: readings of the labelled pictures, each as if its label were not there, (labels, outputs).
-        labels: the labels, (labels,).
         error: mean squared error of `unseen`, over all outputs.
     """
 
     weight: Tensor
     bias: Tensor
     unseen: Tensor
-    labels: Tensor
     error: float
 
 
-def _fits(inputs: Float[Tensor, "n inputs"], labelled: Labelled[Any]) -> list[_Fit]:
-    """The best penalty's regression of each attribute, by readings that leave out the label of the picture."""
+def _problems(inputs: Float[Tensor, "n inputs"], labelled: Labelled[Any]) -> Iterator[tuple[_Axes, Tensor]]:
+    """For each attribute, the axes of the pictures that have a label, and these labels."""
     axes: dict[bytes, _Axes] = {}
-    fits = []
     for name, spec in labelled.vocabulary.items():
         labels = labelled.labels[name].float()
         present = ~labels.isnan()
@@ -178,8 +186,7 @@ def _fits(inputs: Float[Tensor, "n inputs"], labelled: Labelled[Any]) -> list[_F
         key = present.numpy().tobytes()
         if key not in axes:
             axes[key] = _Axes.of(inputs[present])
-        fits.append(axes[key].fit(labels[present], spec))
-    return fits
+        yield axes[key], labels[present]
 
 
 class _Axes(NamedTuple):
@@ -195,19 +202,18 @@ class _Axes(NamedTuple):
         mean = inputs.mean(0)
         return cls(mean, *torch.linalg.svd(inputs - mean, full_matrices=False))
 
-    def fit(self, labels: Float[Tensor, " labels"], spec: AttributeSpec) -> _Fit:
-        """The regression of an attribute with the best penalty."""
-        targets = _targets(labels, spec)
+    def fit(self, targets: Float[Tensor, "labels outputs"]) -> _Fit:
+        """The regression with the best penalty, by readings that leave out the label of the picture."""
         middle = targets.mean(0)
         parts, best = self.left.T @ (targets - middle), None
         for ridge in RIDGES:
             kept = self.values.square() / (self.values.square() + ridge)
-            own = (self.left.square() @ kept + 1 / len(labels))[:, None].clamp(max=1 - 1e-4)  # weight of its own label
+            own = (self.left.square() @ kept + 1 / len(targets))[:, None].clamp(max=1 - 1e-4)  # weight of its own label
             unseen = (middle + self.left @ (kept[:, None] * parts) - own * targets) / (1 - own)
             error = float((unseen - targets).square().mean())
             if best is None or error < best.error:
                 weight = self.right.T @ ((kept / self.values.clamp(min=1e-9))[:, None] * parts)
-                best = _Fit(weight, middle - self.mean @ weight, unseen, labels, error)
+                best = _Fit(weight, middle - self.mean @ weight, unseen, error)
         assert best is not None
         return best
 
@@ -219,14 +225,14 @@ def _targets(labels: Float[Tensor, " labels"], spec: AttributeSpec) -> Float[Ten
     return classes if output_count(spec) > 1 else classes[:, 1:]
 
 
-def _as_logits(fit: _Fit, spec: AttributeSpec, exact: bool) -> tuple[Tensor, Tensor]:
-    """Slope and shift that turn readings into logits, by unseen readings; those of numbers stay as they are.
+def _as_logits(fit: _Fit, labels: Float[Tensor, " labels"], spec: AttributeSpec, exact: bool) -> Calibration:
+    """What turns readings into logits, by unseen readings; those of numbers stay as they are.
 
     The first slope is that of classes with normal readings of equal variance (Fisher's discriminant).
     """
     if KINDS[spec.kind].numeric:
-        return torch.ones(()), torch.zeros(1)
-    targets, slopes = _targets(fit.labels, spec), []
+        return calibration(fit.unseen, labels, spec)
+    targets, slopes = _targets(labels, spec), []
     for readings, target in zip(fit.unseen.unbind(1), targets.unbind(1), strict=True):
         inside, outside = readings[target > 0], readings[target == 0]
         if len(inside) and len(outside):
@@ -234,8 +240,8 @@ def _as_logits(fit: _Fit, spec: AttributeSpec, exact: bool) -> tuple[Tensor, Ten
             apart = (inside.mean() - outside.mean()).clamp(min=1e-3)
             slopes.append(apart / torch.maximum(within, LEAST_VARIANCE * apart.square()))
     slope = torch.stack(slopes).mean() if slopes else torch.ones(())
-    fitted = calibration(fit.unseen * slope, fit.labels, spec, exact)
-    return slope * fitted.scale, fitted.shift
+    fitted = calibration(fit.unseen * slope, labels, spec, exact)
+    return fitted._replace(scale=slope * fitted.scale)
 
 
 @one_thread()  # its operations are small
@@ -249,7 +255,8 @@ def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course
     rows = []
     for done, layer in enumerate(features):
         inputs = _Standard.of(features[layer]).inputs(features[layer])
-        rows.append([fit.error for fit in _fits(inputs, labelled)])
+        problems = zip(_problems(inputs, labelled), labelled.vocabulary.values(), strict=True)
+        rows.append([axes.fit(_targets(labels, spec)).error for (axes, labels), spec in problems])
         course.progress((done + 1) / len(features))
     table = torch.tensor(rows)  # (layers, attributes), of which each counts as much
     total = dict(zip(features, (table / table.mean(0).clamp(min=1e-9)).sum(1).tolist(), strict=True))
