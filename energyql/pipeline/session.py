@@ -33,8 +33,8 @@ Objects that a session or the process keeps hold what was computed by them once:
 - `studio.tasks._SPACES`: maps from z to w, of the studio
 
 A second `generate` computes anew the tree, the circuit and the energy of the query, the trials that a sampler keeps in
-`Energy.sampler_cache`, and the calibration with its pilot run. A second run of one plan finds its energy; of a plan
-that `calibrate` returned, also the calibration.
+`Energy.sampler_cache`, and the calibration with its pilot run. A second run of one plan finds its energy,
+if heads read latents; of a plan that `calibrate` returned, also the calibration.
 """
 
 from __future__ import annotations
