@@ -23,7 +23,7 @@ from energyql.errors import DataError
 from energyql.kinds import KINDS
 from energyql.numerics.pool import one_thread
 from energyql.numerics.shapes import Float
-from energyql.training.heads import balancing_weights, check_spread
+from energyql.training.heads import check_spread
 from energyql.training.label_noise import Calibration, calibration, true_classes
 from energyql.training.labelled import Labelled, Seen
 from energyql.training.steps import Course
@@ -86,32 +86,29 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
     judge, inputs = Judge(labelled.vocabulary, body), standard.inputs(features)
     weights, biases = [], []
     for (axes, labels), spec in zip(_problems(inputs, labelled), labelled.vocabulary.values(), strict=True):
-        fit = axes.fit(_targets(labels, spec))
+        targets = _targets(labels, spec)
+        fit = axes.fit(targets)
         logits = _as_logits(fit, labels, spec, labelled.exact)
         for _ in range(CORRECTIONS if len(logits.rates) and logits.rates.max() > LEAST_RATE else 0):
             true = true_classes(fit.unseen, labels, logits)
-            fit = axes.fit(true[:, 1:] if output_count(spec) == 1 else true)
+            targets = true[:, 1:] if output_count(spec) == 1 else true
+            fit = axes.fit(targets)
             logits = _as_logits(fit, labels, spec, labelled.exact)
         weights.append(fit.weight * logits.scale)
-        biases.append(fit.bias * logits.scale + logits.shift)
+        biases.append(fit.bias * logits.scale + logits.shift + _evening(targets.mean(0), spec))
     with torch.no_grad():
         judge.head.weight.copy_((standard.directions @ torch.cat(weights, 1)).T)
-        judge.head.bias.copy_(torch.cat(biases) + _evening(labelled))
+        judge.head.bias.copy_(torch.cat(biases))
     judge.round()
     return judge.eval().requires_grad_(False)
 
 
-def _evening(labelled: Labelled[Any]) -> Float[Tensor, " outputs"]:
-    """What is added to outputs that are right at the frequencies in the labels; see `balancing_weights`."""
-    shifts = []
-    for name, spec in labelled.vocabulary.items():
-        count = output_count(spec)
-        if KINDS[spec.kind].numeric:
-            shifts.append(torch.zeros(count))
-            continue
-        weights = balancing_weights(labelled.labels[name], spec).log()
-        shifts.append(weights[1:] - weights[:1] if count == 1 else weights)
-    return torch.cat(shifts)
+def _evening(shares: Float[Tensor, " outputs"], spec: AttributeSpec) -> Float[Tensor, " outputs"]:
+    """What is added to logits that are right where yes, or each class, has these shares, so that all count equally."""
+    if KINDS[spec.kind].numeric:
+        return torch.zeros_like(shares)
+    seen = torch.where(shares > 0, shares.clamp(min=1e-3), 1.0)  # a class without labels is left as it is
+    return -torch.logit(shares, 1e-3) if output_count(spec) == 1 else -seen.log()
 
 
 @dataclasses.dataclass(frozen=True)
