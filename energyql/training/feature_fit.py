@@ -24,7 +24,7 @@ from energyql.kinds import KINDS
 from energyql.numerics.pool import one_thread
 from energyql.numerics.shapes import Float
 from energyql.training.heads import check_spread
-from energyql.training.label_noise import Calibration, calibration, true_classes
+from energyql.training.label_noise import LEAST_RATE, Calibration, calibration, true_classes, wrong_labels
 from energyql.training.labelled import Labelled, Seen
 from energyql.training.steps import Course
 from energyql.vocabulary import AttributeSpec
@@ -39,10 +39,9 @@ DIRECTIONS = 1_024
 LEAST_SPREAD = 1e-3
 """Standard deviation below which a feature counts as constant and is left out."""
 CORRECTIONS = 2
-"""Number of further fits in which each label is replaced by the probabilities of the true classes, where some labels
-seem wrong: expectation maximisation, with readings that leave out the label of the picture."""
-LEAST_RATE = 0.02
-"""Estimated rate of wrong labels of a class from which labels are corrected."""
+"""Number of further fits in which each label is replaced by the probabilities of the true classes, or by the expected
+number, where some labels seem wrong: expectation maximisation, with readings that leave out the label of the
+picture."""
 LEAST_VARIANCE = 0.01
 """Least variance of the readings of a class, as a share of the squared difference of the means of classes: with few
 labels a smaller one is chance."""
@@ -88,12 +87,11 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
     for (axes, labels), spec in zip(_problems(inputs, labelled), labelled.vocabulary.values(), strict=True):
         targets = _targets(labels, spec)
         fit = axes.fit(targets)
-        logits = _as_logits(fit, labels, spec, labelled.exact)
-        for _ in range(CORRECTIONS if len(logits.rates) and logits.rates.max() > LEAST_RATE else 0):
-            true = true_classes(fit.unseen, labels, logits)
-            targets = true[:, 1:] if output_count(spec) == 1 else true
+        logits = _as_logits(fit, targets, labels, spec, labelled.exact)
+        for _ in range(CORRECTIONS if _some_wrong(fit, logits, labels, spec, labelled.exact) else 0):
+            targets = _corrected(fit, logits, labels, spec)
             fit = axes.fit(targets)
-            logits = _as_logits(fit, labels, spec, labelled.exact)
+            logits = _as_logits(fit, targets, labels, spec, labelled.exact)
         weights.append(fit.weight * logits.scale)
         biases.append(fit.bias * logits.scale + logits.shift + _evening(targets.mean(0), spec))
     with torch.no_grad():
@@ -101,6 +99,24 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
         judge.head.bias.copy_(torch.cat(biases))
     judge.round()
     return judge.eval().requires_grad_(False)
+
+
+def _some_wrong(fit: _Fit, logits: Calibration, labels: Tensor, spec: AttributeSpec, exact: bool) -> bool:
+    if exact:
+        return False
+    numeric = KINDS[spec.kind].numeric
+    rate = wrong_labels(fit.unseen, labels, spec, logits.rates).mean() if numeric else logits.rates.max()
+    return bool(rate > LEAST_RATE)
+
+
+def _corrected(
+    fit: _Fit, logits: Calibration, labels: Float[Tensor, " labels"], spec: AttributeSpec
+) -> Float[Tensor, "labels outputs"]:
+    """Targets by readings that leave out the label: probabilities of the true classes, or the expected number."""
+    if KINDS[spec.kind].numeric:
+        return torch.lerp(labels, fit.unseen[:, 0], wrong_labels(fit.unseen, labels, spec, logits.rates))[:, None]
+    true = true_classes(fit.unseen, labels, logits)
+    return true[:, 1:] if output_count(spec) == 1 else true
 
 
 def _evening(shares: Float[Tensor, " outputs"], spec: AttributeSpec) -> Float[Tensor, " outputs"]:
@@ -222,21 +238,29 @@ def _targets(labels: Float[Tensor, " labels"], spec: AttributeSpec) -> Float[Ten
     return classes if output_count(spec) > 1 else classes[:, 1:]
 
 
-def _as_logits(fit: _Fit, labels: Float[Tensor, " labels"], spec: AttributeSpec, exact: bool) -> Calibration:
+def _as_logits(
+    fit: _Fit, targets: Float[Tensor, "labels outputs"], labels: Float[Tensor, " labels"], spec: AttributeSpec,
+    exact: bool,
+) -> Calibration:  # fmt: skip
     """What turns readings into logits, by unseen readings; those of numbers stay as they are.
 
-    The first slope is that of classes with normal readings of equal variance (Fisher's discriminant).
+    The first slope is that of classes with normal readings of equal variance (Fisher's discriminant), to which each
+    picture belongs by its `targets`.
     """
     if KINDS[spec.kind].numeric:
         return calibration(fit.unseen, labels, spec)
-    targets, slopes = _targets(labels, spec), []
-    for readings, target in zip(fit.unseen.unbind(1), targets.unbind(1), strict=True):
-        inside, outside = readings[target > 0], readings[target == 0]
-        if len(inside) and len(outside):
-            within = torch.cat([inside - inside.mean(), outside - outside.mean()]).square().mean()
-            apart = (inside.mean() - outside.mean()).clamp(min=1e-3)
+    slopes = []
+    for readings, inside in zip(fit.unseen.unbind(1), targets.unbind(1), strict=True):
+        shares = torch.stack([inside, 1 - inside])
+        counts = shares.sum(1)
+        if (counts > 0).all():
+            means = shares @ readings / counts
+            within = (shares * (readings - means[:, None]).square()).sum() / len(readings)
+            apart = (means[0] - means[1]).clamp(min=1e-3)
             slopes.append(apart / torch.maximum(within, LEAST_VARIANCE * apart.square()))
     slope = torch.stack(slopes).mean() if slopes else torch.ones(())
+    if len(slopes) > 1:  # between two classes, readings of both change
+        slope = slope / 2
     fitted = calibration(fit.unseen * slope, labels, spec, exact)
     return fitted._replace(scale=slope * fitted.scale)
 

@@ -29,6 +29,8 @@ ROUNDS = 30
 """Rounds of expectation maximisation for wrong numbers."""
 CLEAR_GAIN = 3.0
 """`gain` that chance reaches in at most 5 % of cases: half of a chi-squared number with two degrees (Wilks 1938)."""
+LEAST_RATE = 0.02
+"""Estimated rate of wrong labels of a class, or of a number, from which readers learn from corrected labels."""
 MOST_RATE = 0.4
 """Largest rate of wrong labels of a class; a fit begins at a quarter of it."""
 
@@ -169,14 +171,24 @@ def _wrong_numbers(errors: Float[Tensor, " rows"], labels: Float[Tensor, " rows"
     return wrong(errors)
 
 
-def drawn_classes(
+def corrected_labels(
     outputs: Float[Tensor, "rows outputs"],
     labels: Float[Tensor, " rows"],
-    fitted: Calibration,
+    spec: AttributeSpec,
+    rates: Float[Tensor, " classes"],
     random: torch.Generator,
 ) -> Float[Tensor, " rows"]:
-    """Labels with errors corrected at random, by P(true class | reading, label), so that shares of classes fit."""
-    if not fitted.rates.any():
+    """Labels with errors corrected at random, by calibrated outputs, so that shares of classes fit.
+
+    Classes are drawn from P(true class | reading, label). A wrong number tells nothing: NaN, with P(wrong), if the rate
+    is at least `LEAST_RATE`.
+    """
+    if KINDS[spec.kind].numeric:
+        wrong = wrong_labels(outputs, labels, spec, rates)
+        dropped = torch.rand(len(labels), generator=random) < wrong
+        return torch.where(dropped, torch.nan, labels) if wrong.nanmean() > LEAST_RATE else labels
+    if not rates.any():
         return labels
+    fitted = Calibration(torch.ones(()), torch.zeros(outputs.shape[1]), rates)
     drawn = torch.multinomial(true_classes(outputs, labels, fitted), 1, generator=random)[:, 0].float()
     return torch.where(labels.isnan(), torch.nan, drawn)

@@ -22,9 +22,8 @@ from energyql.training.feature_fit import FeatureSettings, fit_linear
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, check_spread, residuals
 from energyql.training.label_noise import (
     CLEAR_GAIN,
-    Calibration,
     calibration,
-    drawn_classes,
+    corrected_labels,
     gain,
     label_loss,
     wrong_labels,
@@ -355,7 +354,7 @@ class FittedVerifier:
             attributes that they do not read. Scores are from before the calibration, the error of calibration from
             after it.
         rows: indices of the random pictures by which the networks were calibrated and measured.
-        labels: attribute -> labels of these pictures, with errors corrected by their probability (`drawn_classes`).
+        labels: attribute -> labels of these pictures, with errors corrected by their probability (`corrected_labels`).
         readings: attribute -> predictions for these pictures by networks that did not learn from them, then for the
             pictures `fresh` of `fit_verifier` by all networks.
         wrong: attribute -> probability that a label is wrong, by networks that did not learn from it, (labelled,); NaN
@@ -403,7 +402,7 @@ def fit_verifier(
     rows, every = torch.cat([split.test for split in splits]), torch.cat([split.learn for split in splits]).unique()
     # A label counts once, although it serves to learn and to measure.
     unseen, learnt = labelled.labels_at(rows), labelled.labels_at(every[~torch.isin(every, rows)])
-    std, reports = measure(outputs, unseen, vocabulary, learnt)
+    _, reports = measure(outputs, unseen, vocabulary, learnt)
     columns = zip(outputs.split(list(map(output_count, vocabulary.values())), 1), reports.items(), strict=True)
     chosen = [
         name
@@ -423,16 +422,17 @@ def fit_verifier(
     scale, shift = torch.cat(scales), torch.cat(shifts)
     for network in networks:
         network.adjust(scale, shift)
-        network.std.copy_(torch.stack([std[name] for name in specs]))
         network.round()
     wrong = {} if labelled.exact else _wrong(networks, labelled, splits, rates)
     outputs = read_unseen(networks, pictures, splits)
-    random, same = torch.Generator().manual_seed(course.seed), torch.ones(())
-    corrected = {
-        name: drawn_classes(part, unseen[name], Calibration(same, torch.zeros(part.shape[1]), rates[name]), random)
-        for part, name in zip(outputs.split(counts, 1), specs, strict=True)
-    }
-    reports |= measure(uncalibrated, corrected, specs, learnt)[1]
+    random, corrected = torch.Generator().manual_seed(course.seed), unseen
+    if not labelled.exact:
+        columns = zip(outputs.split(counts, 1), specs.items(), strict=True)
+        corrected = {
+            name: corrected_labels(part, unseen[name], spec, rates[name], random) for part, (name, spec) in columns
+        }
+    std, better = measure(uncalibrated, corrected, specs, learnt)
+    reports |= better
     calibrated = report_quality(split_outputs(outputs, specs.values(), std), corrected, specs, learnt)
     for name, report in calibrated.items():
         details = {**reports[name].details, "reliability": report.details["reliability"]}
@@ -442,6 +442,7 @@ def fit_verifier(
     factor, offset = _same_spread(joint, parts, specs)
     for network in networks:
         network.adjust(factor, offset)
+        network.std.copy_(torch.stack([std[name] for name in specs]))
         network.round()
         network.report = {name: reports[name] for name in specs}
     outputs = torch.cat([outputs, joint * factor + offset])
