@@ -8,7 +8,7 @@ from energyql.attributes.backbones import Backbone
 from energyql.attributes.predictions import HEAD_KINDS
 from energyql.training.feature_fit import SMALL, FeatureSettings, choose_features, fit_linear
 from energyql.training.feature_store import see
-from energyql.training.label_noise import calibration, drawn_classes, label_loss
+from energyql.training.label_noise import calibration, corrected_labels, label_loss
 from energyql.training.labelled import Labelled, Seen
 from energyql.training.picture_fit import Family, PictureSettings, fit_readers, leave_out, read_outputs
 from energyql.training.steps import Course
@@ -57,6 +57,24 @@ def test_a_reader_learns_all_kinds_and_counts_classes_equally():
     assert (torch.stack(hair, 1).argmax(1) == truth["hair"]).float().mean() > 0.8
     assert (age - truth["age"]).square().mean() < 0.4
     assert judge.head.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.1])
+def test_readers_are_as_certain_as_they_are_right(wrong):
+    inputs, labels = seen(3_000)
+    random, given, told = torch.Generator().manual_seed(4), {}, inputs.features["bright"].float()
+    labels["hat"] = torch.bernoulli((4 * told[:, 0] - 4).sigmoid(), generator=random)
+    labels["hair"] = torch.multinomial((3 * told[:, 1:4]).softmax(1), 1, generator=random)[:, 0].float()
+    for name, truth in labels.items():
+        others = (truth + 1) % 3 if name == "hair" else 1 - truth if name == "hat" else truth.flip(0)
+        given[name] = torch.where(torch.rand(3_000, generator=random) < wrong, others, truth)
+    some = slice(1_000)
+    judge = fit_linear(Labelled(inputs[some], {k: v[some] for k, v in given.items()}, SPECS), settings("bright"))
+    outputs = read_outputs(judge, inputs)[1_000:].split([1, 3, 1], 1)
+    for logits, name in zip(outputs[:2], ("hat", "hair"), strict=True):
+        scale = calibration(logits, labels[name][1_000:], SPECS[name], exact=True).scale
+        assert 0.6 < scale < 1.6
+    assert (outputs[2][:, 0] - labels["age"][1_000:]).square().mean() < 0.02
 
 
 def test_the_layer_that_tells_most_is_chosen():
@@ -144,13 +162,27 @@ class TestWrongLabels:
 
     def test_labels_are_corrected_by_their_probability(self):
         outputs, labels, truth = self.read(0.15)
-        fitted = calibration(outputs, labels, self.spec)
+        scale, shift, rates = calibration(outputs, labels, self.spec)
         labels[0] = float("nan")
-        corrected = drawn_classes(outputs, labels, fitted, torch.Generator().manual_seed(0))
+        outputs = outputs * scale + shift
+        corrected = corrected_labels(outputs, labels, self.spec, rates, torch.Generator().manual_seed(0))
         assert corrected[0].isnan()
         assert (corrected[1:] != truth[1:]).float().mean() < 0.6 * (labels[1:] != truth[1:]).float().mean()
-        exact = calibration(outputs, labels, self.spec, exact=True)
-        assert torch.equal(drawn_classes(outputs, labels, exact, torch.Generator())[1:], labels[1:])
+        exact = torch.zeros(2)
+        assert torch.equal(corrected_labels(outputs, labels, self.spec, exact, torch.Generator())[1:], labels[1:])
+
+    @pytest.mark.parametrize("share", [0.0, 0.1])
+    def test_wrong_numbers_are_left_out(self, share):
+        random, spec = torch.Generator().manual_seed(1), AttributeSpec("age", "continuous", low=0, high=1)
+        truth = torch.rand(600, generator=random)
+        outputs = (truth + 0.05 * torch.randn(600, generator=random))[:, None]
+        wrong = torch.rand(600, generator=random) < share
+        labels = torch.where(wrong, torch.rand(600, generator=random), truth)
+        corrected = corrected_labels(outputs, labels, spec, torch.empty(0), random)
+        assert torch.equal(corrected[~corrected.isnan()], labels[~corrected.isnan()])
+        far = (labels - truth).abs() > 0.25
+        assert (~corrected.isnan())[far].sum() <= 0.1 * far.sum()
+        assert corrected[~wrong].isnan().sum() <= 0.05 * len(labels)
 
     def test_a_number_is_not_changed(self):
         spec = AttributeSpec("age", "continuous", low=0, high=1)
