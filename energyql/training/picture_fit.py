@@ -427,9 +427,9 @@ def fit_verifier(
     outputs = read_unseen(networks, pictures, splits)
     random, corrected = torch.Generator().manual_seed(course.seed), unseen
     if not labelled.exact:
-        columns = zip(outputs.split(counts, 1), specs.items(), strict=True)
         corrected = {
-            name: corrected_labels(part, unseen[name], spec, rates[name], random) for part, (name, spec) in columns
+            name: corrected_labels(part, unseen[name], spec, rates[name], random)
+            for part, (name, spec) in zip(outputs.split(counts, 1), specs.items(), strict=True)
         }
     std, better = measure(uncalibrated, corrected, specs, learnt)
     reports |= better
