@@ -24,7 +24,14 @@ from energyql.kinds import KINDS
 from energyql.numerics.pool import one_thread
 from energyql.numerics.shapes import Float
 from energyql.training.heads import check_spread
-from energyql.training.label_noise import LEAST_RATE, Calibration, calibration, true_classes, wrong_labels
+from energyql.training.label_noise import (
+    LEAST_NUMBER_RATE,
+    LEAST_RATE,
+    Calibration,
+    calibration,
+    true_classes,
+    wrong_labels,
+)
 from energyql.training.labelled import Labelled, Seen
 from energyql.training.steps import Course
 from energyql.vocabulary import AttributeSpec
@@ -104,9 +111,9 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
 def _some_wrong(fit: _Fit, logits: Calibration, labels: Tensor, spec: AttributeSpec, exact: bool) -> bool:
     if exact:
         return False
-    numeric = KINDS[spec.kind].numeric
-    rate = wrong_labels(fit.unseen, labels, spec, logits.rates).mean() if numeric else logits.rates.max()
-    return bool(rate > LEAST_RATE)
+    if KINDS[spec.kind].numeric:
+        return bool(wrong_labels(fit.unseen, labels, spec, logits.rates).mean() > LEAST_NUMBER_RATE)
+    return bool(logits.rates.max() > LEAST_RATE)
 
 
 def _corrected(

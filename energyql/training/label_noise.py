@@ -29,8 +29,9 @@ ROUNDS = 30
 """Rounds of expectation maximisation for wrong numbers."""
 CLEAR_GAIN = 3.0
 """`gain` that chance reaches in at most 5 % of cases: half of a chi-squared number with two degrees (Wilks 1938)."""
-LEAST_RATE = 0.02
-"""Estimated rate of wrong labels of a class, or of a number, from which readers learn from corrected labels."""
+LEAST_RATE, LEAST_NUMBER_RATE = 0.02, 0.04
+"""Estimated rates of wrong labels of a class, and of wrong numbers, above which labels are corrected: the largest
+errors of right numbers look like a few wrong ones."""
 MOST_RATE = 0.4
 """Largest rate of wrong labels of a class; a fit begins at a quarter of it."""
 
@@ -180,13 +181,13 @@ def corrected_labels(
 ) -> Float[Tensor, " rows"]:
     """Labels with errors corrected at random, by calibrated outputs, so that shares of classes fit.
 
-    Classes are drawn from P(true class | reading, label). A wrong number tells nothing: NaN, with P(wrong), if the rate
-    is at least `LEAST_RATE`.
+    Classes are drawn from P(true class | reading, label). A number tells nothing if it is wrong, so it becomes NaN with
+    P(wrong), where more than `LEAST_NUMBER_RATE` of the numbers seem wrong.
     """
     if KINDS[spec.kind].numeric:
         wrong = wrong_labels(outputs, labels, spec, rates)
         dropped = torch.rand(len(labels), generator=random) < wrong
-        return torch.where(dropped, torch.nan, labels) if wrong.nanmean() > LEAST_RATE else labels
+        return torch.where(dropped, torch.nan, labels) if wrong.nanmean() > LEAST_NUMBER_RATE else labels
     if not rates.any():
         return labels
     fitted = Calibration(torch.ones(()), torch.zeros(outputs.shape[1]), rates)

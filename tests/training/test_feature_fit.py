@@ -184,6 +184,13 @@ class TestWrongLabels:
         assert (~corrected.isnan())[far].sum() <= 0.1 * far.sum()
         assert corrected[~wrong].isnan().sum() <= 0.05 * len(labels)
 
+    def test_large_errors_of_right_numbers_are_kept(self):
+        random, spec = torch.Generator().manual_seed(2), AttributeSpec("age", "continuous", low=0, high=1)
+        labels, sides = torch.rand(600, generator=random), torch.rand(600, generator=random) - 0.5
+        errors = -0.03 * sides.sign() * (1 - 2 * sides.abs()).log()  # Laplace: a tail heavier than normal
+        corrected = corrected_labels((labels + errors)[:, None], labels, spec, torch.empty(0), random)
+        assert torch.equal(corrected, labels)
+
     def test_a_number_is_not_changed(self):
         spec = AttributeSpec("age", "continuous", low=0, high=1)
         scale, shift, rates = calibration(torch.rand(9, 1), torch.rand(9), spec)
