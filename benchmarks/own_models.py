@@ -76,7 +76,8 @@ NOTE = (
     "were exact; above: the largest part of a difference that is more than one standard error. Effective: number of "
     "exact pictures whose frequencies would have the same mean squared error. Drawn: pictures drawn for one returned; "
     "calls: these, and those of pilot runs; exact: random pictures that satisfy the formula among as many as calls. "
-    "Ticks: share of the pictures that the result says satisfy the query that do. Worst is the worst of all formulas, "
+    "Ticks: share of the pictures that the result says satisfy the query that do. Said: share of right pictures that "
+    "the result expects among those that the verifier accepted; off: its difference from true. Worst is the worst of all formulas, "
     "for each column alone. Refused formulas have no numbers and are in no mean. Area: under the ROC curve of the "
     "verifier's readings of 1,000 random pictures that nothing learned from, mean over yes/no attributes and classes; "
     "0.5 for one that it does not read. Seconds: time of the training."
@@ -92,6 +93,8 @@ NUMBERS: dict[str, tuple[str, Callable[[list[float]], float], str]] = {
     "calls": ("calls", max, "{:.1f}"),
     "exact": ("exact", max, "{:.0f}"),
     "ticks": ("ticks %", min, "{:.1%}"),
+    "said": ("said %", min, "{:.1%}"),
+    "off": ("off", max, "{:.3f}"),
 }
 """Number of a record -> its column in a table, which of several numbers is the worst, and how it is written."""
 COLUMNS = [column for column, _, _ in NUMBERS.values()]
@@ -320,7 +323,8 @@ def measure(
     Returns:
         The numbers of `Truth.compare`; pictures `kept`, and `drawn` for one that was kept; `calls` of the generator for
         one that was kept, those of pilot runs included, and how many `exact` pictures as many random ones have; share
-        of `ticks` that is right, `None` without any. Or `refused`: the type and the message of the error.
+        of `ticks` that is right, `None` without any; the share of right ones that is `said` of verified pictures, and
+        how far `off` it is. Or `refused`: the type and the message of the error.
     """
     try:
         prepared = plan_query(pipeline, formula, **options)
@@ -336,6 +340,9 @@ def measure(
         ticked = np.zeros(len(result), bool) if result.satisfied is None else result.satisfied
         right = truth.holds(formula, values)
         numbers |= truth.compare(formula, values) | {"ticks": float(right[ticked].mean()) if ticked.any() else None}
+        verified: Mapping[str, Any] = result.provenance.get("verified", {})
+        said = verified.get("threshold", {}).get("precision")
+        numbers |= {"said": said, "off": None if said is None else abs(said - numbers["true"])}
     return numbers
 
 

@@ -34,7 +34,7 @@ from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import Calibration, Plan, Shares, Source
 from energyql.pipeline.propose import prior_energies, propose
 from energyql.pipeline.render import render, render_drafts
-from energyql.pipeline.verifier import Round, Verifier
+from energyql.pipeline.verifier import LEAST_ACCEPTED, Decision, Round, Verifier
 from energyql.progress import Report, quiet
 from energyql.sampling import SampleResult
 from energyql.sampling.base import EnergyLike
@@ -43,6 +43,8 @@ from energyql.sampling.weights import effective_samples
 
 PILOT_SHARE = 0.9
 """Largest share of the rest of a budget that a pilot run takes; the other calls are for samples."""
+TRIAL, TRIAL_ROUND, TRIAL_SHARE = 64, 16, 0.25
+"""Of the trial of `sure`: most pictures; pictures in a round; and largest share of a budget."""
 SAMPLES, PICTURE_SAMPLES = 64, 8
 """Number of samples whose cost is measured; the second for attributes that are read off pictures."""
 ENOUGH = 100
@@ -71,7 +73,7 @@ def calibrate(plan: Plan, ledger: Ledger | None = None, report: Report = quiet, 
     energy, ledger = plan.energy, ledger or Ledger()
     with ledger.pilot():
         if known is None:
-            known = Calibration(Source(energy, None if verifier is None or faithful else verifier.for_draws()))
+            known = Calibration(Source(energy, None if verifier is None or faithful else sure(plan, ledger, report)))
             if plan.mixture is not None:
                 known = replace(known, shares=_shares(plan.mixture.plans, ledger, report))
             if faithful and verifier is not None:
@@ -85,6 +87,28 @@ def calibrate(plan: Plan, ledger: Ledger | None = None, report: Report = quiet, 
     return plan if known is plan.calibration else replace(plan, calibration=known)
 
 
+def sure(plan: Plan, ledger: Ledger, report: Report = quiet) -> Verifier:
+    """Return the verifier of draws by the energy of the query itself.
+
+    Where held-out labels do not show that it is as right as wanted, a trial tells what it reads off pictures that the
+    sampler draws, and so where it must accept them.
+    """
+    assert plan.verifier is not None
+    verifier = plan.verifier.for_draws()
+    if verifier.is_proven or plan.model.bank.reads_pictures:  # the trial would cost as much as these samples
+        return verifier
+    tried, most = np.zeros(0), min(TRIAL, TRIAL_SHARE * ledger.left)
+    while len(tried) + TRIAL_ROUND <= most:
+        _, decision = _tried(plan, plan.energy, verifier, len(tried) // TRIAL_ROUND, TRIAL_ROUND, "verify/sure/")
+        assert decision.probabilities is not None
+        tried = np.append(tried, decision.probabilities)
+        report("trial", len(tried) / TRIAL)
+        if np.sort(tried)[-LEAST_ACCEPTED:].mean() >= verifier.purity:
+            break
+    report("trial", 1.0)
+    return verifier.surer(tried) if len(tried) else verifier
+
+
 def clips_of(plan: Plan, ledger: Ledger, report: Report = quiet) -> Sequence[Clip]:
     """Return the bounds at which the energy may be clipped, each with its costs by held-out labels or a pilot run."""
     assert plan.verifier is not None
@@ -92,8 +116,8 @@ def clips_of(plan: Plan, ledger: Ledger, report: Report = quiet) -> Sequence[Cli
     start, most = ledger.calls, PILOT_SHARE * ledger.left
 
     def draw(number: int) -> Round:
-        sampled, good = _tried(plan, energy, verifier, number, PILOT_ROUND, "verify/")
-        return plan.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy(), good
+        sampled, decision = _tried(plan, energy, verifier, number, PILOT_ROUND, "verify/")
+        return plan.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy(), decision.kept
 
     def spent() -> float:
         return (ledger.calls + PILOT_ROUND - start) / most  # another round must fit
@@ -137,7 +161,7 @@ def _by_rejection(plan: Plan, verifier: Verifier, ledger: Ledger, report: Report
 
     def draw(number: int) -> npt.NDArray[np.bool_]:
         assert source.verifier is not None
-        return _tried(plan, None, source.verifier, number, REJECTION_ROUND, "verify/rejection/")[1]
+        return _tried(plan, None, source.verifier, number, REJECTION_ROUND, "verify/rejection/")[1].kept
 
     attempts = plan.settings.attempts
     trial = try_rejection(draw, trial_size(forecast, attempts), partial(report, "trial"))
@@ -146,15 +170,15 @@ def _by_rejection(plan: Plan, verifier: Verifier, ledger: Ledger, report: Report
 
 def _tried(
     plan: Plan, energy: EnergyLike | None, verifier: Verifier, number: int, size: int, purpose: str
-) -> tuple[SampleResult, npt.NDArray[np.bool_]]:
-    """Draw a round of a pilot run, and return its samples with the decisions of the verifier on their pictures.
+) -> tuple[SampleResult, Decision]:
+    """Draw a round of a pilot run, and return its samples with the decision of the verifier on their pictures.
 
     `number` is that of the round, `size` its number of samples, `purpose` the start of the names of random streams.
     """
     numbers = range(number * size, (number + 1) * size)
     sampled = propose(plan, energy, numbers, quiet, purpose, seed=0)
-    decisions = [verifier(images).kept for images in render_drafts(plan, sampled.z, torch.tensor(numbers))]
-    return sampled, np.concatenate(decisions)
+    decisions = [verifier(images) for images in render_drafts(plan, sampled.z, torch.tensor(numbers))]
+    return sampled, Decision.join(decisions)
 
 
 def _shares(plans: Sequence[Plan], ledger: Ledger, report: Report) -> Shares:

@@ -10,7 +10,7 @@ from energyql.energy.rule import SEMANTICS, check_semantics
 from energyql.errors import ArgumentError
 from energyql.language import Expr, Weight
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.calibrate import PICTURE_SAMPLES, SAMPLES, clips_of, prevalence, standard_error
+from energyql.pipeline.calibrate import PICTURE_SAMPLES, SAMPLES, clips_of, prevalence, standard_error, sure
 from energyql.pipeline.clips import Clip
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.model import Model
@@ -116,7 +116,8 @@ def run_pilot(
     estimates = Pilot(share, error, satisfied, mean, deviation, finished, calls)
     if verifier is None or semantics != EXACT:
         return estimates
-    threshold, ledger = verifier.for_draws().threshold if verifier.is_network else None, Ledger()
-    faithful = metered(plan_query(session, query, verify="faithful"), ledger)
+    ledger = Ledger()
+    surely, faithful = (metered(plan_query(session, query, verify=mode), ledger) for mode in ("sure", "faithful"))
     with reporting(progress) as report:
+        threshold = sure(surely, ledger, report).threshold if verifier.is_network else None
         return replace(estimates, threshold=threshold, clips=clips_of(faithful, ledger, report))

@@ -92,7 +92,7 @@ def draw_verified(plan: Plan, ledger: Ledger, first: int, n: int, report: Report
         for w, images in render(plan, sampled.z, first + waiting):
             decision, kept = keep(plan, source.verifier, w, images, last=last)
             decisions.append(decision.kept)
-            stated = stated or decision.stated
+            stated = stated or decision.probabilities is None
             readings += [] if kept is None else [kept]
         passed = np.concatenate(decisions)
         good = passed | last

@@ -48,6 +48,8 @@ FAITHFUL_RECALL, POOR_RECALL, POOR_PRECISION = 0.2, 0.1, 0.8
 of the accepted pictures are right."""
 LEAST_THRESHOLD = 0.5
 """Least P(query) from which a picture may be accepted: below it, the picture is more probably wrong than right."""
+LEAST_ACCEPTED = 8
+"""Fewest pictures of a trial that a threshold by P(query) alone accepts, even if `purity` is then not reached."""
 PRIOR_LABELS = 20.0
 """Number of held-out labels that count as much as the verifier's own probabilities when a threshold is chosen, because
 few labelled pictures satisfy a rare query."""
@@ -150,12 +152,20 @@ class Decision(NamedTuple):
     Attributes:
         kept: whether each picture is kept, (n,).
         values: attribute -> the values that the verifier read, (n,) each.
-        stated: whether the verifier returned values, and not probabilities.
+        probabilities: P(query), (n,), balanced; `None` if the verifier returned values, and not probabilities.
     """
 
     kept: npt.NDArray[np.bool_]
     values: dict[str, npt.NDArray[Any]]
-    stated: bool
+    probabilities: npt.NDArray[np.float64] | None
+
+    @classmethod
+    def join(cls, parts: Sequence[Decision]) -> Decision:
+        """Decisions of one verifier on batches of pictures as one."""
+        probabilities = [part.probabilities for part in parts if part.probabilities is not None]
+        values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
+        kept = np.concatenate([part.kept for part in parts])
+        return cls(kept, values, np.concatenate(probabilities) if probabilities else None)
 
 
 @dataclass(frozen=True)
@@ -249,11 +259,11 @@ class Verifier:
             raise ModelError(f"pictures cannot be verified: {self.name} returns no {missing[0]!r}", hint=WITHOUT)
         predictions = {name: answers.get(name) for name in self.rule.attributes}
         if any(not isinstance(prediction, Prediction) for prediction in predictions.values()):
-            return Decision(satisfied(self.expr, values, self.vocabulary), values, stated=True)
+            return Decision(satisfied(self.expr, values, self.vocabulary), values, None)
         probable = self._probabilities(cast(Predictions, predictions))
         if self.balance is not None:
             probable = self.balance.correct(probable, probabilities_of(self.balance.cells, cast(Predictions, answers)))
-        return Decision(probable >= self.threshold.probability, values, stated=False)
+        return Decision(probable >= self.threshold.probability, values, probable)
 
     @cached_property
     def labelled(self) -> Round:
@@ -297,6 +307,27 @@ class Verifier:
         if (threshold.precision or 1.0) < POOR_PRECISION:
             threshold = max(threshold, choose(recall=POOR_RECALL), key=lambda each: each.precision or 0.0)
         return replace(self, threshold=threshold, balance=balance)
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether held-out labels show the wanted purity; of a reader that is not the model's own, nothing is known."""
+        return not self.is_own or (self.threshold.precision or 0.0) >= self.purity
+
+    def surer(self, drawn: npt.NDArray[np.float64]) -> Verifier:
+        """Return this verifier with a threshold that suits pictures of the sampler.
+
+        It is the lowest that is not below the old one and at which the mean P(query) of the accepted pictures is the
+        wanted purity; or the highest that accepts `LEAST_ACCEPTED` of these pictures.
+
+        Args:
+            drawn: P(query) of drawn pictures, (n,) of at least `LEAST_ACCEPTED`.
+        """
+        p = np.sort(drawn)[::-1]
+        means = p.cumsum() / np.arange(1, len(p) + 1)
+        accepted = max(int((means >= self.purity).sum()), LEAST_ACCEPTED)
+        if p[accepted - 1] <= self.threshold.probability:
+            return self
+        return replace(self, threshold=Threshold(float(p[accepted - 1]), float(means[accepted - 1])))
 
     @cached_property
     def _kinds(self) -> tuple[Sequence[tuple[str, Cell]], npt.NDArray[np.float64]]:

@@ -90,12 +90,15 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
     body.mean.copy_(standard.mean)
     body.scale.copy_(standard.scale)
     judge, inputs = Judge(labelled.vocabulary, body), standard.inputs(features)
-    weights, biases = [], []
+    begun, weights, biases = [], [], []
     for (axes, labels), spec in zip(_problems(inputs, labelled), labelled.vocabulary.values(), strict=True):
         targets = _targets(labels, spec)
         fit = axes.fit(targets)
-        logits = _as_logits(fit, targets, labels, spec, labelled.exact)
-        for _ in range(CORRECTIONS if _some_wrong(fit, logits, labels, spec, labelled.exact) else 0):
+        begun.append((axes, labels, spec, targets, fit, _as_logits(fit, targets, labels, spec, labelled.exact)))
+    usual = torch.cat([torch.zeros(1), *(logits.rates for *_, logits in begun)]).mean()
+    for axes, labels, spec, targets, fit, logits in begun:
+        for _ in range(CORRECTIONS if _some_wrong(fit, logits, usual, labels, spec, labelled.exact) else 0):
+            logits = logits._replace(rates=logits.rates.clamp(min=usual))
             targets = _corrected(fit, logits, labels, spec)
             fit = axes.fit(targets)
             logits = _as_logits(fit, targets, labels, spec, labelled.exact)
@@ -108,12 +111,15 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
     return judge.eval().requires_grad_(False)
 
 
-def _some_wrong(fit: _Fit, logits: Calibration, labels: Tensor, spec: AttributeSpec, exact: bool) -> bool:
+def _some_wrong(
+    fit: _Fit, logits: Calibration, usual: Tensor, labels: Tensor, spec: AttributeSpec, exact: bool
+) -> bool:
+    """Whether labels are to be corrected; people err about as often, `usual`, in one attribute as in others."""
     if exact:
         return False
     if KINDS[spec.kind].numeric:
         return bool(wrong_labels(fit.unseen, labels, spec, logits.rates).mean() > LEAST_NUMBER_RATE)
-    return bool(logits.rates.max() > LEAST_RATE)
+    return bool(torch.maximum(logits.rates.max(), usual) > LEAST_RATE)
 
 
 def _corrected(

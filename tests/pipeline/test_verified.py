@@ -14,10 +14,10 @@ from energyql.attributes.predictions import YesNo
 from energyql.energy.clipped import clipped_density
 from energyql.errors import ArgumentError, ModelError, RefusedError, TautologyWarning
 from energyql.pipeline import verifier as verified
-from energyql.pipeline.calibrate import calibrate
+from energyql.pipeline.calibrate import TRIAL, calibrate
 from energyql.pipeline.clips import CLIPS, MOST_LOST, PILOT_ROUND, choose_clip, estimate_clips
 from energyql.pipeline.ledger import Ledger
-from energyql.pipeline.plan import plan_query
+from energyql.pipeline.plan import metered, plan_query
 from energyql.pipeline.run import draw, draw_until_satisfied, stream_batches
 from energyql.pipeline.session import open_session
 from energyql.pipeline.verifier import (
@@ -324,6 +324,44 @@ def test_labels_choose_the_threshold_of_the_models_own_networks_alone(model):
     )
     assert LEAST_RECALL <= own.for_draws().threshold.recall < 1
     assert (other.for_draws().threshold.recall, other.for_draws().threshold.probability) == (None, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        (np.linspace(0.65, 0.3, 16), (0.7, 0.5)),  # the threshold by labels is higher, and stays
+        (np.repeat([0.99, 0.95, 0.6], 16), (0.95, 0.97)),  # the mean of the first two parts is the wanted one
+        (np.linspace(0.93, 0.3, 64), (0.86, 0.895)),  # it is out of reach: eight are accepted
+    ],
+)
+def test_drawn_pictures_raise_the_threshold(model, drawn, expected):
+    verifier = replace(read(model, 1.0), threshold=verified.Threshold(0.7, 0.5))
+    threshold = verifier.surer(np.random.default_rng(0).permutation(np.asarray(drawn))).threshold
+    assert (threshold.probability, threshold.precision) == pytest.approx(expected, abs=1e-3)
+
+
+def certain(images):
+    """Read `Pixels` with probabilities that are never quite certain of bright pictures."""
+    return {"bright": YesNo((16 * images[:, 0, 0, 0]).clamp(max=4)), "warm": YesNo(16 * images[:, 2, 0, 0])}
+
+
+@pytest.mark.parametrize(
+    ("share", "budget", "pictures"), [(0.95, math.inf, 16), (0.95, 4 * 40, 16), (0.95, 40, 0), (1.05, math.inf, 0)]
+)
+def test_a_trial_where_labels_do_not_show_the_wanted_purity(model, share, budget, pictures):
+    ledger = Ledger(budget)
+    plan = metered(plan_query(open_session(model, "cpu"), "bright", verify="sure"), ledger)
+    plan = replace(plan, verifier=replace(read(model, share), reader=certain))
+    by_labels = plan.verifier.for_draws()
+    assert by_labels.is_proven == (share > 1)
+    verifier = calibrate(plan, ledger).calibration.source.verifier
+    assert (ledger.pilot_calls, ledger.calls) == (pictures, pictures)
+    before, after = by_labels.threshold, verifier.threshold
+    if not pictures:
+        assert after == before
+    else:
+        assert after.probability > before.probability
+        assert after.precision > before.precision
 
 
 def test_samples_without_labels_count_for_the_balance_and_not_for_the_threshold(model):
