@@ -301,7 +301,7 @@ def test_worst_is_of_each_column_alone() -> None:
     summary = summarize(records)
     assert summary["worst"] == {
         "prevalence": 0.1, "true": 0.7, "error": 0.2, "above": 0.1, "floor": 0.1, "drawn": 3.0, "ticks": 0.5,
-        "effective": None, "calls": None, "exact": None,
+        "effective": None, "calls": None, "exact": None, "said": None, "off": None,
     }  # fmt: skip
     assert summary["mean"]["true"] == pytest.approx(0.8)
     assert summary["mean"]["ticks"] == 0.5

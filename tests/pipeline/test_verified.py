@@ -14,7 +14,7 @@ from energyql.attributes.predictions import YesNo
 from energyql.energy.clipped import clipped_density
 from energyql.errors import ArgumentError, ModelError, RefusedError, TautologyWarning
 from energyql.pipeline import verifier as verified
-from energyql.pipeline.calibrate import TRIAL, calibrate
+from energyql.pipeline.calibrate import calibrate
 from energyql.pipeline.clips import CLIPS, MOST_LOST, PILOT_ROUND, choose_clip, estimate_clips
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import metered, plan_query
