@@ -78,9 +78,9 @@ NOTE = (
     "calls: these, and those of pilot runs; exact: random pictures that satisfy the formula among as many as calls. "
     "Ticks: share of the pictures that the result says satisfy the query that do. Said: share of right pictures that "
     "the result expects among those that the verifier accepted; off: its difference from true. Worst is the worst of "
-    "all formulas, for each column alone. Refused formulas have no numbers and are in no mean. Area: under the ROC curve of the "
-    "verifier's readings of 1,000 random pictures that nothing learned from, mean over yes/no attributes and classes; "
-    "0.5 for one that it does not read. Seconds: time of the training."
+    "all formulas, for each column alone. Refused formulas have no numbers and are in no mean. Area: under the ROC "
+    "curve of the verifier's readings of 1,000 random pictures that nothing learned from, mean over yes/no attributes "
+    "and classes; 0.5 for one that it does not read. Seconds: time of the training."
 )
 NUMBERS: dict[str, tuple[str, Callable[[list[float]], float], str]] = {
     "prevalence": ("prior %", min, "{:.1%}"),

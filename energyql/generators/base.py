@@ -99,6 +99,19 @@ class DraftingGenerator(Generator, Protocol):
         """
 
 
+class PreviewingGenerator(Generator, Protocol):
+    """A generator that can draw small pictures in less time, as a StyleGAN adds up pictures of growing size.
+
+    Attributes:
+        preview_sides: possible sides of previews, in pixels, smallest first.
+    """
+
+    preview_sides: Sequence[int]
+
+    def preview(self, w: Float[Tensor, "batch w_dim"], side: int) -> Float[Tensor, "batch channels side side"]:
+        """Return previews: pictures of `side` pixels that show nearly what those of `synthesize` show."""
+
+
 @runtime_checkable
 class PromptedGenerator(Generator, Protocol):
     """A generator that draws pictures of a text, called prompt.
@@ -172,6 +185,12 @@ def _method(generator: Generator, name: str) -> Callable[..., Any] | None:
 def drafter(generator: Generator) -> Callable[..., Tensor] | None:
     """Method `draft` of a generator; `None` if it has none or is differentiable, since drafts may have no gradient."""
     return None if is_differentiable(generator) else _method(generator, "draft")
+
+
+def preview_side(generator: Generator, least: int) -> int | None:
+    """Side of the smallest previews of at least `least` pixels; `None` if a generator draws none."""
+    sides: Sequence[int] = getattr(generator, "preview_sides", ())
+    return next((side for side in sides if side >= least), None)
 
 
 def draft_cost(generator: Generator) -> Callable[[Tensor], int]:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from energyql.errors import ArgumentError
 from energyql.generators.base import Family, Noise, check_noise_input, has_noise
 from energyql.generators.convolution import (
     DRAWN_TOGETHER,
@@ -231,12 +232,17 @@ class SynthesisNetwork(nn.Module):
         last = cast(ToRGB, blocks[-1].get_submodule("torgb"))
         return [*(layer.conv.affine for layer in layers), last.conv.affine]
 
-    def forward(self, ws: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
-        """Map w, or W+, to pictures in the dtype of the latents; see `StyleGAN2.synthesize`."""
+    def forward(
+        self, ws: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None, side: int | None = None
+    ) -> Tensor:
+        """Map w, or W+, to pictures in the dtype of the latents; see `StyleGAN2.synthesize`.
+
+        With `side`, the result is the sum of the pictures of the blocks up to this side.
+        """
         ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
         check_noise_input(noise, (len(ws), self.config.noise_size))
         dtype = dtype or ws.dtype
-        sides = self.config.block_resolutions
+        sides = [each for each in self.config.block_resolutions if side is None or each <= side]
         if not len(ws) or not drawn_alone(ws, *self.parameters()):
             return cast(Tensor, self._blocks(sides, None, None, ws, noise, dtype)[1])
         # Large maps are computed for one sample at a time, so that they stay in the caches. A picture has the same bits
@@ -292,6 +298,23 @@ class StyleGAN2(StyleGAN):
     def noise_size(self) -> int:
         """How many random numbers one picture takes as noise; 0 if the strength of noise is 0 in all layers."""
         return self.synthesis.config.noise_size if has_noise(self) else 0
+
+    @property
+    def preview_sides(self) -> Sequence[int]:
+        """Sides of previews: of all blocks but the last, if every block draws a picture."""
+        config = self.synthesis.config
+        return config.block_resolutions[:-1] if config.architecture == "skip" else ()
+
+    def preview(self, w: Tensor, side: int, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
+        """Map latents to the pictures that the blocks up to `side` add up to, (batch, channels, side, side).
+
+        Raises:
+            ArgumentError: `side` is none of `preview_sides`.
+        """
+        if side not in self.preview_sides:
+            sides = ", ".join(map(str, self.preview_sides)) or "none"
+            raise ArgumentError(f"there are no previews of {side} pixels; sides: {sides}")
+        return over_white(self.synthesis(w, noise, dtype, side))
 
     def synthesize(self, w: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map latents to pictures in about [-1, 1], (batch, channels, side, side).

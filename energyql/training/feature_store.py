@@ -33,10 +33,10 @@ def see(backbone: Backbone, pictures: Tensor, layers: Sequence[str], course: Cou
     """Pictures (n, 3, side, side) uint8 with the features of some layers, to which their small pixels are appended.
 
     The file at the checkpoint of `course` keeps them: only pictures that it lacks are read. It begins anew with another
-    backbone or other layers.
+    backbone, or if it lacks a layer.
     """
     device = torch.device(course.device)
-    identity = bytes.fromhex(digest((backbone.mark, tuple(layers), SMALL, device.type)))
+    identity = bytes.fromhex(digest((backbone.mark, SMALL, device.type)))
     names = [*layers, _PIXELS]
     known = _read(course.checkpoint, identity, names)
     marks = [hashlib.sha256(picture.numpy().tobytes()).digest() for picture in pictures]

@@ -287,8 +287,8 @@ def fit_both(
     size = count if len(pictures) < FEW else VERIFIER_FOLDS
     families = [Family(networks, count), *([Family(layers[:1], size)] if layers else [])]
     splits = leave_out([order[k::size] for k in range(size)], chosen)
-    unlabelled = FRESH if bank.reads_pictures else max(further_pictures(task, further), FRESH)
-    fresh, others = draw_further(task, unlabelled, side)
+    unlabelled = FRESH if bank.reads_pictures else max(further_pictures(task, further, previews=False), FRESH)
+    fresh, others = draw_further(task, task.prior, unlabelled, side)
     seen_fresh = task.look(f"{FEATURES} of further pictures", fresh, [each.layer for each in layers[:1]])
     with task.target.work.step(VERIFIER) as checkpoint:
         course = task.course(VERIFIER, checkpoint, seed + VERIFIER_SEED)

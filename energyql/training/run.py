@@ -203,7 +203,12 @@ def train_attributes(
                     )  # fmt: skip
                     latents, specs = _latents(prior, table, len(next(iter(columns.values())))), choose(columns)
                     bank, second, networks = fit_bank(
-                        task, latents, columns, specs, further=further_pictures(task, n), settings=settings
+                        task,
+                        latents,
+                        columns,
+                        specs,
+                        further=further_pictures(task, n, previews=True),
+                        settings=settings,
                     )
                     most = min(len(latents), MOST_PICTURES)
                 if notes := getattr(labels, "calibrations", None):

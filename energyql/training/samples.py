@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from energyql.errors import ArgumentError, DataError
 from energyql.generators.base import (
     RANDOM,
     Generator,
+    PreviewingGenerator,
     check_pictures,
     class_count,
     condition_vector,
@@ -138,12 +140,14 @@ class Prior:
         seed: sample i depends on (seed, i) only.
         fitted: conditions of the samples. Each has a random psi in the range of truncation, and a random class if the
             condition is "random".
+        preview: side of previews (`PreviewingGenerator`), which are drawn in place of pictures; `None` for pictures.
     """
 
     generator: Generator
     seed: int
     fitted: FittedUnder
     device: torch.device
+    preview: int | None = field(default=None, kw_only=True)
 
     def under(self, **changes: Any) -> Prior:
         """Prior samples with the same z under other conditions, fields of `fitted` such as `truncation=(0.7, 1)`."""
@@ -165,6 +169,15 @@ class Prior:
                 "pictures that were labelled by hand have one truncation and one condition, and these have several",
                 hint="label pictures that energyql sample draws, whose table states how they were drawn",
             )
+
+    @property
+    def draw(self) -> Callable[[Float[Tensor, "n w_dim"]], Float[Tensor, "n channels height width"]]:
+        """Function from w to pictures for programs to look at: previews, drafts or the pictures themselves."""
+        if self.preview is not None:
+            return partial(cast(PreviewingGenerator, self.generator).preview, side=self.preview)
+        # A generator with classes would draw the pictures of each class apart, and fill up small groups.
+        draft = None if class_count(self.generator) else drafter(self.generator)
+        return draft or self.generator.synthesize
 
     def z(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n z_dim"]:
         """Random latents of the samples, on the CPU."""
@@ -269,7 +282,7 @@ def _parts(folder: Path, prior: Prior, labeller: ImageLabeller, index: Tensor) -
     """Yield (start, file) for each file of `label_prior`, with pictures of the samples from `index[start]` on."""
     fitted = prior.fitted
     settings = (prior.seed, fitted.truncation, fitted.condition, fitted.generator, prior.device.type)
-    identity = digest((judge_mark(labeller), *settings))
+    identity = digest((judge_mark(labeller), *settings, *([] if prior.preview is None else [prior.preview])))
     for start in range(0, len(index), PICTURES_A_PART):
         part = f"{start}-{min(start + PICTURES_A_PART, len(index))}"
         yield start, StepFile(folder / part, f"{identity} {part}")
@@ -280,9 +293,7 @@ def _label(
 ) -> dict[str, list[Any]]:
     """Label pictures; `progress` is called with the number done."""
     columns: dict[str, list[Any]] = {}
-    # A generator with classes would draw the pictures of each class apart, and fill up small groups.
-    draft = None if class_count(prior.generator) else drafter(prior.generator)
-    w, draw = prior.w_there(index), draft or prior.generator.synthesize
+    w, draw = prior.w_there(index), prior.draw
     at, size = 0, 1  # the size of the first picture determines the size of a batch
     while at < len(w):
         images = check_pictures(draw(w[at : at + size]))

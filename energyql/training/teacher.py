@@ -7,7 +7,7 @@ gain by labels of thousands of pictures by networks (self-training, distillation
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
+from energyql.generators.base import preview_side
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
 from energyql.training.feature_fit import FeatureSettings, choose_features
@@ -41,6 +42,8 @@ more by hand is faster than drawing so many."""
 FURTHER_SEEN, LARGEST_SEEN = 4_000, 256
 """Number of pictures that a teacher labels by default if it reads features; of pictures of more than `LARGEST_SEEN`
 pixels a side it labels as many fewer as they are larger."""
+FURTHER_PREVIEWS = 2_000
+"""Number of further pictures that are large, if the generator draws previews, which a teacher reads in their place."""
 FURTHER_SEED, FURTHER_SEED_BY_FUNCTION = 2, 18
 """Offset of the seed of further pictures, for labels in a table or by a function (whose pictures have offsets 0 to
 2)."""
@@ -73,22 +76,38 @@ class Taught:
     networks: Sequence[Judge] = ()
 
 
-@torch.no_grad()
-def further_pictures(task: Task, count: int | None) -> int:
-    """Number of further pictures for teacher and verifier; 0 if the labels are not a table about pictures.
+def further_pictures(task: Task, count: int | None, *, previews: bool) -> int:
+    """Number of further pictures for teacher or verifier; 0 if the labels are not a table about pictures.
 
     `count` is the user's wish; by default it is 8,000, or 0 for pictures of more than 128 pixels a side; with features
     4,000, and fewer if they have more than 256.
+
+    Args:
+        previews: whether previews will do (`previewed`), of which the default is 2,000 where these numbers are smaller.
     """
     if task.table is None or task.table.index is None:
         return 0
     if count is not None:
         return count
-    picture = task.prior.generator.synthesize(task.prior.w_there(torch.arange(1)))
-    side = max(picture.shape[-2:])
+    side, prior = _picture_side(task.prior), previewed(task)
+    number = FURTHER if side <= LARGEST else 0
     if task.backbone is not None and len(task.table.pictures) < FEW:
-        return FURTHER_SEEN * LARGEST_SEEN**2 // max(side, LARGEST_SEEN) ** 2
-    return FURTHER if side <= LARGEST else 0
+        number = FURTHER_SEEN * LARGEST_SEEN**2 // max(side, LARGEST_SEEN) ** 2
+    return max(number, FURTHER_PREVIEWS) if previews and prior.preview else number
+
+
+@torch.no_grad()
+def _picture_side(prior: Prior) -> int:
+    picture = prior.generator.synthesize(prior.w_there(torch.arange(1)))
+    return max(picture.shape[-2:])
+
+
+def previewed(task: Task) -> Prior:
+    """Prior samples as a teacher sees them: by previews, if the generator draws some and pictures are so large that it
+    would label few or none."""
+    side = preview_side(task.prior.generator, task.side(PictureSettings().side))
+    enough = LARGEST if task.backbone is None else LARGEST_SEEN
+    return task.prior if side is None or _picture_side(task.prior) <= enough else replace(task.prior, preview=side)
 
 
 def feature_settings(task: Task, labelled: Labelled[Inputs], rows: Int[Tensor, " rows"]) -> list[FeatureSettings]:
@@ -99,15 +118,20 @@ def feature_settings(task: Task, labelled: Labelled[Inputs], rows: Int[Tensor, "
     return choose_features(task.backbone, own, task.course(FEATURES, None, task.prior.seed))
 
 
-def draw_further(task: Task, count: int, side: int) -> tuple[Tensor, Prior]:
-    """Draw further random pictures without labels, of a seed that no labelled pictures have.
+def draw_further(task: Task, prior: Prior, count: int, side: int) -> tuple[Tensor, Prior]:
+    """Draw further random pictures without labels, or previews, of a seed that no labelled pictures have.
 
     Returns:
         The pictures, (n, 3, size, size) uint8, reduced to `side`; and the prior whose first samples they are.
     """
-    prior = task.prior.apart(FURTHER_SEED if task.table is not None else FURTHER_SEED_BY_FUNCTION)
-    pictures, _ = task.draw("further pictures", prior, torch.arange(count), side)
+    prior = prior.apart(FURTHER_SEED if task.table is not None else FURTHER_SEED_BY_FUNCTION)
+    pictures, _ = task.draw(f"further {_kind(prior)}", prior, torch.arange(count), side)
     return pictures, prior
+
+
+def _kind(prior: Prior) -> str:
+    """What is drawn, as a part of the names of steps."""
+    return PICTURES if prior.preview is None else "previews"
 
 
 def teach(
@@ -133,9 +157,9 @@ def teach(
     Returns:
         The labelled pictures; none if no attribute has enough labels.
     """
-    prior, settings, seed = task.prior, PictureSettings(), task.prior.seed
+    prior, settings, seed = previewed(task), PictureSettings(), task.prior.seed
     side = task.side(settings.side)
-    pictures, _ = task.draw(PICTURES, prior, table.pictures, side)
+    pictures, _ = task.draw(_kind(prior), prior, table.pictures, side)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed % 2**63))]
     splits = leave_out(rows.chunk(TEACHER_FOLDS))
     specs = Vocabulary(
@@ -144,20 +168,22 @@ def teach(
     if not specs:
         return Taught(prior.read(torch.arange(0), prior.fitted.space), {}, {})
     labelled = Labelled(task.look(FEATURES, pictures), labels, specs)
-    layers = feature_settings(task, labelled, rows)[-1:]  # another layer than verifier and judge, so other errors
+    best = feature_settings(task, labelled, rows)
+    layers = best[-1:]  # another layer than verifier and judge, so other errors
     families = [Family(layers, len(splits))] if layers else []
     if not layers or len(rows) >= FEW:
         families = [Family([settings], len(splits)), *families]
     with task.target.work.step(TEACHER) as folder:
         networks, unseen = fit_readers(labelled, splits, families, task.course(TEACHER, folder, seed + 2))
-    further, more = draw_further(task, count, side)
+    further, more = draw_further(task, prior, count, side)
     latents = more.read(torch.arange(count), prior.fitted.space)
     if table.learned:
-        index, pool = _pool(task, table, side, count)
+        index, pool = _pool(task, prior, table, side, count)
         # The pool comes first, because heads are stopped on the last pictures, which must not be chosen ones.
         if len(index):
             further, latents = torch.cat([pool, further]), torch.cat([prior.read(index, prior.fitted.space), latents])
-    seen = task.look(f"{FEATURES} of further pictures", further, [layer.layer for layer in layers])
+    # The verifier will read one of the other layers of the same pictures.
+    seen = task.look(f"{FEATURES} of further {_kind(prior)}", further, [each.layer for each in best])
     outputs = torch.stack([mean_outputs(networks[k :: len(splits)], seen) for k in range(len(splits))])
     counts = [output_count(spec) for spec in specs.values()]
     random = torch.Generator().manual_seed((seed + 1) % 2**63)
@@ -177,12 +203,12 @@ def teach(
     return Taught(latents.repeat(DRAWS, 1), taught, quality, networks)
 
 
-def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tensor, " n"], Tensor]:
+def _pool(task: Task, prior: Prior, table: LabelTable, side: int, most: int) -> tuple[Int[Tensor, " n"], Tensor]:
     """Numbers and thumbnails of the first `most` pictures of the pool, without those in the table."""
     index = POOL_START + torch.arange(min(most, POOL_SIZE))
-    pictures = None if table.pool is None else kept_thumbnails(table.pool, task.prior, index, side)
+    pictures = None if table.pool is None else kept_thumbnails(table.pool, prior, index, side)
     if pictures is None:
-        pictures, _ = task.draw("pool", task.prior, index, side)
+        pictures, _ = task.draw("pool" if prior.preview is None else "pool of previews", prior, index, side)
     others = ~torch.isin(index, table.pictures)
     return index[others], pictures[others]
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from toys import random_generator
 
-from energyql.errors import ModelError
+from energyql.errors import ArgumentError, ModelError
+from energyql.generators.base import preview_side
 from energyql.generators.checkpoints.assemble import assemble
 from energyql.generators.mapping import encoder
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -49,6 +50,20 @@ def test_the_other_architectures(architecture, clamp):
     assert torch.equal(generator.synthesize(w[3:5]), image[3:5]), "a picture does not depend on its batch"
     exact = generator.double().synthesize(w.double())
     torch.testing.assert_close(exact, Reference(generator).synthesis(w.double()), rtol=0, atol=1e-9)
+
+
+def test_a_preview_is_the_picture_of_a_smaller_network():
+    made = random_generator(dataclasses.replace(SMALL, resolution=32))
+    small = StyleGAN2(dataclasses.replace(SMALL, resolution=16)).eval().requires_grad_(False)
+    small.load_state_dict({name: tensor for name, tensor in made.state_dict().items() if ".b32." not in name})
+    w = made.encode(latents(made.config, dtype=torch.float32, batch=9))
+    previews = made.preview(w, 16)
+    assert torch.equal(previews, small.synthesize(w))
+    assert torch.equal(made.preview(w[3:5], 16), previews[3:5]), "a preview does not depend on its batch"
+    assert (list(made.preview_sides), preview_side(made, 9), preview_side(made, 17)) == ([4, 8, 16], 16, None)
+    with pytest.raises(ArgumentError, match="no previews of 12 pixels; sides: 4, 8, 16"):
+        made.preview(w, 12)
+    assert preview_side(random_generator(dataclasses.replace(SMALL, architecture="orig")), 4) is None
 
 
 @pytest.mark.parametrize("architecture", ["skip", "resnet"])

@@ -247,15 +247,53 @@ class TestPool:
 def test_how_many_pictures_are_worth_drawing(monkeypatch):
     prior = Prior(Stains(), 0, FittedUnder(), torch.device("cpu"))
     task = SimpleNamespace(prior=prior, table=LabelTable({}, torch.arange(3)), backbone=None)
-    assert (further_pictures(task, None), further_pictures(task, 5)) == (teacher.FURTHER, 5)
+    task.side = lambda least: least
+
+    def counts(number=None):
+        return [further_pictures(task, number, previews=previews) for previews in (False, True)]
+
+    assert (counts(), counts(5)) == ([teacher.FURTHER] * 2, [5, 5])
     monkeypatch.setattr(teacher, "LARGEST", 7)
-    assert further_pictures(task, None) == 0
+    assert counts() == [0, 0]
     task.backbone = "a backbone"
-    assert further_pictures(task, None) == teacher.FURTHER_SEEN
-    monkeypatch.setattr(teacher, "LARGEST_SEEN", 4)
-    assert further_pictures(task, None) == teacher.FURTHER_SEEN // 4
+    assert counts() == [teacher.FURTHER_SEEN] * 2
+    monkeypatch.setattr(teacher, "LARGEST_SEEN", 2)
+    assert counts() == [teacher.FURTHER_SEEN // 16] * 2
+    task.prior = Prior(Previewed(), 0, FittedUnder(), torch.device("cpu"))
+    assert counts() == [teacher.FURTHER_SEEN // 16, teacher.FURTHER_PREVIEWS]
+    task.backbone = None
+    assert (counts(), counts(5)) == ([0, teacher.FURTHER_PREVIEWS], [5, 5])
     for table in (None, LabelTable({}, latents=torch.zeros(3, 2))):
-        assert further_pictures(SimpleNamespace(prior=prior, table=table), 5) == 0
+        assert further_pictures(SimpleNamespace(prior=prior, table=table), 5, previews=True) == 0
+
+
+class Previewed(Stains):
+    """Pictures that count as large, with previews of 32, 64 and 128 pixels."""
+
+    preview_sides = (32, 64, 128)
+
+    def __init__(self):
+        super().__init__()
+        self.drawn, self.previews = 0, []
+
+    def synthesize(self, w):
+        self.drawn += len(w)
+        return super().synthesize(w)
+
+    def preview(self, w, side):
+        self.previews += [side] * len(w)
+        return torch.nn.functional.interpolate(super().synthesize(w), size=(side, side))
+
+
+def test_a_teacher_of_large_pictures_sees_previews(tmp_path, monkeypatch):
+    """It learns by previews, and labels by them."""
+    monkeypatch.setattr(teacher, "LARGEST", 7)
+    generator = Previewed()
+    made = train(generator, table(), tmp_path / "m", seed=3, n=400, settings=HEADS, truncation=1.0, judge=None)
+    assert generator.drawn < 10  # such as to learn their size
+    assert generator.previews == [32] * (LABELS + 400)
+    assert made.report["red"].details["teacher"]["score"] > 0.85
+    assert score(made.bank) > score(taught(tmp_path / "a", n=0).bank) + 0.05
 
 
 def test_too_few_labels(tmp_path):
