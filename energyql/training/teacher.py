@@ -39,7 +39,7 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 FURTHER, LARGEST = 8_000, 128
 """Number of pictures that a teacher labels by default: none of more than `LARGEST` pixels a side, because labelling
 more by hand is faster than drawing so many."""
-FURTHER_SEEN, LARGEST_SEEN = 4_000, 256
+FURTHER_SEEN, LARGEST_SEEN = 3_000, 256
 """Number of pictures that a teacher labels by default if it reads features; of pictures of more than `LARGEST_SEEN`
 pixels a side it labels as many fewer as they are larger."""
 FURTHER_PREVIEWS = 2_000
