@@ -23,12 +23,10 @@ from energyql.kinds import KINDS, Kind
 REPORT = "report.json"
 """The file in a model folder with the reports on its heads."""
 MARGIN = 0.05
-"""Least distance from chance, 0.5, of the lower end of the 95 % interval of a head's AUC, and of the AUC of each class;
-without AUC, of the balanced accuracy. See docs/decisions/attribute-heads.md."""
+"""Distance from chance, 0.5, up to which the AUC of a single class is hardly better. See
+docs/decisions/attribute-heads.md."""
 LEAST_RECALL = 0.1
 """Least recall that a head must have for every class, if its report has no AUC."""
-LEAST_R2 = 0.1
-"""Least lower end of the 95 % interval of R2 of a head; below it, the prediction hardly helps to know a value."""
 _PICTURE = either('space="picture"', "--space picture")
 WEAK_HELP = (
     f"more labels ({either('sample_pictures(unsure=True)', 'energyql sample --unsure')} draws the pictures), a teacher "
@@ -192,10 +190,9 @@ class HeadReport:
     def weak(self) -> str | None:
         """Why the head is too weak for queries, which refuse it unless the user allows it; `None` if it is good enough.
 
-        A head for classes is weak if the lower end of the interval of `auc`, or the AUC of one class, is not more than
-        `MARGIN` above 0.5; a head for numbers, if the lower end of the interval of R2 is below `LEAST_R2`. In reports
-        without AUC, it is weak if the lower end of its balanced accuracy is less than `MARGIN` above chance, or its
-        recall of one class is below `LEAST_RECALL`.
+        A head is weak if it may be no better than chance: if the 95 % interval of its `auc` or R2 reaches down to
+        chance, or that of the AUC of one class does, which is itself at most `MARGIN` above it. In reports without AUC,
+        balanced accuracy counts, and a recall of one class below `LEAST_RECALL`.
         """
         weakness = _weakness(self)
         return None if weakness is None else weakness.reason
@@ -260,22 +257,21 @@ def _weakness(report: HeadReport) -> _Weakness | None:
         return _Weakness("its quality is unknown", rarest)
     low = report.interval[0]
     if KINDS[report.kind].numeric:
-        reason = f"{report} is not clearly above {LEAST_R2:g}"
-        return _Weakness(reason, "", report.score, low, LEAST_R2) if low < LEAST_R2 else None
+        reason = f"{report} is not clearly above chance, 0"
+        return _Weakness(reason, "", report.score, low, 0.0) if low <= 0 else None
     if report.auc is not None:
-        bound = 0.5 + MARGIN
-        if report.auc[1] <= bound:
+        if report.auc[1] <= 0.5:
             mean = "mean " if len(report.ranking) > 1 else ""
-            reason = f"{mean}{auc_text(report.auc)} is not clearly above {bound:.2f} (chance is 0.50)"
-            return _Weakness(reason, rarest, *report.auc[:2], bound)
+            reason = f"{mean}{auc_text(report.auc)} is not clearly above chance, 0.50"
+            return _Weakness(reason, rarest, *report.auc[:2], 0.5)
         for name, each in report.ranking.items():
-            if each.auc[0] <= bound:
+            if each.auc[1] <= 0.5 and each.auc[0] <= 0.5 + MARGIN:
                 reason = f"for {name!r}, {auc_text(each.auc)} is hardly above chance, 0.50"
-                return _Weakness(reason, name, *each.auc[:2], bound)
+                return _Weakness(reason, name, *each.auc[:2], 0.5)
         return None
-    if low < (least := report.chance + MARGIN):
-        reason = f"{report} is not clearly above {least:.2f} (chance is {report.chance:.2f})"
-        return _Weakness(reason, rarest, report.score, low, least)
+    if low <= report.chance:
+        reason = f"{report} is not clearly above chance, {report.chance:.2f}"
+        return _Weakness(reason, rarest, report.score, low, report.chance)
     for name, (recall, below, _) in report.recall.items():
         if recall < LEAST_RECALL:
             reason = f"it recognises only {100 * recall:.0f} % of {name!r}"

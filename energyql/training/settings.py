@@ -72,7 +72,8 @@ class TrainSettings:
             further round doubles their number, up to 40,000; the rounds end if one lowers the held-out loss of the
             heads by at most 1 %, or if no loss can be measured. With a table that has numbers of pictures, the number
             of further pictures that a teacher (networks that learn from the table) labels for the heads. By default
-            8,000, but 0 if pictures have more than 128 pixels a side, which take long to draw; 0 is for no teacher.
+            8,000, or 3,000 with `features`; of large pictures, of which a StyleGAN2 draws previews, 2,000, and of those of
+            other generators fewer or none. 0 is for no teacher.
         space: the latent that heads read: "w"; "z"; "direction", which is z scaled to unit second moment, on which the
             pictures of a StyleGAN depend; or "features", numbers that the generator computes from z for heads (see
             `ViewedGenerator.features`). By default that of the model's other heads; without heads, "features" if the
@@ -108,8 +109,8 @@ class TrainSettings:
     only: Sequence[str] | None = field(default=None, metadata=option("Attributes to train, separated by commas."))
     n: int | None = field(default=None, metadata=option(
         "Pictures for --labeller or CLIP; by default from 5,000 up to 40,000, while the heads gain by it. With a "
-        "table of picture numbers, further pictures that a teacher labels; by default 8,000, or none if pictures "
-        "are larger than 128 x 128 pixels.",
+        "table of picture numbers, further pictures that a teacher labels; by default 8,000, or fewer if they are "
+        "large or it reads features.",
     ))  # fmt: skip
     space: str | None = field(default=None, metadata=option(
         "Input of the heads: w, z, direction, features; or picture, to train a network of pictures.",

@@ -80,7 +80,7 @@ def further_pictures(task: Task, count: int | None, *, previews: bool) -> int:
     """Number of further pictures for teacher or verifier; 0 if the labels are not a table about pictures.
 
     `count` is the user's wish; by default it is 8,000, or 0 for pictures of more than 128 pixels a side; with features
-    4,000, and fewer if they have more than 256.
+    3,000, and fewer if they have more than 256.
 
     Args:
         previews: whether previews will do (`previewed`), of which the default is 2,000 where these numbers are smaller.
@@ -103,8 +103,7 @@ def _picture_side(prior: Prior) -> int:
 
 
 def previewed(task: Task) -> Prior:
-    """Prior samples as a teacher sees them: by previews, if the generator draws some and pictures are so large that it
-    would label few or none."""
+    """Prior samples as a teacher sees them: of large pictures, previews, if the generator draws some."""
     side = preview_side(task.prior.generator, task.side(PictureSettings().side))
     enough = LARGEST if task.backbone is None else LARGEST_SEEN
     return task.prior if side is None or _picture_side(task.prior) <= enough else replace(task.prior, preview=side)

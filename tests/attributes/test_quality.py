@@ -20,7 +20,7 @@ from energyql.attributes.quality import (
 )
 from energyql.errors import ModelError
 
-BELOW = "is not clearly above 0.55 (chance is 0.50)"
+BELOW = "is not clearly above chance, 0.50"
 GOOD = HeadReport(
     "yes/no",
     320,
@@ -87,15 +87,15 @@ def test_r2():
     [
         ({}, None),
         (
-            {"interval": (0.54, 0.87)},
-            f"balanced accuracy 0.80 (0.54 to 0.87) {BELOW}",
+            {"interval": (0.5, 0.87)},
+            f"balanced accuracy 0.80 (0.50 to 0.87) {BELOW}",
         ),
         ({"recall": {"no": (0.9, 0.8, 1.0), "yes": (0.05, 0, 0.2)}}, "it recognises only 5 % of 'yes'"),
         ({"score": None, "interval": None, "recall": {"no": (1.0, 0.9, 1.0)}}, "no label of 'yes' was held out"),
         ({"held_out": 0, "score": None, "interval": None, "recall": {}}, "its quality is unknown"),
         ({"kind": "categorical", "labels": dict.fromkeys("abcd", 9), "interval": (0.31, 0.87)}, None),
-        ({"kind": "continuous", "labels": {}, "recall": {}, "interval": (0.1, 0.9)}, None),
-        ({"kind": "continuous", "labels": {}, "recall": {}, "interval": (0.09, 0.9)}, "R2 0.80 (0.09 to 0.90) is not"),
+        ({"kind": "continuous", "labels": {}, "recall": {}, "interval": (0.01, 0.9)}, None),
+        ({"kind": "continuous", "labels": {}, "recall": {}, "interval": (0.0, 0.9)}, "R2 0.80 (0.00 to 0.90) is not"),
     ],
 )
 def test_what_is_weak(change, reason):
@@ -107,15 +107,14 @@ def test_what_is_weak(change, reason):
     ("aucs", "reason"),
     [
         ([(0.95, 0.84, 0.99)], None),
-        ([(0.9, 0.551, 0.99)], None),
-        ([(0.9, 0.55, 0.99)], f"AUC 0.90 (0.55 to 0.99) {BELOW}"),
-        # Above chance, but not by enough: nothing else would be true of this interval.
-        ([(0.75, 0.51, 0.89)], f"AUC 0.75 (0.51 to 0.89) {BELOW}"),
+        ([(0.75, 0.501, 0.99)], None),
+        ([(0.75, 0.5, 0.99)], f"AUC 0.75 (0.50 to 0.99) {BELOW}"),
         ([(0.9, 0.8, 1.0), (0.8, 0.4, 0.9), (0.7, 0.5, 0.9)], None),
-        ([(0.9, 0.85, 1.0), (0.5, 0.3, 0.7)], "for 'b', AUC 0.50 (0.30 to 0.70) is hardly above chance, 0.50"),
+        ([(0.9, 0.85, 1.0), (0.55, 0.3, 0.7)], "for 'b', AUC 0.55 (0.30 to 0.70) is hardly above chance, 0.50"),
+        ([(0.9, 0.85, 1.0), (0.55, 0.51, 0.6)], None),
         (
-            [(0.9, 0.6, 1.0), (0.8, 0.45, 0.9)],
-            f"mean AUC 0.85 (0.53 to 0.95) {BELOW}",
+            [(0.9, 0.6, 1.0), (0.8, 0.38, 0.9)],
+            f"mean AUC 0.85 (0.49 to 0.95) {BELOW}",
         ),
     ],
 )
@@ -136,15 +135,15 @@ def ranked(auc, report=FEW_YES):
     ("report", "lacking"),
     [
         (GOOD, None),
-        (ranked((0.75, 0.51, 0.89)), (10, "yes")),  # nearly enough: twice the 14
-        (ranked((0.75, 0.41, 0.89)), (30, "yes")),  # (0.34 / 0.2)^2 times the 14
-        (ranked((0.6, 0.33, 0.8)), (90, "yes")),  # at 0.65, (0.27 / 0.1)^2 times
+        (ranked((0.75, 0.49, 0.89)), (10, "yes")),  # nearly enough: twice the 14
+        (ranked((0.75, 0.32, 0.89)), (30, "yes")),  # (0.43 / 0.25)^2 times the 14
+        (ranked((0.55, 0.28, 0.8)), (90, "yes")),  # at 0.6, (0.27 / 0.1)^2 times
         (ranked((0.5, 0.1, 0.9)), (100, "yes")),  # at most ten times
-        (replace(ranked((0.6, 0.33, 0.8)), labels={"no": 3, "yes": 297}), (20, "no")),
+        (replace(ranked((0.55, 0.28, 0.8)), labels={"no": 3, "yes": 297}), (20, "no")),
         (replace(GOOD, score=0.6, interval=(0.5, 0.7)), (100, "yes")),
         (replace(GOOD, recall={"no": (0.05, 0.04, 0.06), "yes": (1.0, 0.9, 1.0)}), (300, "no")),
         (replace(GOOD, score=None, recall={"no": (1.0, 0.9, 1.0)}, labels={"no": 9, "yes": 3}), (20, "yes")),
-        (replace(AGE, score=0.2, interval=(0.0, 0.4)), (1_000, "")),  # four times the 400, so 1,200 more
+        (replace(AGE, score=0.1, interval=(-0.1, 0.3)), (1_000, "")),  # four times the 400, so 1,200 more
         (replace(AGE, score=-9.0, interval=(-99.0, 0.4)), (4_000, "")),
     ],
 )  # fmt: skip
@@ -154,7 +153,7 @@ def test_how_many_labels_are_lacking(report, lacking):
 
 def test_more_labels_of_the_rarer_answer_lack_until_they_suffice():
     """An interval that shrinks as 1 / sqrt(labels) is above its bound with the labels that are asked for."""
-    for count, auc, width in ((20, 0.75, 0.3), (50, 0.8, 0.26), (40, 0.7, 0.22)):
+    for count, auc, width in ((20, 0.75, 0.3), (50, 0.72, 0.26), (40, 0.7, 0.22)):
         report = ranked((auc, auc - width, 0.99), replace(FEW_YES, labels={"no": 1_000, "yes": count}))
         more, _ = lacking_labels(report)
         shrunk = width * math.sqrt(count / (count + more))
@@ -162,7 +161,7 @@ def test_more_labels_of_the_rarer_answer_lack_until_they_suffice():
 
 
 def test_verdicts():
-    few, number = ranked((0.6, 0.33, 0.8)), replace(AGE, score=0.2, interval=(0.0, 0.4))
+    few, number = ranked((0.55, 0.28, 0.8)), replace(AGE, score=0.1, interval=(-0.1, 0.3))
     assert [verdict_on(GOOD, verified) for verified in (False, True)] == ["ready", "ready"]
     assert (verdict_on(few, False), verdict_on(few, True)) == (
         "needs about 90 more labels of yes",

@@ -55,7 +55,8 @@ def test_a_table_of_what_was_learned(tmp_path, table):
     assert hint.startswith("pip install ")
     verdict = r"(?:ready|works where pictures are verified|needs about \d+0 more labels of \w+)"
     assert re.search(
-        rf"\n\nglasses  {verdict}\nhair     {verdict}\n\nTo draw pictures .*, type: energyql .*\n$", output
+        rf"\n\nglasses  {verdict}\nhair     {verdict}\n\n(No network .*\n\n)?To draw pictures .*, type: energyql .*\n$",
+        output,
     )
     short = run("report", tmp_path / "m")
     assert output.endswith(f"\n\n{short}")
@@ -87,7 +88,8 @@ def test_r2_is_no_accuracy(tmp_path):
     table = write_csv(tmp_path / "ages.csv", {"index": list(range(80)), "age": found["age"].tolist()})
     output = run("train", ADA, "--labels", table, "--out", tmp_path / "m", "--steps", 9, "-n", 0)
     assert re.search(
-        r"\n\nage  (ready|works where pictures are verified|needs about [\d,]+ more labels)\n\nTo draw", output
+        r"\n\nage  (ready|works where pictures are verified|needs about [\d,]+ more labels)\n\n(No network .*\n\n)?To ",
+        output,
     )
     output = run("report", tmp_path / "m", "--full")
     assert "by a network" not in output

@@ -77,7 +77,7 @@ def test_the_report_says_it(folder):
     assert (report["dark_bg"].fitted, report["dark_bg"].held_out) == (320, 80)
     low, high = report["dark_bg"].interval
     assert low < 0.5 < high
-    assert "is not clearly above 0.55 (chance is 0.50)" in report["dark_bg"].weak
+    assert "is not clearly above chance, 0.50" in report["dark_bg"].weak
     assert report["dark_bg"].ranking["yes"].auc[1] < 0.5 < report["dark_bg"].ranking["yes"].auc[2]
     assert list(report["dominant"].ranking) == ["green", "red"]
     assert report["dominant"].weak is None
