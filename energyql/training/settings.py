@@ -72,8 +72,8 @@ class TrainSettings:
             further round doubles their number, up to 40,000; the rounds end if one lowers the held-out loss of the
             heads by at most 1 %, or if no loss can be measured. With a table that has numbers of pictures, the number
             of further pictures that a teacher (networks that learn from the table) labels for the heads. By default
-            8,000, or 3,000 with `features`; of large pictures, of which a StyleGAN2 draws previews, 2,000, and of those of
-            other generators fewer or none. 0 is for no teacher.
+            8,000, or 3,000 with `features`; 2,000 of large pictures of a StyleGAN2, which draws previews, and fewer or
+            none of large pictures of others. 0 is for no teacher.
         space: the latent that heads read: "w"; "z"; "direction", which is z scaled to unit second moment, on which the
             pictures of a StyleGAN depend; or "features", numbers that the generator computes from z for heads (see
             `ViewedGenerator.features`). By default that of the model's other heads; without heads, "features" if the
