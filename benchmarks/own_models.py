@@ -47,6 +47,7 @@ from energyql.pipeline.run import draw
 from energyql.pipeline.session import Session, open_session
 from energyql.progress import Report, reporting
 from energyql.render.markup import markdown_table
+from energyql.sampling import Status
 from energyql.training.heads import HeadSettings
 from energyql.training.labels import LabelTable, infer
 from energyql.training.report import area
@@ -71,16 +72,16 @@ BANDS = ((0.005, 0.02), (0.02, 0.07), (0.07, 0.2))
 """Limits of the prevalence; a third of the formulas is in each."""
 NOTE = (
     "Everything is counted by the hidden function. Prior: share of random pictures that satisfy the formula. True: "
-    "share of the returned pictures that do. Error: largest difference of the frequency of a value among returned and "
-    "among exact pictures, over the attributes that are not in the formula; floor: its mean if the returned pictures "
-    "were exact; above: the largest part of a difference that is more than one standard error. Effective: number of "
-    "exact pictures whose frequencies would have the same mean squared error. Drawn: pictures drawn for one returned; "
-    "calls: these, and those of pilot runs; exact: random pictures that satisfy the formula among as many as calls. "
+    "share of the returned pictures that do. Error: largest difference of the frequency of a value among returned and"
+    " among exact pictures, over the attributes that are not in the formula; floor: its mean if the returned pictures"
+    " were exact; above: the largest part of a difference that is more than one standard error. Effective: number of "
+    "exact pictures whose frequencies would have the same mean squared error. Drawn: pictures drawn for one returned;"
+    " calls: these, and those of pilot runs; exact: random pictures that satisfy the formula among as many as calls. "
     "Ticks: share of the pictures that the result says satisfy the query that do. Said: share of right pictures that "
-    "the result expects among those that the verifier accepted; off: its difference from true. Worst is the worst of "
-    "all formulas, for each column alone. Refused formulas have no numbers and are in no mean. Area: under the ROC "
-    "curve of the verifier's readings of 1,000 random pictures that nothing learned from, mean over yes/no attributes "
-    "and classes; 0.5 for one that it does not read. Seconds: time of the training."
+    "the result expects among those that the verifier accepted; off: its difference from the true share of these. "
+    "Worst is the worst of all formulas, for each column alone. Refused formulas have no numbers and are in no mean. "
+    "Area: under the ROC curve of the verifier's readings of 1,000 random pictures that nothing learned from, mean "
+    "over yes/no attributes and classes; 0.5 for one that it does not read. Seconds: time of the training."
 )
 NUMBERS: dict[str, tuple[str, Callable[[list[float]], float], str]] = {
     "prevalence": ("prior %", min, "{:.1%}"),
@@ -342,7 +343,9 @@ def measure(
         numbers |= truth.compare(formula, values) | {"ticks": float(right[ticked].mean()) if ticked.any() else None}
         verified: Mapping[str, Any] = result.provenance.get("verified", {})
         said = verified.get("threshold", {}).get("precision")
-        numbers |= {"said": said, "off": None if said is None else abs(said - numbers["true"])}
+        accepted = right[[status != Status.NOT_ACCEPTED for status in result.status]]
+        off = None if said is None or not len(accepted) else abs(said - float(accepted.mean()))
+        numbers |= {"said": said, "off": off}
     return numbers
 
 

@@ -191,8 +191,8 @@ class HeadReport:
         """Why the head is too weak for queries, which refuse it unless the user allows it; `None` if it is good enough.
 
         A head is weak if it may be no better than chance: if the 95 % interval of its `auc` or R2 reaches down to
-        chance, or that of the AUC of one class does, which is itself at most `MARGIN` above it. In reports without AUC,
-        balanced accuracy counts, and a recall of one class below `LEAST_RECALL`.
+        chance, or if a class has an AUC of at most 0.5 + `MARGIN` whose interval does. In reports without AUC, balanced
+        accuracy counts, and a recall of one class below `LEAST_RECALL`.
         """
         weakness = _weakness(self)
         return None if weakness is None else weakness.reason

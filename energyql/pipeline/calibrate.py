@@ -91,11 +91,12 @@ def sure(plan: Plan, ledger: Ledger, report: Report = quiet) -> Verifier:
     """Return the verifier of draws by the energy of the query itself.
 
     Where held-out labels do not show that it is as right as wanted, a trial tells what it reads off pictures that the
-    sampler draws, and so where it must accept them.
+    sampler draws, and so where it must accept them. There is none for several prompts, whose shares the threshold
+    changes, nor if attributes are read off pictures: it would cost as much as that many samples.
     """
     assert plan.verifier is not None
     verifier = plan.verifier.for_draws()
-    if verifier.is_proven or plan.model.bank.reads_pictures:  # the trial would cost as much as these samples
+    if not verifier.needs_trial or plan.mixture is not None or plan.model.bank.reads_pictures:
         return verifier
     tried, most = np.zeros(0), min(TRIAL, TRIAL_SHARE * ledger.left)
     while len(tried) + TRIAL_ROUND <= most:

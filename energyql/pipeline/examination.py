@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 
 from energyql.attributes.predictions import decide
-from energyql.attributes.quality import MARGIN
 from energyql.errors import ArgumentError, EnergyQLError, WeakHeadError, either
 from energyql.files import read_json, write_json
 from energyql.kinds import KINDS
@@ -34,6 +33,8 @@ FEWEST_TEXTS = 4
 """Least number of names from which anything is concluded about a reader."""
 NEGATIONS = frozenset(("no", "not", "without", "never"))
 """Words by which a text is taken for a negation."""
+LEAST_AUC = 0.55
+"""Lower end of the 95 % interval of the mean AUC over names, up to which a reader of words counts as guessing."""
 LEAST_SPREAD = 1e-6
 """Standard deviation of the log-odds of a text over pictures, below which they count as equal."""
 CONFIDENT = math.log(0.9 / 0.1)
@@ -69,7 +70,7 @@ class Examination:
     @property
     def failure(self) -> str | None:
         """Why the reader cannot be used without labels; `None` if it can."""
-        if self.least_auc is not None and self.least_auc <= 0.5 + MARGIN:
+        if self.least_auc is not None and self.least_auc <= LEAST_AUC:
             return (
                 f"it tells the model's {self.texts} own attributes, asked by their names, no better than chance "
                 f"(AUC {self.auc:.2f}, at least {self.least_auc:.2f}; chance is 0.50)"

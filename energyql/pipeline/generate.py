@@ -95,7 +95,8 @@ def generate(
             attributes are defined by a function that reads pictures; else "off".
         purity: share of the kept pictures that should truly satisfy the query, above 0 and below 1. A verifier that
             predicts probabilities keeps pictures whose P(query) is at least a threshold; the threshold is chosen so
-            that this share is reached on held-out labels.
+            that this share is reached on held-out labels or, where these do not show it, so that P(query) of up to 64
+            pictures of a trial says so.
         attempts: most pictures that are drawn for one that the verifier accepts. A sample without an accepted picture
             then ends with the status `NOT_ACCEPTED`, and keeps its last picture.
         realism: weight of the model's discriminator D as a further term of the energy, `-realism * log(D / (1 - D))`.
@@ -106,8 +107,8 @@ def generate(
         budget: most calls of the generator in all, at least n: one for each picture that is drawn, whether it is looked
             at, refused or returned, and one more if a gradient is computed; pilot runs count too. If the budget ends
             first, the result has the samples that are complete, and `summary()` says so. They are the first of the run,
-            except that "faithful" leaves out, or shortens, a pilot run that would use up the budget. By default there
-            is no limit.
+            except that a pilot run, or a trial of "sure", is left out or shortened if it would use up the budget. By
+            default there is no limit.
             `statistics["generator_calls"]` is the number of calls. A budget is for models with a reader in place of
             heads, verified pictures and `realism`; elsewhere a picture takes one call, and a budget is refused.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" is the device of a `Model` in memory; for a model by

@@ -82,9 +82,9 @@ def verdict_sentences(result: Result) -> str:
 
     - Judged only: "9 of 16 satisfy the query, says the image judge". If the attribute heads expected far more, their
       mean P(query) follows, and what helps.
-    - Verified and judged: also the verifier and the number of drawn pictures. If held-out labels say that far fewer
-      accepted pictures are right than wanted, the expected share follows, unless the judge is code, which is always
-      right.
+    - Verified and judged: also the verifier and the number of drawn pictures. If held-out labels, or a trial, say that
+      far fewer accepted pictures are right than wanted, the expected share follows, unless the judge is code, which is
+      always right.
     - Verified only: how many samples the verifier accepted, the number of drawn pictures, and the same expected share.
     - Verified by code that returns values instead of probabilities: how many satisfy the query by this code, which
       counts as the definition of the attributes; no judge.
@@ -132,7 +132,7 @@ def _drawn(result: Result) -> str:
 
 
 def _estimate(result: Result) -> str:
-    """Sentence: share of accepted pictures that is right by held-out labels; "" if high enough, or if code judged."""
+    """Sentence: share of accepted pictures that is expected to be right; "" if high enough, or if code judged."""
     facts = result.provenance
     right = facts["verified"].get("threshold", {}).get("precision")
     known = result.satisfied is not None and facts["judge"] != IMAGE_JUDGE  # code, which is right by definition

@@ -134,8 +134,10 @@ class Threshold:
     """The P(query) from which a verifier accepts a picture.
 
     Attributes:
-        precision: estimated share of right pictures among the accepted ones; `None` without held-out labels.
-        recall: estimated share of the satisfying samples that are accepted; `None` without held-out labels.
+        precision: estimated share of right pictures among the accepted ones, by held-out labels or, if `Verifier.surer`
+            chose the threshold, by P(query); `None` if not estimated.
+        recall: estimated share of the satisfying samples that are accepted, by held-out labels; `None` if not
+            estimated.
     """
 
     probability: float
@@ -309,9 +311,9 @@ class Verifier:
         return replace(self, threshold=threshold, balance=balance)
 
     @property
-    def is_proven(self) -> bool:
-        """Whether held-out labels show the wanted purity; of a reader that is not the model's own, nothing is known."""
-        return not self.is_own or (self.threshold.precision or 0.0) >= self.purity
+    def needs_trial(self) -> bool:
+        """Whether it is the model's own network, and held-out labels do not show the wanted purity."""
+        return self.is_own and (self.threshold.precision or 0.0) < self.purity
 
     def surer(self, drawn: npt.NDArray[np.float64]) -> Verifier:
         """Return this verifier with a threshold that suits pictures of the sampler.

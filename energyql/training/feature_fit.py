@@ -95,7 +95,8 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
         targets = _targets(labels, spec)
         fit = axes.fit(targets)
         begun.append((axes, labels, spec, targets, fit, _as_logits(fit, targets, labels, spec, labelled.exact)))
-    usual = torch.cat([torch.zeros(1), *(logits.rates for *_, logits in begun)]).mean()
+    rates = [logits.rates.mean() for *_, logits in begun if len(logits.rates)]
+    usual = torch.stack(rates).mean() if rates else torch.zeros(())
     for axes, labels, spec, targets, fit, logits in begun:
         for _ in range(CORRECTIONS if _some_wrong(fit, logits, usual, labels, spec, labelled.exact) else 0):
             logits = logits._replace(rates=logits.rates.clamp(min=usual))

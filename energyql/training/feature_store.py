@@ -24,8 +24,8 @@ STORE = ".features.safetensors"
 AT_ONCE = 64
 """Number of pictures of which features are computed between two reports of progress."""
 _PICTURES, _BACKBONE, _PIXELS = "energyql/pictures", "energyql/backbone", "energyql/pixels"
-"""Tensors of such a file beside those of layers: the SHA-256 of each picture, that of the backbone, its layers and the
-kind of device, and the small pictures."""
+"""Tensors of such a file beside those of layers: the SHA-256 of each picture, that of the backbone and the kind of
+device, and the small pictures."""
 
 
 @torch.no_grad()

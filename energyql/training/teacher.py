@@ -37,8 +37,8 @@ from energyql.training.target import TEACHER, Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 FURTHER, LARGEST = 8_000, 128
-"""Number of pictures that a teacher labels by default: none of more than `LARGEST` pixels a side, because labelling
-more by hand is faster than drawing so many."""
+"""Number of pictures that a teacher labels by default: none of more than `LARGEST` pixels a side, without previews,
+because labelling more by hand is faster than drawing so many."""
 FURTHER_SEEN, LARGEST_SEEN = 3_000, 256
 """Number of pictures that a teacher labels by default if it reads features; of pictures of more than `LARGEST_SEEN`
 pixels a side it labels as many fewer as they are larger."""
@@ -67,7 +67,7 @@ class Taught:
         labels: attribute -> (n,): 0/1, class index or number; only attributes that are read clearly better than chance.
         report: attribute -> `pictures`, the number of further pictures with labels; and, if the teacher learned it,
             `score` and `interval` as in `HeadReport`, on `samples` labels by hand that the teacher did not learn from.
-        networks: the teacher, for the attributes in `labels`; empty if there are none.
+        networks: the teacher, for the attributes in `labels`; empty if there are none, and if it looks at previews.
     """
 
     latents: Float[Tensor, "n latent_dim"]
@@ -80,20 +80,27 @@ def further_pictures(task: Task, count: int | None, *, previews: bool) -> int:
     """Number of further pictures for teacher or verifier; 0 if the labels are not a table about pictures.
 
     `count` is the user's wish; by default it is 8,000, or 0 for pictures of more than 128 pixels a side; with features
-    3,000, and fewer if they have more than 256.
+    and few labels 3,000, and fewer if they have more than 256.
 
     Args:
         previews: whether previews will do (`previewed`), of which the default is 2,000 where these numbers are smaller.
+            If a teacher looks at previews, the wish is about these alone.
     """
     if task.table is None or task.table.index is None:
         return 0
-    if count is not None:
+    has_previews = previewed(task).preview is not None
+    if count is not None and (previews or not has_previews):
         return count
-    side, prior = _picture_side(task.prior), previewed(task)
+    side = _picture_side(task.prior)
     number = FURTHER if side <= LARGEST else 0
-    if task.backbone is not None and len(task.table.pictures) < FEW:
+    if _by_features(task):
         number = FURTHER_SEEN * LARGEST_SEEN**2 // max(side, LARGEST_SEEN) ** 2
-    return max(number, FURTHER_PREVIEWS) if previews and prior.preview else number
+    return max(number, FURTHER_PREVIEWS) if previews and has_previews else number
+
+
+def _by_features(task: Task) -> bool:
+    """Whether a teacher reads features alone: with many labels, networks that learn from pixels take part."""
+    return task.backbone is not None and task.table is not None and len(task.table.pictures) < FEW
 
 
 @torch.no_grad()
@@ -105,7 +112,7 @@ def _picture_side(prior: Prior) -> int:
 def previewed(task: Task) -> Prior:
     """Prior samples as a teacher sees them: of large pictures, previews, if the generator draws some."""
     side = preview_side(task.prior.generator, task.side(PictureSettings().side))
-    enough = LARGEST if task.backbone is None else LARGEST_SEEN
+    enough = LARGEST_SEEN if _by_features(task) else LARGEST
     return task.prior if side is None or _picture_side(task.prior) <= enough else replace(task.prior, preview=side)
 
 
@@ -181,7 +188,7 @@ def teach(
         # The pool comes first, because heads are stopped on the last pictures, which must not be chosen ones.
         if len(index):
             further, latents = torch.cat([pool, further]), torch.cat([prior.read(index, prior.fitted.space), latents])
-    # The verifier will read one of the other layers of the same pictures.
+    # The verifier usually reads another of these layers of the same pictures.
     seen = task.look(f"{FEATURES} of further {_kind(prior)}", further, [each.layer for each in best])
     outputs = torch.stack([mean_outputs(networks[k :: len(splits)], seen) for k in range(len(splits))])
     counts = [output_count(spec) for spec in specs.values()]
@@ -198,7 +205,8 @@ def teach(
         if report.above_chance or gain(own, by_hand[name], spec) >= CLEAR_GAIN:
             quality[name]["pictures"] = len(further)
             taught[name] = _drawn_labels(own, by_hand[name], new, spec, random)
-    networks = [network.only(taught) for network in networks] if taught else []
+    # Unsure pictures are chosen among pictures in full size, which networks of previews have not seen.
+    networks = [network.only(taught) for network in networks] if taught and prior.preview is None else []
     return Taught(latents.repeat(DRAWS, 1), taught, quality, networks)
 
 

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from energyql.attributes.predictions import YesNo
 from energyql.energy.clipped import clipped_density
 from energyql.errors import ArgumentError, ModelError, RefusedError, TautologyWarning
 from energyql.pipeline import verifier as verified
-from energyql.pipeline.calibrate import calibrate
+from energyql.pipeline.calibrate import TRIAL, TRIAL_ROUND, calibrate, sure
 from energyql.pipeline.clips import CLIPS, MOST_LOST, PILOT_ROUND, choose_clip, estimate_clips
 from energyql.pipeline.ledger import Ledger
 from energyql.pipeline.plan import metered, plan_query
@@ -340,28 +341,41 @@ def test_drawn_pictures_raise_the_threshold(model, drawn, expected):
     assert (threshold.probability, threshold.precision) == pytest.approx(expected, abs=1e-3)
 
 
-def certain(images):
-    """Read `Pixels` with probabilities that are never quite certain of bright pictures."""
-    return {"bright": YesNo((16 * images[:, 0, 0, 0]).clamp(max=4)), "warm": YesNo(16 * images[:, 2, 0, 0])}
+def certain(images, most):
+    """Read `Pixels` with log-odds of bright pictures that are at most `most`."""
+    return {"bright": YesNo((16 * images[:, 0, 0, 0]).clamp(max=most)), "warm": YesNo(16 * images[:, 2, 0, 0])}
 
 
 @pytest.mark.parametrize(
-    ("share", "budget", "pictures"), [(0.95, math.inf, 16), (0.95, 4 * 40, 16), (0.95, 40, 0), (1.05, math.inf, 0)]
+    ("share", "most", "budget", "pictures"),
+    [
+        (0.95, 4, math.inf, TRIAL_ROUND),
+        (0.95, 2.5, math.inf, TRIAL),  # P of 0.92: never as certain as wanted
+        (0.95, 2.5, 4 * 40, 2 * TRIAL_ROUND),
+        (0.95, 2.5, 4 * TRIAL_ROUND - 1, 0),
+        (1.05, 4, math.inf, 0),
+    ],
 )
-def test_a_trial_where_labels_do_not_show_the_wanted_purity(model, share, budget, pictures):
-    ledger = Ledger(budget)
-    plan = metered(plan_query(open_session(model, "cpu"), "bright", verify="sure"), ledger)
-    plan = replace(plan, verifier=replace(read(model, share), reader=certain))
-    by_labels = plan.verifier.for_draws()
-    assert by_labels.is_proven == (share > 1)
-    verifier = calibrate(plan, ledger).calibration.source.verifier
+def test_a_trial_where_labels_do_not_show_the_wanted_purity(model, share, most, budget, pictures):
+    thresholds = []
+    for seed in (0, 1):
+        ledger = Ledger(budget)
+        plan = metered(plan_query(open_session(model, "cpu"), "bright", verify="sure", seed=seed), ledger)
+        plan = replace(plan, verifier=replace(read(model, share), reader=partial(certain, most=most)))
+        by_labels = plan.verifier.for_draws()
+        assert by_labels.needs_trial == (share < 1)
+        verifier = calibrate(plan, ledger).calibration.source.verifier
+        thresholds.append(verifier.threshold)
+        several = replace(plan, mixture=object())
+        assert sure(several, ledger).threshold == by_labels.threshold
+    assert thresholds[0] == thresholds[1]
     assert (ledger.pilot_calls, ledger.calls) == (pictures, pictures)
     before, after = by_labels.threshold, verifier.threshold
     if not pictures:
         assert after == before
     else:
         assert after.probability > before.probability
-        assert after.precision > before.precision
+        assert after.precision == pytest.approx(1 / (1 + math.exp(-most)), abs=0.02)
 
 
 def test_samples_without_labels_count_for_the_balance_and_not_for_the_threshold(model):

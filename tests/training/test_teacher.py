@@ -247,6 +247,7 @@ class TestPool:
 def test_how_many_pictures_are_worth_drawing(monkeypatch):
     prior = Prior(Stains(), 0, FittedUnder(), torch.device("cpu"))
     task = SimpleNamespace(prior=prior, table=LabelTable({}, torch.arange(3)), backbone=None)
+    many = LabelTable({}, torch.arange(teacher.FEW))
     task.side = lambda least: least
 
     def counts(number=None):
@@ -261,8 +262,13 @@ def test_how_many_pictures_are_worth_drawing(monkeypatch):
     assert counts() == [teacher.FURTHER_SEEN // 16] * 2
     task.prior = Prior(Previewed(), 0, FittedUnder(), torch.device("cpu"))
     assert counts() == [teacher.FURTHER_SEEN // 16, teacher.FURTHER_PREVIEWS]
+    assert counts(5) == [teacher.FURTHER_SEEN // 16, 5]
+    monkeypatch.setattr(teacher, "LARGEST_SEEN", 8)
+    assert counts() == [teacher.FURTHER_SEEN] * 2  # pictures, as there are enough
+    task.table = many
+    assert counts() == [0, teacher.FURTHER_PREVIEWS]
     task.backbone = None
-    assert (counts(), counts(5)) == ([0, teacher.FURTHER_PREVIEWS], [5, 5])
+    assert (counts(), counts(5)) == ([0, teacher.FURTHER_PREVIEWS], [0, 5])
     for table in (None, LabelTable({}, latents=torch.zeros(3, 2))):
         assert further_pictures(SimpleNamespace(prior=prior, table=table), 5, previews=True) == 0
 
@@ -294,6 +300,7 @@ def test_a_teacher_of_large_pictures_sees_previews(tmp_path, monkeypatch):
     assert generator.previews == [32] * (LABELS + 400)
     assert made.report["red"].details["teacher"]["score"] > 0.85
     assert score(made.bank) > score(taught(tmp_path / "a", n=0).bank) + 0.05
+    assert teacher.load_teacher(tmp_path / "m") == []
 
 
 def test_too_few_labels(tmp_path):
