@@ -6,6 +6,7 @@ from torch import nn
 
 from energyql.attributes.backbones import Backbone
 from energyql.attributes.predictions import HEAD_KINDS
+from energyql.training import feature_fit
 from energyql.training.feature_fit import SMALL, FeatureSettings, choose_features, fit_linear
 from energyql.training.feature_store import see
 from energyql.training.label_noise import calibration, corrected_labels, label_loss
@@ -75,6 +76,32 @@ def test_readers_are_as_certain_as_they_are_right(wrong):
         scale = calibration(logits, labels[name][1_000:], SPECS[name], exact=True).scale
         assert 0.6 < scale < 1.6
     assert (outputs[2][:, 0] - labels["age"][1_000:]).square().mean() < 0.02
+
+
+def test_people_err_as_often_in_one_attribute_as_in_others(monkeypatch):
+    """Where one attribute has wrong labels, those of others are corrected too, by at least the mean of all rates."""
+    inputs, _ = seen(2_000)
+    specs = Vocabulary([AttributeSpec(name, "yes/no") for name in ("clean", "noisy")])
+    told, random, used = inputs.features["bright"].float(), torch.Generator().manual_seed(1), {}
+    truth = {name: (told[:, k] > 0).float() for k, name in enumerate(specs)}
+    flipped = torch.rand(2_000, generator=random) < 0.25
+    correct = feature_fit._corrected
+
+    def watched(fit, logits, given, spec):
+        used.setdefault(spec.name, logits.rates)
+        return correct(fit, logits, given, spec)
+
+    monkeypatch.setattr(feature_fit, "_corrected", watched)
+    fit_linear(Labelled(inputs, truth, specs), settings("bright"))
+    assert used == {}
+    given = truth | {"noisy": torch.where(flipped, 1 - truth["noisy"], truth["noisy"])}
+    fit_linear(Labelled(inputs, given, specs), settings("bright"))
+    assert list(used) == ["clean", "noisy"]
+    assert 0.05 < used["noisy"].mean() < 0.35
+    assert float(used["clean"].mean()) == pytest.approx(float(used["noisy"].mean()) / 2, rel=0.2)
+    used.clear()
+    fit_linear(Labelled(inputs, given, specs, exact=True), settings("bright"))
+    assert used == {}
 
 
 def test_the_layer_that_tells_most_is_chosen():
