@@ -17,7 +17,7 @@ from studio.client import serving
 
 RECALL = {"no": (0.5, 0.3, 0.7), "yes": (0.5, 0.3, 0.7)}
 WEAK = HeadReport("yes/no", 80, 20, {"no": 50, "yes": 50}, 0.5, (0.35, 0.65), RECALL, 0.1)
-REASON = "balanced accuracy 0.50 (0.35 to 0.65) is not clearly above 0.55 (chance is 0.50)"
+REASON = "balanced accuracy 0.50 (0.35 to 0.65) is not clearly above chance, 0.50"
 
 
 @pytest.fixture(scope="module")
