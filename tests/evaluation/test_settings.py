@@ -29,7 +29,7 @@ def test_options_are_the_fields(call, options, record, elsewhere):
     assert get_type_hints(options) == types
     assert list(options.__annotations__) == list(types)
     assert not set(types) & set(inspect.signature(call).parameters)
-    assert all(f"        {name}: " in call.__doc__ for name in set(types) - elsewhere)
+    assert all(f"    {name}: " in (inspect.getdoc(call) or "") for name in set(types) - elsewhere)
 
 
 @pytest.mark.parametrize(

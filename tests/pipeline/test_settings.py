@@ -32,7 +32,7 @@ def test_generate_shows_the_defaults():
     assert {name: shown[name] for name in shown.keys() - others} == {
         name: value for name, value in DEFAULTS.items() if name != "relations"
     }
-    assert all(f"        {name}: " in energyql.generate.__doc__ for name in shown)
+    assert all(f"    {name}: " in (inspect.getdoc(energyql.generate) or "") for name in shown)
 
 
 def test_every_place_has_the_setting_or_a_reason():
