@@ -103,13 +103,17 @@ class PreviewingGenerator(Generator, Protocol):
     """A generator that can draw small pictures in less time, as a StyleGAN adds up pictures of growing size.
 
     Attributes:
-        preview_sides: possible sides of previews, in pixels, smallest first.
+        preview_sides: possible sides of previews, in pixels.
     """
 
     preview_sides: Sequence[int]
 
     def preview(self, w: Float[Tensor, "batch w_dim"], side: int) -> Float[Tensor, "batch channels side side"]:
-        """Return previews: pictures of `side` pixels that show nearly what those of `synthesize` show."""
+        """Return previews: pictures in about [-1, 1] that show nearly what those of `synthesize` show.
+
+        Args:
+            side: width and height, in pixels, one of `preview_sides`.
+        """
 
 
 @runtime_checkable
@@ -188,9 +192,18 @@ def drafter(generator: Generator) -> Callable[..., Tensor] | None:
 
 
 def preview_side(generator: Generator, least: int) -> int | None:
-    """Side of the smallest previews of at least `least` pixels; `None` if a generator draws none."""
-    sides: Sequence[int] = getattr(generator, "preview_sides", ())
-    return next((side for side in sides if side >= least), None)
+    """Side of the smallest previews of at least `least` pixels; `None` if a generator draws none.
+
+    Raises:
+        ArgumentError: its `preview_sides` are no numbers of pixels.
+    """
+    if _method(generator, "preview") is None:
+        return None
+    sides = getattr(generator, "preview_sides", ())
+    if not isinstance(sides, Sequence) or not all(type(side) is int and side > 0 for side in sides):
+        wrong = f"a {type(generator).__name__} has preview_sides {sides!r:.40}, which are no sides in pixels"
+        raise ArgumentError(wrong, hint="such as (64, 128); or leave out its method preview")
+    return min((side for side in sides if side >= least), default=None)
 
 
 def draft_cost(generator: Generator) -> Callable[[Tensor], int]:

@@ -308,6 +308,10 @@ class StyleGAN2(StyleGAN):
     def preview(self, w: Tensor, side: int, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map latents to the pictures that the blocks up to `side` add up to, (batch, channels, side, side).
 
+        Args:
+            w, noise, dtype: see `synthesize`.
+            side: width and height, in pixels, one of `preview_sides`.
+
         Raises:
             ArgumentError: `side` is none of `preview_sides`.
         """

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -30,7 +30,13 @@ from energyql.files import (
     write_json,
     write_picture,
 )
-from energyql.generators.base import Generator, check_fitted_condition, check_generator, offers_features
+from energyql.generators.base import (
+    Generator,
+    check_fitted_condition,
+    check_generator,
+    check_pictures,
+    offers_features,
+)
 from energyql.generators.families import (
     CARD,
     CONFIG,
@@ -234,6 +240,13 @@ class Task:
     def has_pictures(self) -> bool:
         """Whether it is known which pictures the labels are about: not for a table with latents."""
         return self.table is None or self.table.index is not None
+
+    @cached_property
+    def picture_side(self) -> int:
+        """Longer side of a picture of the generator, in pixels; one is drawn to find out."""
+        with torch.no_grad():
+            picture = check_pictures(self.prior.generator.synthesize(self.prior.w_there(torch.arange(1))))
+        return max(picture.shape[-2:])
 
     def draw(
         self, step: str, prior: Prior, index: Tensor, side: int, labeller: ImageLabeller | None = None

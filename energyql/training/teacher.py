@@ -91,10 +91,9 @@ def further_pictures(task: Task, count: int | None, *, previews: bool) -> int:
     has_previews = previewed(task).preview is not None
     if count is not None and (previews or not has_previews):
         return count
-    side = _picture_side(task.prior)
-    number = FURTHER if side <= LARGEST else 0
+    number = FURTHER if task.picture_side <= LARGEST else 0
     if _by_features(task):
-        number = FURTHER_SEEN * LARGEST_SEEN**2 // max(side, LARGEST_SEEN) ** 2
+        number = FURTHER_SEEN * LARGEST_SEEN**2 // max(task.picture_side, LARGEST_SEEN) ** 2
     return max(number, FURTHER_PREVIEWS) if previews and has_previews else number
 
 
@@ -103,17 +102,11 @@ def _by_features(task: Task) -> bool:
     return task.backbone is not None and task.table is not None and len(task.table.pictures) < FEW
 
 
-@torch.no_grad()
-def _picture_side(prior: Prior) -> int:
-    picture = prior.generator.synthesize(prior.w_there(torch.arange(1)))
-    return max(picture.shape[-2:])
-
-
 def previewed(task: Task) -> Prior:
     """Prior samples as a teacher sees them: of large pictures, previews, if the generator draws some."""
     side = preview_side(task.prior.generator, task.side(PictureSettings().side))
     enough = LARGEST_SEEN if _by_features(task) else LARGEST
-    return task.prior if side is None or _picture_side(task.prior) <= enough else replace(task.prior, preview=side)
+    return task.prior if side is None or task.picture_side <= enough else replace(task.prior, preview=side)
 
 
 def feature_settings(task: Task, labelled: Labelled[Inputs], rows: Int[Tensor, " rows"]) -> list[FeatureSettings]:

@@ -66,6 +66,20 @@ def test_a_preview_is_the_picture_of_a_smaller_network():
     assert preview_side(random_generator(dataclasses.replace(SMALL, architecture="orig")), 4) is None
 
 
+@pytest.mark.parametrize("sides", [64, (64, 12.5), (0,), "large"])
+def test_sides_of_previews_that_are_none(sides):
+    class Wrong:
+        preview_sides = sides
+
+        def preview(self, w, side):
+            return w
+
+    with pytest.raises(ArgumentError, match="a Wrong has preview_sides .*, which are no sides in pixels"):
+        preview_side(Wrong(), 64)
+    del Wrong.preview
+    assert preview_side(Wrong(), 64) is None
+
+
 @pytest.mark.parametrize("architecture", ["skip", "resnet"])
 @pytest.mark.parametrize("taps", [(1.0,), (1.0, 1.0), (1.0, 2.0, 1.0), (1.0, 2.0, 3.0), (1.0, 2.0, 3.0, 5.0),
                                   (1.0, 4.0, 6.0, 4.0, 1.0), (3.0, 1.0, 4.0, 1.0, 5.0, 9.0)])  # fmt: skip
