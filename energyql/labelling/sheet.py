@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,22 @@ class LabelSheet:
             rows.setdefault(index, dict.fromkeys(self.attributes, ""))
             rows[index] |= self._checked(cells)
         return self._write(rows)
+
+    def put(self, rows: Mapping[int, Cells | None]) -> dict[int, Cells]:
+        """Write whole rows as they are, remove those that are `None`, and return all as `rows` does."""
+        changed = self.rows() | rows
+        return self._write({number: cells for number, cells in changed.items() if cells is not None})
+
+    def adding(self, spec: AttributeSpec) -> LabelSheet:
+        """The same table with a further attribute, which no picture has a label of yet."""
+        rows = self.rows()
+        wider = replace(self, attributes=Vocabulary([*self.attributes.values(), spec]))
+        wider._write({number: cells | {spec.name: ""} for number, cells in rows.items()})
+        return wider
+
+    def of(self, folder: PictureFolder) -> LabelSheet:
+        """The same table, after its folder got more pictures."""
+        return replace(self, folder=folder)
 
     def _checked(self, cells: Mapping[str, Any]) -> Cells:
         if unknown := [name for name in cells if name not in self.attributes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -71,15 +71,28 @@ class FeatureSettings:
     side: int
 
 
+class LinearFit(NamedTuple):
+    """A linear reader, in evaluation mode, rounded as it is saved.
+
+    Attributes:
+        unseen: attribute -> its outputs for the labelled pictures, each as if its label were not there, (labelled,
+            outputs); NaN where a picture has no label.
+        evening: what was added to each output so that it is right if all classes are equally frequent, (outputs,).
+            Without it, logits are right for pictures like the labelled ones; and for all, if pictures to label were
+            chosen by what they look like, whatever their class.
+    """
+
+    judge: Judge
+    unseen: Mapping[str, Tensor]
+    evening: Tensor
+
+
 @one_thread()  # its operations are small
-def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
+def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> LinearFit:
     """Fit a linear reader. Its outputs are right if all classes are equally frequent.
 
     Args:
         labelled: pictures with features (`Seen`) of the layer, and their labels.
-
-    Returns:
-        The reader in evaluation mode, rounded as it is saved.
 
     Raises:
         DataError: an attribute has no label, or labels that are too large.
@@ -90,7 +103,7 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
     body.mean.copy_(standard.mean)
     body.scale.copy_(standard.scale)
     judge, inputs = Judge(labelled.vocabulary, body), standard.inputs(features)
-    begun, weights, biases = [], [], []
+    begun, weights, biases, evening, unseen = [], [], [], [], {}
     for (axes, labels), spec in zip(_problems(inputs, labelled), labelled.vocabulary.values(), strict=True):
         targets = _targets(labels, spec)
         fit = axes.fit(targets)
@@ -104,12 +117,16 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> Judge:
             fit = axes.fit(targets)
             logits = _as_logits(fit, targets, labels, spec, labelled.exact)
         weights.append(fit.weight * logits.scale)
-        biases.append(fit.bias * logits.scale + logits.shift + _evening(targets.mean(0), spec))
+        evening.append(_evening(targets.mean(0), spec))
+        shift = logits.shift + evening[-1]
+        biases.append(fit.bias * logits.scale + shift)
+        unseen[spec.name] = torch.full((len(labelled), len(shift)), torch.nan)
+        unseen[spec.name][~labelled.labels[spec.name].isnan()] = fit.unseen * logits.scale + shift
     with torch.no_grad():
         judge.head.weight.copy_((standard.directions @ torch.cat(weights, 1)).T)
         judge.head.bias.copy_(torch.cat(biases))
     judge.round()
-    return judge.eval().requires_grad_(False)
+    return LinearFit(judge.eval().requires_grad_(False), unseen, torch.cat(evening))
 
 
 def _some_wrong(

@@ -240,7 +240,7 @@ def fit_readers(
         settings = families[f].settings[(k + k // len(splits)) % len(families[f].settings)]
         learned = labelled.take(splits[k % len(splits)].learn)
         if isinstance(settings, FeatureSettings):
-            fitted[f].append(fit_linear(cast(Labelled[Seen], learned), settings))
+            fitted[f].append(fit_linear(cast(Labelled[Seen], learned), settings).judge)
             course.part(done, total).progress(1.0)
         else:
             fitted[f].append(fit_network(learned, settings, course.part(done, total)))

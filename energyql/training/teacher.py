@@ -256,13 +256,13 @@ def _drawn_labels(
     if KINDS[spec.kind].numeric:
         return mean[:, 0].repeat(DRAWS)
     scale, shift, _ = calibration(own, labels, spec)
-    guess = _draw_labels(mean * scale + shift, random)
+    guess = draw_labels(mean * scale + shift, random)
     single = calibration(new.repeat(1, DRAWS, 1).flatten(0, 1), guess.repeat(len(new)), spec, exact=True).scale
     # The shift is not corrected: a class may be missing among few labels.
-    return _draw_labels(mean * scale * (scale / single) + shift, random)
+    return draw_labels(mean * scale * (scale / single) + shift, random)
 
 
-def _draw_labels(logits: Float[Tensor, "count outputs"], random: torch.Generator) -> Float[Tensor, " n"]:
+def draw_labels(logits: Float[Tensor, "count outputs"], random: torch.Generator) -> Float[Tensor, " n"]:
     """Draw `DRAWS` labels for each row of logits (of yes, or of classes); row i has those at `i + k * count`."""
     below = as_logits(logits).softmax(1).cumsum(1)[:, :-1]
     # Evenly spread numbers, so that the shares of the drawn labels differ little from the probabilities.

@@ -48,7 +48,7 @@ def test_a_reader_learns_all_kinds_and_counts_classes_equally():
     inputs, labels = seen(800)
     labels["hat"][::7] = float("nan")
     half = slice(400)
-    judge = fit_linear(Labelled(inputs[half], {k: v[half] for k, v in labels.items()}, SPECS), settings("bright"))
+    judge = fit_linear(Labelled(inputs[half], {k: v[half] for k, v in labels.items()}, SPECS), settings("bright")).judge
     hat, *hair, age = read_outputs(judge, inputs)[400:].unbind(1)
     truth = {name: each[400:] for name, each in labels.items()}
     known = ~truth["hat"].isnan()
@@ -70,7 +70,7 @@ def test_readers_are_as_certain_as_they_are_right(wrong):
         others = (truth + 1) % 3 if name == "hair" else 1 - truth if name == "hat" else truth.flip(0)
         given[name] = torch.where(torch.rand(3_000, generator=random) < wrong, others, truth)
     some = slice(1_000)
-    judge = fit_linear(Labelled(inputs[some], {k: v[some] for k, v in given.items()}, SPECS), settings("bright"))
+    judge = fit_linear(Labelled(inputs[some], {k: v[some] for k, v in given.items()}, SPECS), settings("bright")).judge
     outputs = read_outputs(judge, inputs)[1_000:].split([1, 3, 1], 1)
     for logits, name in zip(outputs[:2], ("hat", "hair"), strict=True):
         scale = calibration(logits, labels[name][1_000:], SPECS[name], exact=True).scale

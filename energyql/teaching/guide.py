@@ -1,0 +1,57 @@
+"""Heads fitted to what readers say of a wall: they tell from latents alone which pictures are worth drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from energyql.attributes.heads import AttributeBank
+from energyql.attributes.predictions import output_count
+from energyql.errors import DataError
+from energyql.numerics.shapes import Float
+from energyql.teaching.reading import Reading
+from energyql.training.bank_fit import TAUGHT_DECAY, TAUGHT_STOPPING, with_labels
+from energyql.training.heads import HeadSettings, train_heads
+from energyql.training.labelled import Labelled
+from energyql.training.samples import Prior
+from energyql.training.steps import Course
+from energyql.training.teacher import DRAWS, draw_labels
+from energyql.kinds import KINDS
+from energyql.vocabulary import Vocabulary
+
+LEAST = 256
+"""Fewest pictures from which heads are fitted."""
+STEPS = 800
+"""Most steps of a fit."""
+
+
+def fit_guide(reading: Reading, numbers: list[int], prior: Prior, latents: Tensor) -> AttributeBank | None:
+    """Fit heads to the readings of a wall; `None` for too few pictures.
+
+    Args:
+        numbers: numbers of the pictures that were read.
+        prior: whose `fitted` says what heads read.
+        latents: the input of heads for each of the pictures, (pictures, latent_dim).
+    """
+    count = len(reading.outputs)
+    if count < LEAST:
+        return None
+    random = torch.Generator().manual_seed(prior.seed % 2**63)
+    specs = reading.vocabulary
+    parts = reading.outputs.split([output_count(spec) for spec in specs.values()], 1)
+    first = (torch.arange(count) < round((1 - TAUGHT_STOPPING) * count)).repeat(DRAWS)
+    order = torch.cat([first.nonzero()[:, 0], (~first).nonzero()[:, 0]])
+    labels = {}
+    for (name, spec), outputs in zip(specs.items(), parts, strict=True):
+        drawn = outputs[:, 0].repeat(DRAWS) if KINDS[spec.kind].numeric else draw_labels(outputs, random)
+        labels[name] = drawn[order]
+    held_out = int((~first).sum())
+    usable = with_labels(specs, labels, len(order) - held_out)
+    if not usable:
+        return None
+    settings = HeadSettings(steps=STEPS, weight_decay=HeadSettings().weight_decay * TAUGHT_DECAY)
+    labelled = Labelled(latents.repeat(DRAWS, 1)[order], labels, usable)
+    course = Course(prior.seed % 2**63)
+    return train_heads(labelled, settings, course, held_out=held_out, fitted=prior.fitted)[0]

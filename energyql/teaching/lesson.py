@@ -1,0 +1,286 @@
+"""A lesson: what a person says of the pictures of a wall, what readers make of it, and what to look at next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from energyql.attributes.labels import encode_column
+from energyql.attributes.predictions import Prediction, at_rows
+from energyql.attributes.quality import lacking_labels
+from energyql.errors import ArgumentError, DataError, VocabularyError
+from energyql.files import read_json, write_json
+from energyql.kinds import KINDS
+from energyql.labelling.folder import LABELS
+from energyql.labelling.sample import choose_unsure
+from energyql.labelling.sheet import Cells, LabelSheet
+from energyql.teaching.reading import Reading, choose_layers, read_wall
+from energyql.teaching.wall import Wall
+from energyql.training.labels import attribute_text, parse_attribute, parse_attributes
+from energyql.training.picture_fit import mean_outputs
+from energyql.training.settings import POOL_START
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+RECORD = "lesson.json"
+"""File in the folder of the pictures: the attributes, also those without labels."""
+SCREEN = 40
+"""Number of pictures that a person looks at together."""
+RANDOM_ON_SCREEN = 0.25
+"""Share of the pictures of a screen that are random ones, for the estimate."""
+SURE_ON_SCREEN = 0.4
+"""Share of the other pictures that are surely of the rarest answer: clicks confirm it, or show where it is wrong."""
+DOUBTED = 0.5
+"""P(wrong) from which a label is shown again, once."""
+MOST_AGAIN = 4
+"""Most doubted labels that a screen shows again."""
+MOST_UNDO = 200
+"""Number of actions that can be taken back."""
+
+
+@dataclass(frozen=True)
+class Meter:
+    """How well an attribute is read.
+
+    Attributes:
+        counts: answer -> number of labels; for a number, "labels".
+        usable: whether random pictures show that it is read better than by chance.
+        quality: share of pairs, a picture of a class and one of another, that the reader orders rightly (area under the
+            ROC curve), or rank correlation of a number; `None` if it is not known.
+        interval: its 95 % interval.
+        advice: what to do, such as "about 20 more labels of yes".
+    """
+
+    counts: Mapping[str, int]
+    usable: bool
+    quality: float | None
+    interval: tuple[float, float] | None
+    advice: str
+
+
+@dataclass
+class Lesson:
+    """The attributes that are taught, and all that was said. Its methods are called by one thread at a time.
+
+    Attributes:
+        wall: the pictures.
+        sheet: the table of labels, in the folder of the pictures; `None` before the first attribute.
+        labels: number of a picture -> attribute -> 0/1, class index or number.
+        reading: what readers say of all pictures; `None` before labels differ.
+        version: rises with each action.
+    """
+
+    wall: Wall
+    sheet: LabelSheet | None
+    rows: dict[int, Cells] = field(default_factory=dict)
+    labels: dict[int, dict[str, float]] = field(default_factory=dict)
+    reading: Reading | None = None
+    version: int = 0
+    _before: list[dict[int, Cells | None]] = field(default_factory=list)
+    _again: set[tuple[int, str]] = field(default_factory=set)
+    _layer_at: int = 0
+
+    @classmethod
+    def open(cls, wall: Wall) -> Lesson:
+        """Begin a lesson, or continue the one in the folder of the wall.
+
+        Raises:
+            DataError: a file is damaged, or the labels are about other pictures.
+        """
+        path, record = wall.folder.path / LABELS, wall.folder.path / RECORD
+        kept = read_json(record, DataError).get("attributes", "") if record.is_file() else ""
+        attributes = parse_attributes(str(kept)) if kept else None
+        lesson = cls(wall, None)
+        if path.is_file():
+            lesson.sheet = LabelSheet.open(path, wall.folder, None)
+        elif attributes:
+            lesson.sheet = LabelSheet(path, wall.folder, attributes)
+        for name, spec in (attributes or {}).items():
+            if lesson.sheet is not None and name not in lesson.sheet.attributes:
+                lesson.sheet = lesson.sheet.adding(spec)
+        if lesson.sheet is not None:
+            lesson._take(lesson.sheet.rows())
+            missing = [number for number in lesson.rows if number not in wall.rows]
+            wall.draw(missing)
+            lesson.learn()
+        return lesson
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The attributes that are taught."""
+        return Vocabulary([]) if self.sheet is None else self.sheet.attributes
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is an action to take back."""
+        return bool(self._before)
+
+    def add(self, text: str, taken: Iterable[str] = ()) -> AttributeSpec:
+        """Add an attribute, such as "glasses", "hair=black|brown" or "age=0..1".
+
+        Args:
+            taken: names that the model has already.
+
+        Raises:
+            VocabularyError: the text describes no attribute, or the name is taken.
+        """
+        spec = parse_attribute(text.strip())
+        if spec.name in self.vocabulary or spec.name in taken:
+            raise VocabularyError(f"there is an attribute {spec.name!r} already", hint="give it another name")
+        if self.sheet is None:
+            folder = self.wall.folder
+            self.sheet = LabelSheet(folder.path / LABELS, folder, Vocabulary([spec]))
+        else:
+            self.sheet = self.sheet.adding(spec)
+        texts = map(attribute_text, self.vocabulary.values())
+        write_json(self.wall.folder.path / RECORD, {"attributes": ", ".join(texts)})
+        self.rows = self.sheet.rows()
+        self.version += 1
+        return spec
+
+    def say(self, attribute: str, labels: Mapping[int, Any]) -> None:
+        """Take labels of pictures for an attribute, write them to the table, and learn from them.
+
+        Args:
+            labels: number of a picture -> a label; `None` takes the label back.
+
+        Raises:
+            DataError: there is no such attribute or picture, or a label is no value of the attribute.
+        """
+        if self.sheet is None or attribute not in self.vocabulary:
+            raise DataError(f"there is no attribute {attribute!r}", hint="add it first")
+        if unknown := [number for number in labels if number not in self.wall.rows]:
+            raise DataError(f"there is no picture {unknown[0]}")
+        before = {number: self.rows.get(number) for number in labels}
+        self._write(self._sheet().update({number: {attribute: label} for number, label in labels.items()}))
+        self._before = [*self._before[-MOST_UNDO + 1 :], before]
+
+    def undo(self) -> None:
+        """Take the last action back.
+
+        Raises:
+            ArgumentError: there is none.
+        """
+        if not self._before:
+            raise ArgumentError("there is nothing to take back")
+        before = self._before.pop()
+        self._write(self._sheet().put(before))
+
+    def learn(self) -> None:
+        """Fit readers to all labels, and let them read the wall."""
+        count = sum(len(each) for each in self.labels.values())
+        if count >= 2 * self._layer_at:  # another layer may be better with more labels
+            choose_layers(self.wall, self.labels, self.vocabulary)
+            self._layer_at = max(count, SCREEN)
+        self.reading = read_wall(self.wall, self.labels, self.vocabulary)
+
+    def read_new(self) -> None:
+        """Let the readers read pictures that the wall got since they were fitted."""
+        reading = self.reading
+        if reading is not None and (start := len(reading.outputs)) < len(self.wall):
+            self.reading = reading.further(mean_outputs(reading.networks, self.wall.seen(slice(start, None))))
+
+    def screen(self, attribute: str, count: int = SCREEN) -> list[int]:
+        """Numbers of the pictures to look at next for an attribute: those that teach most, and some random ones.
+
+        Labels that the readers doubt come back among them, once.
+        """
+        self._spec(attribute)
+        numbers = self.wall.numbers
+        open_rows = [row for row, number in enumerate(numbers) if attribute not in self.labels.get(number, {})]
+        random = [numbers[row] for row in open_rows if numbers[row] < POOL_START]
+        if self.reading is None or attribute not in self.reading.vocabulary:
+            pool = [numbers[row] for row in open_rows if numbers[row] >= POOL_START]
+            return sorted([*random[:count], *pool[: max(0, count - len(random))]])
+        prediction = self.reading.predictions[attribute]
+        again = self._doubted(attribute)[:MOST_AGAIN]
+        self._again.update((number, attribute) for number in again)
+        random = random[: round(RANDOM_ON_SCREEN * count)]
+        candidates = [row for row in open_rows if numbers[row] >= POOL_START and row < len(self.reading.outputs)]
+        wanted = min(count - len(random) - len(again), len(candidates))
+        chosen: list[int] = []
+        if wanted > 0:
+            among = at_rows(prediction, torch.tensor(candidates))
+            sure = _surest_of_rare(among, round(SURE_ON_SCREEN * wanted))
+            unsure = [k for k in choose_unsure({attribute: among}, wanted) if k not in sure]
+            chosen = [numbers[candidates[k]] for k in [*sure, *unsure][:wanted]]
+        together = [*again, *random, *chosen]
+        leaning = dict(zip(numbers, prediction.leads()[0].tolist(), strict=False))
+        return sorted(together, key=lambda number: -leaning.get(number, -math.inf))
+
+    def meter(self, attribute: str) -> Meter:
+        """How well an attribute is read, by random pictures alone."""
+        spec = self._spec(attribute)
+        kind = KINDS[spec.kind]
+        given = [each[attribute] for each in self.labels.values() if attribute in each]
+        if kind.numeric:
+            counts = {"labels": len(given)}
+        else:
+            counts = {name: sum(value == k for value in given) for k, name in enumerate(kind.classes(spec))}
+        if self.reading is None or attribute not in self.reading.vocabulary:
+            missing = [name for name, count in counts.items() if not count] if not kind.numeric else []
+            advice = f"no {missing[0]} yet" if missing and given else "label some pictures"
+            return Meter(counts, False, None, None, advice)
+        report = self.reading.reports[attribute]
+        quality = report.auc if report.correlation is None else report.correlation
+        lacking = lacking_labels(report)
+        advice = "" if lacking is None else f"some {lacking[0]} more{f' {lacking[1]}' if lacking[1] else ''}"
+        known = quality is not None and not math.isnan(quality[0])
+        return Meter(
+            counts, lacking is None, quality[0] if known and quality else None,
+            (quality[1], quality[2]) if known and quality else None, advice,
+        )  # fmt: skip
+
+    def _doubted(self, attribute: str) -> list[int]:
+        """Pictures whose labels are probably wrong and were not shown again, the most doubtful first."""
+        assert self.reading is not None
+        wrong, rows = self.reading.wrong[attribute], self.reading.rows
+        found = (wrong > DOUBTED).nonzero()[:, 0]
+        order = found[wrong[found].argsort(descending=True)]
+        numbers = [self.wall.numbers[int(rows[k])] for k in order]
+        return [number for number in numbers if (number, attribute) not in self._again]
+
+    def _spec(self, attribute: str) -> AttributeSpec:
+        if attribute not in self.vocabulary:
+            raise DataError(f"there is no attribute {attribute!r}", hint="add it first")
+        return self.vocabulary[attribute]
+
+    def _sheet(self) -> LabelSheet:
+        """The table, with the pictures that the wall has now."""
+        assert self.sheet is not None
+        self.sheet = self.sheet.of(self.wall.folder)
+        return self.sheet
+
+    def _write(self, rows: dict[int, Cells]) -> None:
+        with self.wall.lock:
+            self._take(rows)
+            self.learn()
+            self.version += 1
+
+    def _take(self, rows: dict[int, Cells]) -> None:
+        """Read the rows of the table as numbers."""
+        self.rows = rows
+        self.labels = {number: {} for number in rows}
+        for name, spec in self.vocabulary.items():
+            column = encode_column([cells[name] or None for cells in rows.values()], spec, LABELS)
+            for number, value in zip(rows, column.tolist(), strict=True):
+                if not math.isnan(value):
+                    self.labels[number][name] = value
+
+
+def _surest_of_rare(prediction: Prediction, count: int) -> list[int]:
+    """Pictures that are most surely of the answer that is rarest among the predictions; none for a number."""
+    leads = prediction.leads()
+    if not leads:
+        return []
+    rare = min(leads, key=lambda lead: float(lead.sigmoid().sum()))
+    return rare.argsort(descending=True)[:count].tolist()
+
+
+def spell(spec: AttributeSpec, value: float) -> str:
+    """A label as text: "yes" or "no", the class, or the number with two digits."""
+    kind = KINDS[spec.kind]
+    return f"{value:.2f}" if kind.numeric else kind.classes(spec)[int(value)]
