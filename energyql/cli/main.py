@@ -26,7 +26,7 @@ from energyql.cli.failures import open_closed, reporting_failures, show_warning
 from energyql.cli.interruption import interruptible, resumable
 from energyql.cli.measure import bench, evaluate
 from energyql.cli.options import STANDARD, err, out, out_option, print_json
-from energyql.cli.pages import audit, gallery, label, sample, studio
+from energyql.cli.pages import audit, gallery, label, sample, studio, teach
 from energyql.cli.reports import report
 from energyql.cli.share import convert, download, export, upload
 from energyql.cli.train import calibrate, import_heads, train, train_judge
@@ -291,14 +291,14 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Queries": (generate, explain, attributes, score),
     "Edits": (edit, invert, animate),
     "Many pictures": (gallery, dataset, studio),
-    "Own attributes": (sample, label, train, train_judge, report, directions),
+    "Own attributes": (teach, sample, label, train, train_judge, report, directions),
     "Files": (convert, import_heads, export, download, upload),
     "Measuring": (audit, calibrate, bench, evaluate),
 }
 """Heading in the help of the program -> the commands under it."""
 for group, commands in GROUPS.items():
     for command in commands:
-        serves = command in (studio, label, audit)  # which end with Ctrl-C, so no message is printed
+        serves = command in (studio, label, teach, audit)  # which end with Ctrl-C, so no message is printed
         register = app.command(cls=options.Command, rich_help_panel=group)
         register(command if serves else interruptible()(command))
 

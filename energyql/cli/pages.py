@@ -221,6 +221,40 @@ def label(
         serve_app(partial(create_app, sheet, looks=looks), **serving)
 
 
+@options.with_options()
+def teach(
+    source: options.OwnSource,
+    save_to: Annotated[Path | None, out_option()] = None,
+    n: Annotated[int, typer.Option("-n", min=64)] = 2_000,
+    *,
+    port: options.Port = 8423,
+    page: options.Page,
+    device: str = "auto",
+) -> None:
+    """Teach attributes on a local page: click pictures that have them, and ask queries on the way.
+
+    Everything lies in the model folder: generate, dataset and audit take it at any moment, and its subfolder pictures
+    is one that label and train use. The same command continues a lesson. See docs/teach.md.
+
+    Args:
+        save_to: The model folder to make or add to. By default that of the model.
+        n: Pictures that are drawn for the page.
+    """
+    options.check_studio("the page of a lesson")
+    from energyql.files import sole_writer
+    from energyql.pipeline.model import choose_device
+    from energyql.studio.web import serve_app
+    from energyql.teaching.app import create_app
+    from energyql.teaching.classroom import PICTURES, Classroom
+    from energyql.training.target import training_folder
+
+    serving = page.serving(port, "Teach at", "Ctrl+C ends it, and the same command continues it.")
+    folder = training_folder(source.model, save_to)
+    with sole_writer(folder / PICTURES, "a lesson"):
+        classroom = Classroom.open(source, save_to, choose_device(device), n)
+        serve_app(partial(create_app, classroom), **serving)
+
+
 @dataclass(frozen=True)
 class Asked:
     """Values of the options that say what is asked in an audit, and who answers."""

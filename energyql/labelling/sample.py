@@ -78,22 +78,10 @@ def sample_pictures(
     n = whole_number("n", n, most=asked.pool if asked.unsure else POOL_START)
     path, where = as_path(out), choose_device(device)
     source = open_source(model)
-    network, bank, own = source.generator, source.bank, source.truncation
     chooser = _Chooser.of(source, asked, source_of(model).model) if asked.unsure else None
     with sole_writer(path, "pictures to label"):
         is_new = not (path / RECORD).exists()
-        if is_new:
-            condition = asked.condition
-            if bank is not None:
-                condition = bank.fitted.default_condition if condition is None else condition
-                own = own if own is not None and bank.fitted.holds_at(own) else bank.truncation[1]
-            psi, seed = (1.0 if own is None else own) if asked.truncation is None else asked.truncation, asked.seed or 0
-            folder = PictureFolder(path, Drawn.by(network, seed, float(psi), check_condition(condition, network)))
-        else:
-            folder = PictureFolder.read(path)
-            drawn: dict[str, Any] = {"seed": asked.seed, "truncation": asked.truncation, "condition": asked.condition}
-            folder.drawn.check(str(path), **drawn)
-            folder.drawn.check_generator(network, str(path))
+        folder = open_pictures(source, path, asked)
         prior = source.prior_of(folder.drawn, where)
         tables = [path / LABELS] * (path / LABELS).exists() + ([] if asked.labels is None else [Path(asked.labels)])
         excluded = set(folder.unsure).union(*(_labelled(table, folder.drawn) for table in tables if asked.unsure))
@@ -108,6 +96,28 @@ def sample_pictures(
             chosen = chooser.choose(prior, pool, excluded, n, draw)
             _draw(prior, folder, chosen, report)
             return folder.having(folder.random, (*folder.unsure, *chosen))
+
+
+def open_pictures(source: Target, path: Path, asked: SampleSettings) -> PictureFolder:
+    """The folder of pictures of a generator; a new one, whose record is not written yet, if there is none.
+
+    Raises:
+        ArgumentError: the settings do not fit the pictures that the folder has.
+        DataError: the folder is damaged, or has pictures of another generator.
+    """
+    network, bank, own = source.generator, source.bank, source.truncation
+    if (path / RECORD).exists():
+        folder = PictureFolder.read(path)
+        drawn: dict[str, Any] = {"seed": asked.seed, "truncation": asked.truncation, "condition": asked.condition}
+        folder.drawn.check(str(path), **drawn)
+        folder.drawn.check_generator(network, str(path))
+        return folder
+    condition = asked.condition
+    if bank is not None:
+        condition = bank.fitted.default_condition if condition is None else condition
+        own = own if own is not None and bank.fitted.holds_at(own) else bank.truncation[1]
+    psi, seed = (1.0 if own is None else own) if asked.truncation is None else asked.truncation, asked.seed or 0
+    return PictureFolder(path, Drawn.by(network, seed, float(psi), check_condition(condition, network)))
 
 
 def _labelled(table: Path, drawn: Drawn) -> list[int]:

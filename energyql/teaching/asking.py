@@ -1,4 +1,4 @@
-"""Answers to queries during a lesson: pictures of which the readers are sure, from the wall or drawn for the query."""
+"""Answers to queries during a lesson: pictures of which readers are surest, from the wall or drawn for the query."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from energyql.attributes.heads import AttributeBank
-from energyql.attributes.predictions import split_outputs
 from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import DataError
-from energyql.language import as_query, bind
-from energyql.pipeline.settings import DEFAULT_PURITY
-from energyql.numerics.shapes import Float
+from energyql.language import Expr, as_query, bind
+from energyql.pipeline.settings import DEFAULT_PURITY, DEFAULT_SEMANTICS
 from energyql.teaching.lesson import Lesson
 from energyql.teaching.wall import Wall
 from energyql.training.settings import POOL_START
@@ -27,8 +24,8 @@ BEST = 128
 """Most pictures of a block that are drawn, those that the heads find most probable."""
 AT_ONCE = 16
 """Number of pictures that are drawn together."""
-MOST = 2_000
-"""Most pictures that are drawn for an answer."""
+MOST_EACH = 50
+"""Most pictures that are drawn for one that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,10 @@ class Answer:
     """Pictures that satisfy a query, as far as the readers know.
 
     Attributes:
-        numbers: numbers of the accepted pictures, at most as many as were asked for.
+        numbers: their numbers, at most as many as were asked for.
         expected: share of them that is expected to be right, in [0, 1]; NaN without pictures.
         drawn: number of pictures that were drawn for the query, beside those of the wall.
-        kept: how many of those were accepted.
+        kept: how many of the pictures were.
         finished: whether no more will come.
     """
 
@@ -50,26 +47,28 @@ class Answer:
     finished: bool
 
 
-def compile_query(query: str, lesson: Lesson) -> EnergyRule:
-    """Compile a query about the attributes of a lesson.
+def compile_query(query: str, lesson: Lesson) -> tuple[Expr, EnergyRule]:
+    """Parse and compile a query about the attributes of a lesson.
 
     Raises:
         EnergyQLError: the query is wrong, or about an attribute that nothing is known of yet.
     """
     expr, text = as_query(query)
-    rule = compile_energy_rule(bind(expr, lesson.vocabulary, query=text), lesson.vocabulary, "exact", query=text)
+    bound = bind(expr, lesson.vocabulary, query=text)
+    rule = compile_energy_rule(bound, lesson.vocabulary, DEFAULT_SEMANTICS, query=text)
     known = {} if lesson.reading is None else lesson.reading.vocabulary
     if unknown := [name for name in rule.attributes if name not in known]:
         what = lesson.meter(unknown[0]).advice
-        raise DataError(f"nothing is known of {unknown[0]!r} yet: {what}", hint="click pictures that have it, and such that do not")
-    return rule
+        raise DataError(f"nothing is known of {unknown[0]!r} yet", hint=f"{what}: there must be yes and no, or two classes")
+    return bound, rule
 
 
 def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: AttributeBank | None) -> Iterator[Answer]:
-    """Yield the pictures that are accepted so far: at once those of the wall, and then after each batch drawn.
+    """Yield the n pictures of highest P(query) so far: at once those of the wall, and then after each batch drawn.
 
-    Pictures are accepted from the highest P(query) on as long as the mean of P is the wanted purity. Those that are
-    drawn are prior samples too, in the order in which heads find them probable; so each can be labelled by its number.
+    It ends when the mean of P of so many pictures is the wanted purity, or `MOST_EACH` were drawn for each. Pictures
+    that are drawn are prior samples too, those first that the heads find probable; so each can be labelled by its
+    number.
     """
     wall = lesson.wall
     begun = len(wall)
@@ -77,29 +76,20 @@ def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: AttributeBank | None
     while True:
         with wall.lock:
             lesson.read_new()
-            found = _accepted(lesson, rule)
-        rows = [row for row, _ in found]
-        finished = len(found) >= n or drawn >= MOST
-        batch = [] if finished else list(itertools.islice(candidates, AT_ONCE))
-        finished = finished or not batch
-        shown = sorted(found[:n] if len(found) < n else found, key=lambda each: each[0])[:n]
-        expected = sum(p for _, p in shown) / len(shown) if shown else math.nan
-        numbers = tuple(wall.numbers[row] for row, _ in shown)
-        yield Answer(numbers, expected, drawn, sum(row >= begun for row in rows), finished)
-        if finished:
+            assert lesson.reading is not None
+            p = rule.log_value(lesson.reading.predictions).exp()
+        best = p.argsort(descending=True)
+        certain = int((p[best].cumsum(0) / (1 + torch.arange(len(p))) >= DEFAULT_PURITY).sum())  # the mean falls
+        # Of more pictures that are certain enough, the first are taken: the surest of all look alike.
+        rows = best[:certain].sort().values[:n] if certain >= n else best[:n]
+        batch = [] if certain >= n or drawn >= MOST_EACH * n else list(itertools.islice(candidates, AT_ONCE))
+        expected = float(p[rows].mean()) if len(rows) else math.nan
+        numbers = tuple(wall.numbers[row] for row in rows.tolist())
+        yield Answer(numbers, expected, drawn, int((rows >= begun).sum()), not batch)
+        if not batch:
             return
         wall.draw(batch)
         drawn += len(batch)
-
-
-def _accepted(lesson: Lesson, rule: EnergyRule) -> list[tuple[int, float]]:
-    """Rows of accepted pictures with P(query), the highest first."""
-    assert lesson.reading is not None
-    p = rule.log_value(lesson.reading.predictions).exp()
-    order = p.argsort(descending=True)
-    mean = p[order].cumsum(0) / (1 + torch.arange(len(p)))
-    count = int((mean >= DEFAULT_PURITY).sum())  # the mean falls
-    return [(int(row), float(p[row])) for row in order[:count]]
 
 
 def _candidates(wall: Wall, rule: EnergyRule, guide: AttributeBank | None) -> Iterator[int]:

@@ -27,11 +27,10 @@ STEPS = 800
 """Most steps of a fit."""
 
 
-def fit_guide(reading: Reading, numbers: list[int], prior: Prior, latents: Tensor) -> AttributeBank | None:
+def fit_guide(reading: Reading, prior: Prior, latents: Tensor) -> AttributeBank | None:
     """Fit heads to the readings of a wall; `None` for too few pictures.
 
     Args:
-        numbers: numbers of the pictures that were read.
         prior: whose `fitted` says what heads read.
         latents: the input of heads for each of the pictures, (pictures, latent_dim).
     """
@@ -40,12 +39,15 @@ def fit_guide(reading: Reading, numbers: list[int], prior: Prior, latents: Tenso
         return None
     random = torch.Generator().manual_seed(prior.seed % 2**63)
     specs = reading.vocabulary
-    parts = reading.outputs.split([output_count(spec) for spec in specs.values()], 1)
+    outputs = reading.outputs.clone()
+    unseen = torch.cat([reading.unseen[name] for name in specs], 1)  # labels must not speak twice
+    outputs[reading.rows] = torch.where(unseen.isnan(), outputs[reading.rows], unseen)
+    parts = outputs.split([output_count(spec) for spec in specs.values()], 1)
     first = (torch.arange(count) < round((1 - TAUGHT_STOPPING) * count)).repeat(DRAWS)
     order = torch.cat([first.nonzero()[:, 0], (~first).nonzero()[:, 0]])
     labels = {}
-    for (name, spec), outputs in zip(specs.items(), parts, strict=True):
-        drawn = outputs[:, 0].repeat(DRAWS) if KINDS[spec.kind].numeric else draw_labels(outputs, random)
+    for (name, spec), own in zip(specs.items(), parts, strict=True):
+        drawn = own[:, 0].repeat(DRAWS) if KINDS[spec.kind].numeric else draw_labels(own, random)
         labels[name] = drawn[order]
     held_out = int((~first).sum())
     usable = with_labels(specs, labels, len(order) - held_out)

@@ -18,7 +18,7 @@ from energyql.kinds import KINDS
 from energyql.labelling.folder import LABELS
 from energyql.labelling.sample import choose_unsure
 from energyql.labelling.sheet import Cells, LabelSheet
-from energyql.teaching.reading import Reading, choose_layers, read_wall
+from energyql.teaching.reading import Reading, best_layers, read_wall
 from energyql.teaching.wall import Wall
 from energyql.training.labels import attribute_text, parse_attribute, parse_attributes
 from energyql.training.picture_fit import mean_outputs
@@ -81,7 +81,7 @@ class Lesson:
     version: int = 0
     _before: list[dict[int, Cells | None]] = field(default_factory=list)
     _again: set[tuple[int, str]] = field(default_factory=set)
-    _layer_at: int = 0
+    _layers_at: int = SCREEN // 2
 
     @classmethod
     def open(cls, wall: Wall) -> Lesson:
@@ -169,12 +169,26 @@ class Lesson:
         before = self._before.pop()
         self._write(self._sheet().put(before))
 
+    def choose_layers(self) -> bool:
+        """Let readers read other layers, if there are so many more labels that others may be better.
+
+        Returns:
+            Whether there were. The lock of the wall is held only for the change.
+        """
+        with self.wall.lock:
+            labels, vocabulary = dict(self.labels), self.vocabulary
+        count = sum(len(each) for each in labels.values())
+        if count < 2 * self._layers_at or self.reading is None:
+            return False
+        best = best_layers(self.wall, labels, vocabulary)
+        with self.wall.lock:
+            self._layers_at = count
+            self.wall.choose(best)
+            self.learn()
+        return True
+
     def learn(self) -> None:
         """Fit readers to all labels, and let them read the wall."""
-        count = sum(len(each) for each in self.labels.values())
-        if count >= 2 * self._layer_at:  # another layer may be better with more labels
-            choose_layers(self.wall, self.labels, self.vocabulary)
-            self._layer_at = max(count, SCREEN)
         self.reading = read_wall(self.wall, self.labels, self.vocabulary)
 
     def read_new(self) -> None:
@@ -208,8 +222,20 @@ class Lesson:
             unsure = [k for k in choose_unsure({attribute: among}, wanted) if k not in sure]
             chosen = [numbers[candidates[k]] for k in [*sure, *unsure][:wanted]]
         together = [*again, *random, *chosen]
-        leaning = dict(zip(numbers, prediction.leads()[0].tolist(), strict=False))
+        order = prediction.leads()[0] if prediction.leads() else prediction.number()
+        leaning = dict(zip(numbers, order.tolist(), strict=False))
         return sorted(together, key=lambda number: -leaning.get(number, -math.inf))
+
+    def readings(self, attribute: str) -> dict[int, tuple[str, float]]:
+        """Number of each picture that was read -> the likeliest answer, and its P; of a number, it twice."""
+        reading = self.reading
+        if reading is None or attribute not in reading.vocabulary:
+            return {}
+        spec, prediction = self._spec(attribute), reading.predictions[attribute]
+        values = prediction.number().tolist()
+        sure = values if KINDS[spec.kind].numeric else prediction.certainty().tolist()
+        answers = [spell(spec, value) for value in values]
+        return dict(zip(self.wall.numbers, zip(answers, sure, strict=True), strict=False))
 
     def meter(self, attribute: str) -> Meter:
         """How well an attribute is read, by random pictures alone."""

@@ -118,12 +118,13 @@ def read_wall(wall: Wall, labels: Mapping[int, Mapping[str, float]], vocabulary:
     )  # fmt: skip
 
 
-def choose_layers(wall: Wall, labels: Mapping[int, Mapping[str, float]], vocabulary: Vocabulary) -> None:
-    """Let the wall keep the features of the layers that tell the labelled pictures apart best."""
+def best_layers(wall: Wall, labels: Mapping[int, Mapping[str, float]], vocabulary: Vocabulary) -> Sequence[str]:
+    """The layers that tell the labelled pictures apart best; the present ones without labels that differ."""
     rows, columns, specs = _table(wall, labels, vocabulary)
-    if specs:
-        labelled = Labelled(wall.seen_everywhere(rows.tolist()), columns, specs)
-        wall.choose([each.layer for each in choose_features(wall.backbone, labelled, Course())])
+    if not specs:
+        return wall.layers
+    labelled = Labelled(wall.seen_everywhere(rows.tolist()), columns, specs)
+    return [each.layer for each in choose_features(wall.backbone, labelled, Course())]
 
 
 def _table(

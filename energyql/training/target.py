@@ -330,7 +330,7 @@ def opening_target(
         KeyboardInterrupt: the block was interrupted; the message lists the finished steps, and the command.
     """
     source = source_of(model)
-    folder = _folder(source.model, out)
+    folder = training_folder(source.model, out)
     with sole_writer(folder, "a training"):
         if out is not None:
             finish_saving(folder)
@@ -362,7 +362,7 @@ def _allow_named(folder: Path) -> None:
             check_allowed(name, kind, folder, True)
 
 
-def _folder(model: object, out: str | Path | None) -> Path:
+def training_folder(model: object, out: str | Path | None) -> Path:
     """Folder of a training: `out`, or that of `model` if it can be changed."""
     if out is not None:
         return Path(out)

@@ -1,0 +1,266 @@
+// The page of a lesson. The server holds the lesson; this page shows it, and sends what a person says.
+
+import { call } from "/static/api.js";
+import { $, button, h, plural, say, typing } from "/static/dom.js";
+import { Language } from "/static/language.js";
+import { QueryBox } from "/static/querybox.js";
+import { startTheme } from "/static/theme.js";
+import { Screen } from "/teach/screen.js";
+
+const LOOK_AFTER = 1000; // milliseconds between two looks at the lesson
+const ANSWER_AFTER = 300; // the same for an answer that is being drawn
+const PAGE = "page-" + Math.random().toString(36).slice(2); // no secret: it says which page wrote last
+let info = null;
+let current = ""; // the attribute that is taught
+let language = new Language([], []);
+let busy = false;
+let asked = false; // whether an answer is shown
+
+const attribute = () => info.attributes.find(({ name }) => name === current);
+const screen = new Screen($("screen"), $("brushes"), { accept: () => accept() });
+
+function fail(problem) {
+  $("failure").hidden = !problem;
+  $("failure").textContent = problem ? `${problem.message}${problem.hint ? `: ${problem.hint}` : ""}` : "";
+}
+
+// What the meter of an attribute says, in one line.
+function verdict({ kind, meter }) {
+  const counts = Object.entries(meter.counts).map(([name, count]) => `${count} ${name}`).reverse().join(", ");
+  const percent = (value) => Math.round(100 * value);
+  const quality = meter.quality === null ? "" : kind === "continuous"
+    ? `; orders pictures with a correlation of ${meter.quality.toFixed(2)} (${meter.low.toFixed(2)} to ${meter.high.toFixed(2)})`
+    : `; tells apart ${percent(meter.quality)} of 100 pairs (${percent(meter.low)} to ${percent(meter.high)})`;
+  return `${counts}${quality}${meter.usable || !meter.advice ? "" : `. Next: ${meter.advice}`}`;
+}
+
+function meterOf(each) {
+  const choose = () => { current = each.name; show(); look(); };
+  return h("li", {}, h("button", { type: "button", "aria-pressed": String(each.name === current), onclick: choose },
+    h("strong", {}, each.name), h("span", { class: each.meter.usable ? "usable" : "faint" }, each.meter.usable ? "usable now" : "not yet usable"),
+    h("span", {}), h("span", { class: "faint" }, verdict(each))));
+}
+
+function show() {
+  const { attributes, drawn, wanted, folder, saved, newest, problem, finish, writer } = info;
+  if (!attribute() && attributes.length) current = attributes[0].name;
+  const before = document.activeElement?.closest?.("#attributes li");
+  const place = before ? [...$("attributes").children].indexOf(before) : -1;
+  $("attributes").replaceChildren(...attributes.map(meterOf));
+  if (place >= 0) $("attributes").children[place]?.querySelector("button").focus();
+  $("work").hidden = $("ask").hidden = $("all").hidden = !attributes.length;
+  $("undo").disabled = !info.can_undo || reading();
+  $("reading-only").hidden = !reading();
+  $("rest").disabled = reading();
+  $("new").disabled = reading();
+  if (problem) fail(problem);
+  const pictures = drawn < wanted && !problem ? `${drawn} of ${wanted} pictures are drawn` : `${drawn} pictures`;
+  $("model").textContent = `${pictures}. ${saved ? `The model is in ${folder}${newest ? "" : ", and learns from your last clicks in a moment"}.` : "The model is written when something was learned."}`;
+  $("command").hidden = !saved;
+  $("command").textContent = `energyql generate "${current}" --model ${folder}`;
+  $("finish").hidden = !saved || Boolean(finish?.running);
+  $("finish").disabled = reading();
+  $("finish-stop").hidden = $("finish-bar").hidden = !finish?.running;
+  if (finish) showFinish(finish);
+  language = new Language(info.keywords, attributes);
+  if (writer === "" && !attributes.length) $("new").focus();
+}
+
+const reading = () => info.writer !== "" && info.writer !== PAGE;
+
+function showFinish({ running, stage, fraction, gained, problem }) {
+  $("finish-bar").value = fraction;
+  $("finish-words").textContent = running ? `The complete training: ${stage || "it begins"} ${Math.round(100 * fraction)} %.`
+    : problem ? problem.message : gained ? "The complete training is over; its model is in the folder, with a judge." : "The training was cancelled; the same button goes on.";
+  $("gained").replaceChildren(...Object.entries(gained || {}).map(([name, words]) => h("li", {}, h("strong", {}, name), ` ${words}`)));
+}
+
+// Do something that changes the lesson, one thing at a time.
+async function change(method, path, body) {
+  if (busy) return false;
+  busy = true;
+  try {
+    info = await call(method, path, { page: PAGE, ...body });
+    fail(null);
+    return true;
+  } catch (problem) {
+    fail(problem);
+    return false;
+  } finally {
+    busy = false;
+    show();
+  }
+}
+
+// The pictures to look at next, and the wall.
+async function look() {
+  if (!current) return;
+  const wanted = current;
+  try {
+    const wall = await call("GET", `/api/wall?attribute=${encodeURIComponent(wanted)}&count=${Screen.size(attribute())}`);
+    if (wanted !== current) return;
+    screen.show(attribute(), wall.screen);
+    $("task").textContent = screen.task;
+    $("how").textContent = wall.screen.length ? screen.how : info.drawn ? "Everything on the wall is labelled; ask for pictures, and contradict what is wrong." : "The first pictures are being drawn.";
+    $("rest").textContent = "";
+    $("rest").append(screen.end, " ", h("kbd", {}, "Enter"));
+    $("rest").hidden = !wall.screen.length;
+    showSections(wall.sections);
+  } catch (problem) {
+    fail(problem);
+  }
+}
+
+function showSections(sections) {
+  $("sections").replaceChildren(...sections.map(({ title, count, cells }) => h("div", {}, h("h3", {}, `${title} · ${count}`),
+    h("div", { class: "wall" }, cells.map((cell) => wallCell(cell))))));
+}
+
+function wallCell({ number, label, guess }) {
+  const told = label ?? guess;
+  const spec = attribute();
+  const flip = () => contradict(spec, number, told);
+  return h("button", { type: "button", class: "cell small", onclick: flip, "aria-label": `picture ${number}: ${label ? `you said ${label}` : `read as ${guess}`}`, disabled: spec.kind === "continuous" },
+    h("img", { src: `/api/pictures/${number}.png`, alt: "", loading: "lazy" }), label ? h("span", { class: "tag" }, label) : null);
+}
+
+async function contradict(spec, number, told) {
+  const next = spec.values[(spec.values.indexOf(told) + 1) % spec.values.length];
+  if (await change("POST", "/api/labels", { attribute: spec.name, labels: { [number]: next } })) {
+    say(`picture ${number}: ${next}`);
+    await look();
+  }
+}
+
+async function accept() {
+  const labels = screen.labels;
+  if (!Object.keys(labels).length) return;
+  if (await change("POST", "/api/labels", { attribute: current, labels })) {
+    say(`${plural(Object.keys(labels).length, "picture")} labelled`);
+    await look();
+    $("screen").querySelector("button")?.focus({ preventScroll: true });
+  }
+}
+
+async function undo() {
+  if (await change("POST", "/api/undo", {})) { say("taken back"); await look(); }
+}
+
+// Queries.
+const box = new QueryBox($("query"), {
+  label: "Query", placeholder: "glasses AND NOT smile", language: () => language, ask: () => ({}),
+  changed: (check) => { $("ask-now").disabled = Boolean(check && !check.ok); }, submit: () => askNow(),
+});
+
+async function askNow() {
+  if (!box.text.trim()) { box.focus(); return; }
+  try {
+    showAnswer(await call("POST", "/api/questions", { query: box.text, n: 16 }));
+    asked = true;
+    follow();
+  } catch (problem) {
+    if (!box.refuse(box.text, problem)) fail(problem);
+  }
+}
+
+async function follow() {
+  try {
+    const answer = await call("GET", "/api/questions");
+    showAnswer(answer);
+    if (!answer.finished) setTimeout(follow, ANSWER_AFTER);
+  } catch (problem) {
+    fail(problem);
+  }
+}
+
+let shown = "";
+
+function showAnswer({ cells, expected, drawn, kept, finished, problem }) {
+  $("ask-stop").hidden = finished;
+  const price = drawn ? `${plural(drawn, "picture")} drawn for it, ${kept} taken` : "all from the wall";
+  const right = expected === null ? "No pictures yet" : `About ${Math.round(100 * expected)} % of these are right, as far as the readers know`;
+  $("answer-words").textContent = `${right}; ${price}${finished ? "" : ", and more are being drawn"}. ${cells.length ? "Click what is wrong: it is a label." : ""}${problem ? ` ${problem.message}` : ""}`;
+  const now = JSON.stringify(cells);
+  if (now === shown) return;
+  shown = now;
+  $("answer").replaceChildren(...cells.map(answerCell));
+}
+
+function answerCell({ number, readings }) {
+  const figure = h("figure", {}, h("div", { class: "frame" }, h("img", { src: `/api/pictures/${number}.png`, alt: `picture ${number}` })));
+  for (const [name, told] of Object.entries(readings)) {
+    const spec = info.attributes.find((each) => each.name === name);
+    if (spec.kind === "continuous") continue;
+    let value = told;
+    const chip = button(`${name}: ${value}`, async () => {
+      const next = spec.values[(spec.values.indexOf(value) + 1) % spec.values.length];
+      if (!(await change("POST", "/api/labels", { attribute: name, labels: { [number]: next } }))) return;
+      value = next;
+      chip.textContent = `${name}: ${value}`;
+      chip.classList.add("said");
+      if (name === current) await look();
+    }, { class: "chip" });
+    figure.append(chip);
+  }
+  return figure;
+}
+
+async function watch() {
+  try {
+    const before = info;
+    const next = await call("GET", "/api/lesson");
+    if (!busy) {
+      info = next;
+      const changed = !before || before.version !== info.version || before.drawn !== info.drawn || before.writer !== info.writer || JSON.stringify(before.finish) !== JSON.stringify(info.finish) || before.saved !== info.saved || before.newest !== info.newest || before.problem !== info.problem;
+      if (changed) show();
+      if (current && (before?.version !== info.version && reading() || screen.length < Screen.size(attribute()) && before?.drawn !== info.drawn && !screen.touched)) await look();
+    }
+  } catch (problem) {
+    fail(problem);
+  }
+  setTimeout(watch, LOOK_AFTER);
+}
+
+$("add").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const text = $("new").value.trim();
+  if (!text) return;
+  try {
+    info = await call("POST", "/api/attributes", { page: PAGE, text });
+    current = info.attributes[info.attributes.length - 1].name;
+    $("new").value = "";
+    $("add-problem").textContent = "";
+    show();
+    await look();
+    $("screen").querySelector("button")?.focus({ preventScroll: true });
+  } catch (problem) {
+    $("add-problem").textContent = `${problem.message}${problem.hint ? `: ${problem.hint}` : ""}`;
+  }
+});
+$("rest").addEventListener("click", accept);
+$("undo").addEventListener("click", undo);
+$("ask-now").addEventListener("click", askNow);
+$("ask-stop").addEventListener("click", async () => showAnswer(await call("DELETE", "/api/questions")));
+$("take-over").addEventListener("click", async () => { if (await change("POST", "/api/writer", {})) await look(); });
+$("finish").addEventListener("click", () => change("POST", "/api/finish", {}));
+$("finish-stop").addEventListener("click", async () => { info = await call("DELETE", "/api/finish"); show(); });
+$("help-open").addEventListener("click", () => $("help").showModal());
+$("help-close").addEventListener("click", () => $("help").close());
+document.addEventListener("keydown", (event) => {
+  if (typing(event) || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.key === "?") $("help").showModal();
+  else if (event.key.toLowerCase() === "u") undo();
+  else if (event.key === "Enter" && (event.target === document.body || event.target.closest("#screen"))) accept();
+  else if (!screen.key(event)) return;
+  event.preventDefault();
+});
+
+startTheme();
+try {
+  info = await call("GET", "/api/lesson");
+  show();
+  await look();
+} catch (problem) {
+  fail(problem);
+}
+setTimeout(watch, LOOK_AFTER);
