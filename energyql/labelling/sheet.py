@@ -133,7 +133,7 @@ class LabelSheet:
 
     def put(self, rows: Mapping[int, Cells | None]) -> dict[int, Cells]:
         """Write whole rows as they are, remove those that are `None`, and return all as `rows` does."""
-        changed = self.rows() | rows
+        changed: dict[int, Cells | None] = {**self.rows(), **rows}
         return self._write({number: cells for number, cells in changed.items() if cells is not None})
 
     def adding(self, spec: AttributeSpec) -> LabelSheet:

@@ -13,11 +13,11 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from energyql.errors import DataError, EnergyQLError, first_line
+from energyql.errors import DataError, EnergyQLError
 from energyql.files import MOST_PICTURE, read_bytes
 from energyql.kinds import KINDS, Kind
 from energyql.labelling.app import picture_response
-from energyql.language.lexical import keywords
+from energyql.language.lexical import keywords, shorten
 from energyql.studio.guard import Access, Bodies
 from energyql.studio.problems import Problem, StudioError, describe
 from energyql.studio.web import RequestBody, guarded_app
@@ -241,7 +241,7 @@ def _lesson_routes(app: FastAPI, classroom: Classroom) -> None:
             screen = lesson.screen(attribute, max(1, min(count, 4 * SCREEN)))
             cells = _Cells(lesson, attribute)
             parts = [
-                SectionInfo(title=part.title, count=part.count, cells=[cells(number) for number in part.numbers])
+                SectionInfo(title=part.title, count=part.total, cells=[cells(number) for number in part.numbers])
                 for part in sections(lesson, attribute)
             ]
             version = lesson.version
@@ -312,18 +312,20 @@ class _Cells:
         again = label is not None and guess is not None and guess != label
         return Cell(number=number, label=label, guess=guess, sure=sure, again=again)
 
+    def told(self, number: int) -> str:
+        """The label of a picture, or else what is read; "" for neither."""
+        cell = self(number)
+        return cell.label or cell.guess or ""
+
 
 def _answer(classroom: Classroom) -> AnswerInfo:
     found = classroom.answered
     if found is None:
         raise StudioError("NotReady", "nothing was asked yet")
     with classroom.lesson.wall.lock:
-        columns = {name: _Cells(classroom.lesson, name) for name in classroom.asked}
+        columns = {name: _Cells(classroom.lesson, name).told for name in classroom.asked}
         cells = [
-            AnswerCell(
-                number=number,
-                readings={name: cell.label or cell.guess or "" for name, each in columns.items() for cell in [each(number)]},
-            )
+            AnswerCell(number=number, readings={name: of(number) for name, of in columns.items()})
             for number in found.numbers
         ]
     problem = classroom.problem if not found.finished else None
@@ -339,8 +341,8 @@ def _describe(classroom: Classroom, writer: str) -> LessonInfo:
     with lesson.wall.lock:
         attributes = [
             AttributeInfo(
-                name=spec.name, kind=spec.kind, values=[] if KINDS[spec.kind].numeric else list(KINDS[spec.kind].classes(spec)),
-                low=spec.low, high=spec.high, meter=_meter(lesson, spec.name),
+                name=spec.name, kind=spec.kind, values=list(KINDS[spec.kind].classes(spec)), low=spec.low, high=spec.high,
+                meter=_meter(lesson, spec.name),
             )
             for spec in lesson.vocabulary.values()
         ]  # fmt: skip
@@ -352,7 +354,7 @@ def _describe(classroom: Classroom, writer: str) -> LessonInfo:
             problem=None if finish.error is None else describe(finish.error),
         )  # fmt: skip
     return LessonInfo(
-        model=first_line(str(classroom.source.model)), folder=str(classroom.folder), attributes=attributes,
+        model=shorten(str(classroom.source.model)), folder=str(classroom.folder), attributes=attributes,
         keywords=sorted(keywords()), drawn=len(lesson.wall), wanted=classroom.wanted, labelled=len(lesson.labels),
         version=lesson.version, can_undo=lesson.can_undo, writer=writer, saved=classroom.saved >= 0,
         newest=classroom.saved == lesson.version,

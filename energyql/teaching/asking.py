@@ -59,7 +59,8 @@ def compile_query(query: str, lesson: Lesson) -> tuple[Expr, EnergyRule]:
     known = {} if lesson.reading is None else lesson.reading.vocabulary
     if unknown := [name for name in rule.attributes if name not in known]:
         what = lesson.meter(unknown[0]).advice
-        raise DataError(f"nothing is known of {unknown[0]!r} yet", hint=f"{what}: there must be yes and no, or two classes")
+        hint = f"{what}: there must be labels of two answers"
+        raise DataError(f"nothing is known of {unknown[0]!r} yet", hint=hint)
     return bound, rule
 
 

@@ -324,7 +324,7 @@ class Classroom:
             network.std.copy_(torch.stack([torch.as_tensor(reading.std[name]) for name in names]))
             network.report = {name: reading.reports[name] for name in names}
         held_out = HeldOut(labels, heads, {name: read[name] for name in names})
-        trained = TrainedJudge(None, {}, "", joined(networks), {name: reading.reports[name] for name in names}, held_out)
+        trained = TrainedJudge(None, {}, "", joined(networks), networks[0].report, held_out)
         with opening_target(self._model(), self.folder) as target:
             fitted = target.fitted(lesson.wall.prior.fitted.space, lesson.wall.prior.fitted.truncation, None)
             target.check_latents(fitted)

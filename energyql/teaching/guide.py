@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.predictions import output_count
-from energyql.errors import DataError
-from energyql.numerics.shapes import Float
+from energyql.kinds import KINDS
 from energyql.teaching.reading import Reading
 from energyql.training.bank_fit import TAUGHT_DECAY, TAUGHT_STOPPING, with_labels
 from energyql.training.heads import HeadSettings, train_heads
@@ -18,8 +15,6 @@ from energyql.training.labelled import Labelled
 from energyql.training.samples import Prior
 from energyql.training.steps import Course
 from energyql.training.teacher import DRAWS, draw_labels
-from energyql.kinds import KINDS
-from energyql.vocabulary import Vocabulary
 
 LEAST = 256
 """Fewest pictures from which heads are fitted."""

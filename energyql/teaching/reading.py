@@ -13,20 +13,16 @@ from torch import Tensor
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
-from energyql.kinds import KINDS
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.teaching.wall import Wall
 from energyql.training.feature_fit import choose_features, fit_linear
 from energyql.training.heads import residuals
-from energyql.training.label_noise import as_logits, calibration, wrong_labels
+from energyql.training.label_noise import calibration, corrected_labels, wrong_labels
 from energyql.training.labelled import Labelled
 from energyql.training.picture_fit import mean_outputs
 from energyql.training.report import report_quality
 from energyql.training.steps import Course
-from energyql.vocabulary import AttributeSpec, Vocabulary
-
-STEPS = 50
-"""Steps of a fixed-point iteration for the shares of classes."""
+from energyql.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,7 @@ class Reading:
         random: which of them are random pictures, (rows,).
         outputs: for all pictures of the wall, (pictures, outputs).
         unseen: attribute -> outputs for the rows, each as if its own label were not there, (rows, outputs).
+        rates: attribute -> share of wrong labels of each class.
         std: attribute -> standard deviation of the errors of a number; 1 for others.
     """
 
@@ -49,6 +46,7 @@ class Reading:
     random: Bool[Tensor, " rows"]
     outputs: Float[Tensor, "pictures outputs"]
     unseen: Mapping[str, Tensor]
+    rates: Mapping[str, Tensor]
     std: Mapping[str, Tensor]
 
     @property
@@ -68,17 +66,20 @@ class Reading:
     @cached_property
     def wrong(self) -> dict[str, Float[Tensor, " rows"]]:
         """Attribute -> P(label is wrong) of each row; NaN where it has none."""
-        found = {}
-        for name, spec in self.vocabulary.items():
-            fitted = calibration(self.unseen[name], self.labels[name], spec)
-            outputs = self.unseen[name] if KINDS[spec.kind].numeric else self.unseen[name] * fitted.scale + fitted.shift
-            found[name] = wrong_labels(outputs, self.labels[name], spec, fitted.rates)
-        return found
+        return {
+            name: wrong_labels(self.unseen[name].nan_to_num(), self.labels[name], spec, self.rates[name])
+            for name, spec in self.vocabulary.items()
+        }
 
     @cached_property
     def reports(self) -> dict[str, HeadReport]:
         """Attribute -> quality on random pictures, each read as if its own label were not there."""
-        tested = {name: labels.where(self.random, math.nan) for name, labels in self.labels.items()}
+        chance = torch.Generator().manual_seed(0)
+        corrected = {
+            name: corrected_labels(self.unseen[name].nan_to_num(), self.labels[name], spec, self.rates[name], chance)
+            for name, spec in self.vocabulary.items()
+        }
+        tested = {name: labels.where(self.random, math.nan) for name, labels in corrected.items()}
         learnt = {name: labels.where(~self.random, math.nan) for name, labels in self.labels.items()}
         outputs = torch.cat([self.unseen[name].nan_to_num() for name in self.vocabulary], 1)
         predictions = split_outputs(outputs, self.vocabulary.values(), self.std)
@@ -103,18 +104,19 @@ def read_wall(wall: Wall, labels: Mapping[int, Mapping[str, float]], vocabulary:
         fit.judge.adjust(torch.ones_like(fit.evening), -fit.evening)
     counts = [output_count(spec) for spec in specs.values()]
     unseen = torch.stack([torch.cat([fit.unseen[name] for name in specs], 1) - fit.evening for fit in fits]).mean(0)
-    scales, shifts = [], []
+    scales, shifts, rates = [], [], {}
     for own, (name, spec) in zip(unseen.split(counts, 1), specs.items(), strict=True):
         joint = calibration(own, columns[name], spec)  # of their mean
         scales.append(joint.scale.expand(own.shape[1]))
         shifts.append(joint.shift)
+        rates[name] = joint.rates
     scale, shift = torch.cat(scales), torch.cat(shifts)
     for fit in fits:
         fit.judge.adjust(scale, shift)
-    unseen = unseen * scale + shift
+    unseen, networks = unseen * scale + shift, [fit.judge for fit in fits]
     return Reading(
-        [fit.judge for fit in fits], columns, rows, wall.is_random[rows], mean_outputs([fit.judge for fit in fits], wall.seen()),
-        dict(zip(specs, unseen.split(counts, 1), strict=True)), residuals(unseen, columns, specs),
+        networks, columns, rows, wall.is_random[rows], mean_outputs(networks, wall.seen()),
+        dict(zip(specs, unseen.split(counts, 1), strict=True)), rates, residuals(unseen, columns, specs),
     )  # fmt: skip
 
 

@@ -19,12 +19,12 @@ class Section(NamedTuple):
     """A part of the wall.
 
     Attributes:
-        count: number of its pictures.
+        total: number of its pictures.
         numbers: those that are shown.
     """
 
     title: str
-    count: int
+    total: int
     numbers: list[int]
 
 

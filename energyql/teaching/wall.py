@@ -71,7 +71,8 @@ class Wall:
     @property
     def settings(self) -> list[FeatureSettings]:
         """What linear readers read, each one of the present layers."""
-        return [FeatureSettings(self.backbone.name, self.backbone.mark, each, self.backbone.side) for each in self.layers]
+        name, mark, side = self.backbone.name, self.backbone.mark, self.backbone.side
+        return [FeatureSettings(name, mark, layer, side) for layer in self.layers]
 
     @property
     def is_random(self) -> Bool[Tensor, " pictures"]:

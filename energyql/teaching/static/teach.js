@@ -96,6 +96,7 @@ async function change(method, path, body) {
 async function look() {
   if (!current) return;
   const wanted = current;
+  $("screen").setAttribute("aria-busy", "true");
   try {
     const wall = await call("GET", `/api/wall?attribute=${encodeURIComponent(wanted)}&count=${Screen.size(attribute())}`);
     if (wanted !== current) return;
@@ -106,6 +107,8 @@ async function look() {
     $("rest").append(screen.end, " ", h("kbd", {}, "Enter"));
     $("rest").hidden = !wall.screen.length;
     showSections(wall.sections);
+    $("screen").dataset.version = wall.version;
+    $("screen").setAttribute("aria-busy", "false");
   } catch (problem) {
     fail(problem);
   }

@@ -1,0 +1,222 @@
+"""From a generator to pictures of a query, by a scripted person in a browser: `python -m benchmarks.teaching --help`.
+
+The person sees the page of `energyql teach` in Chromium, and clicks once a second: marks what is wrong on each screen,
+accepts it, goes on with the attribute of which fewer pictures were found, and asks for both together. What a picture
+shows is told by a hidden function (see `benchmarks.own_models`) that the program never gets, and a share of the
+person's judgements is wrong. Counted are the seconds from the command to the last of 16 pictures, the clicks, and the
+share of these pictures that is right.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from playwright.sync_api import Page
+
+from benchmarks.common import run_command
+from benchmarks.own_models import Subject
+from energyql.evaluation.measure import machine
+from energyql.files import write_json
+from tests.browser import find_chromium, started
+
+SHARES = 0.05, 0.5
+"""Shares of pictures that have an attribute, of those that are taught."""
+LEAST = 0.004
+"""Least share of pictures that have both attributes of a pair."""
+PICTURES = 2_000
+"""Random pictures that tell these shares."""
+ASKED = 16
+PATIENCE = 120.0
+"""Seconds that the person waits for pictures."""
+SEED = 0
+"""Seed of the pictures of a lesson."""
+
+
+class Person:
+    """A person in front of the page.
+
+    Args:
+        page: the page.
+        look: what pictures show: numbers of pictures -> attribute -> values.
+        wrong: share of judgements that are wrong.
+        pause: seconds from one action to the next.
+    """
+
+    def __init__(self, page: Page, look: Any, wrong: float, pause: float, seed: int) -> None:
+        self.page, self.look, self.wrong, self.pause = page, look, wrong, pause
+        self.random, self.clicks, self.labelled = random.Random(seed), 0, 0
+        self._next = time.monotonic()
+
+    def act(self, action: Any) -> None:
+        """Do one thing, once a second."""
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        self._next = max(self._next, time.monotonic()) + self.pause
+        action()
+        self.clicks += 1
+
+    def teach(self, name: str) -> None:
+        """Name an attribute."""
+        self.page.locator("#new").fill(name)
+        self.act(lambda: self.page.locator("#add button").click())
+        self.settled(name)
+
+    def settled(self, name: str = "") -> None:
+        """Wait for the pictures to look at."""
+        self.page.locator(f"#task:has-text('{name}')").wait_for()
+        self.page.wait_for_timeout(50)
+        self.page.locator("#screen[aria-busy='false']").wait_for()
+
+    def turn_to(self, name: str) -> None:
+        """Go on with another attribute."""
+        chosen = self.page.locator(f"#attributes button:has(strong:text-is('{name}'))")
+        if chosen.get_attribute("aria-pressed") != "true":
+            self.act(chosen.click)
+            self.settled(name)
+
+    def look_through(self, name: str, left: int) -> bool:
+        """Correct the marks of a screen and accept it; whether that takes at most `left` clicks."""
+        self.page.wait_for_function("document.querySelectorAll('#screen .cell').length >= 40")
+        self.settled(name)
+        cells = self.page.locator("#screen .cell").evaluate_all(
+            "nodes => nodes.map((node) => [Number(node.dataset.number), node.getAttribute('aria-pressed') === 'true'])"
+        )
+        shown = self.look([number for number, _ in cells])[name]
+        seen = [bool(value) != (self.random.random() < self.wrong) for value in shown]
+        odd = [number for (number, marked), has in zip(cells, seen, strict=True) if marked != has]
+        if len(odd) + 1 > left:
+            return False
+        for number in odd:
+            self.act(self.page.locator(f"#screen [data-number='{number}']").click)
+        version = self.page.evaluate("fetch('/api/lesson').then((a) => a.json()).then(({ version }) => version)")
+        self.act(lambda: self.page.keyboard.press("Enter"))
+        newer = "(before) => fetch('/api/lesson').then((a) => a.json()).then(({ version }) => version > before)"
+        self.page.wait_for_function(newer, arg=version)
+        self.settled()
+        self.labelled += len(cells)
+        return True
+
+    def counts(self, name: str) -> int:
+        """Number of labels of the rarer answer, as the meter says."""
+        text = self.page.locator(f"#attributes button:has(strong:text-is('{name}'))").inner_text()
+        return min(int(number) for number in re.findall(r"(\d+) (?:yes|no)", text))
+
+    def ask(self, query: str) -> list[int]:
+        """Ask, wait, and return the numbers of the pictures."""
+        self.page.locator("#query textarea").fill(query)
+        self.act(lambda: self.page.locator("#query textarea").press("Enter"))
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            answer = self.page.evaluate("fetch('/api/questions').then((a) => a.json())")
+            if answer.get("finished"):
+                break
+            time.sleep(0.2)
+        self.page.wait_for_timeout(400)
+        sources = self.page.locator("#answer img").evaluate_all("nodes => nodes.map((node) => node.src)")
+        return [int(re.search(r"(\d+)\.png", source)[1]) for source in sources]  # type: ignore[index]
+
+
+def lesson(
+    subject: Subject, pair: tuple[str, str], clicks: int, wrong: float, pause: float, shots: Path | None
+) -> dict[str, Any]:
+    """Teach two attributes, ask for both, and count."""
+    prior, known = subject.prior(SEED), dict[int, dict[str, Any]]()
+
+    def look(numbers: list[int]) -> dict[str, list[Any]]:
+        if new := [number for number in numbers if number not in known]:
+            values = subject.read(prior.w(torch.tensor(new)), lambda done: None)
+            known.update({number: {name: each[k] for name, each in values.items()} for k, number in enumerate(new)})
+        return {name: [known[number][name] for number in numbers] for name in pair}
+
+    browser_path = find_chromium()
+    assert browser_path, "there is no Chromium"
+    with TemporaryDirectory() as folder, started(browser_path) as browser:
+        begun = time.monotonic()
+        command = ["energyql", "teach", subject.generator, "--out", f"{folder}/model", "--port", "0"]
+        server = subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
+        try:
+            assert server.stdout is not None
+            address = re.search(r"http://\S+", server.stdout.readline())
+            assert address, "the server did not start"
+            tab = browser.new_page(viewport={"width": 1200, "height": 1000})
+            tab.goto(address[0])
+            person = Person(tab, look, wrong, pause, hash(pair) % 1000)
+            for name in pair:
+                person.teach(name)
+            stuck: set[str] = set()
+            while len(stuck) < 2:
+                name = min((each for each in pair if each not in stuck), key=person.counts)
+                person.turn_to(name)
+                if not person.look_through(name, clicks - person.clicks - 2):
+                    stuck.add(name)
+            taught = time.monotonic() - begun
+            numbers = person.ask(" AND ".join(pair))
+            seconds = time.monotonic() - begun
+            words = tab.locator("#answer-words").inner_text()
+            if shots is not None:
+                tab.screenshot(path=shots / f"{'-'.join(pair)}.png", full_page=True)
+        finally:
+            server.terminate()
+            server.wait(30)
+    shown = look(numbers)
+    right = [all(map(bool, values)) for values in zip(*shown.values(), strict=True)]
+    return {
+        "pair": list(pair), "true": statistics.fmean(right) if right else 0.0, "pictures": len(numbers),
+        "clicks": person.clicks, "labels": person.labelled, "taught": taught, "seconds": seconds, "words": words,
+    }  # fmt: skip
+
+
+def pairs_of(subject: Subject, count: int, seed: int) -> list[tuple[str, str]]:
+    """Draw pairs of yes/no attributes whose shares are between `SHARES`."""
+    values = subject.read(subject.prior(SEED + 1).w(torch.arange(PICTURES)), lambda done: None)
+    columns = {name: np.asarray(each) for name, each in values.items()}
+    flags = {name: each.astype(bool) for name, each in columns.items() if each.dtype.kind in "bi"}
+    names = [name for name, each in flags.items() if SHARES[0] <= each.mean() <= SHARES[1]]
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if (flags[a] & flags[b]).mean() >= LEAST]
+    return random.Random(seed).sample(pairs, min(count, len(pairs)))
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
+    generator: Annotated[str, typer.Option(help="module:factory.")] = "examples.faces.generator:Faces",
+    hidden: Annotated[str, typer.Option(help="As of benchmarks.own_models.")] = "benchmarks.hidden_looks:faces",
+    count: Annotated[int, typer.Option(min=1, help="Pairs of attributes.")] = 10,
+    clicks: Annotated[int, typer.Option(min=10)] = 100,
+    wrong: Annotated[float, typer.Option(min=0, max=0.5, help="Share of wrong judgements.")] = 0.05,
+    pause: Annotated[float, typer.Option(min=0, help="Seconds from one action to the next.")] = 1.0,
+    seed: int = 2026,
+    shots: Annotated[bool, typer.Option(help="Keep pictures of the page.")] = False,
+) -> None:
+    """Let a scripted person teach pairs of attributes, and count clicks, seconds and right pictures."""
+    out.mkdir(parents=True, exist_ok=True)
+    subject = Subject(generator, hidden, None, PICTURES, out)
+    records = []
+    for pair in pairs_of(subject, count, seed):
+        record = lesson(subject, pair, clicks, wrong, pause, out if shots else None)
+        records.append(record)
+        print({name: round(each, 3) if isinstance(each, float) else each for name, each in record.items()}, flush=True)
+    true, seconds = ([record[name] for record in records] for name in ("true", "seconds"))
+    print(f"true {statistics.fmean(true):.3f}, worst {min(true):.3f}, seconds at most {max(seconds):.0f}")
+    settings = {
+        "generator": generator,
+        "hidden": hidden,
+        "clicks": clicks,
+        "wrong": wrong,
+        "pause": pause,
+        "seed": seed,
+    }
+    write_json(out / "results.json", {"machine": machine(), "settings": settings, "records": records})
+
+
+if __name__ == "__main__":
+    run_command(main)
