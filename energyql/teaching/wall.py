@@ -125,15 +125,15 @@ class Wall:
 
     def seen_everywhere(self, rows: Sequence[int]) -> Seen:
         """Features of all layers of a few pictures, read from the files."""
+        names = (*self.backbone.layers, _PIXELS)
         wanted, start, parts = set(rows), 0, dict[int, dict[str, Tensor]]()
         for path, count in self._files:
             here = [row for row in range(start, start + count) if row in wanted]
             if here:
                 stored = read_tensors(path)
                 for row in here:
-                    parts[row] = {name: each[row - start] for name, each in stored.items()}
+                    parts[row] = {name: stored[name][row - start] for name in names}
             start += count
-        names = (*self.backbone.layers, _PIXELS)
         found = {name: torch.stack([parts[row][name] for row in rows]) for name in names}
         return Seen(torch.zeros(len(rows), 0), _with_pixels(found, self.backbone.layers))
 

@@ -14,7 +14,6 @@ let info = null;
 let current = ""; // the attribute that is taught
 let language = new Language([], []);
 let busy = false;
-let asked = false; // whether an answer is shown
 
 const attribute = () => info.attributes.find(({ name }) => name === current);
 const screen = new Screen($("screen"), $("brushes"), { accept: () => accept() });
@@ -26,7 +25,7 @@ function fail(problem) {
 
 // What the meter of an attribute says, in one line.
 function verdict({ kind, meter }) {
-  const counts = Object.entries(meter.counts).map(([name, count]) => `${count} ${name}`).reverse().join(", ");
+  const counts = Object.entries(meter.counts).map(([name, count]) => `${count} ${name}`).toReversed().join(", ");
   const percent = (value) => Math.round(100 * value);
   const quality = meter.quality === null ? "" : kind === "continuous"
     ? `; orders pictures with a correlation of ${meter.quality.toFixed(2)} (${meter.low.toFixed(2)} to ${meter.high.toFixed(2)})`
@@ -159,7 +158,6 @@ async function askNow() {
   if (!box.text.trim()) { box.focus(); return; }
   try {
     showAnswer(await call("POST", "/api/questions", { query: box.text, n: 16 }));
-    asked = true;
     follow();
   } catch (problem) {
     if (!box.refuse(box.text, problem)) fail(problem);
