@@ -17,6 +17,7 @@ from energyql.errors import DataError, EnergyQLError
 from energyql.files import MOST_PICTURE, read_bytes
 from energyql.kinds import KINDS, Kind
 from energyql.labelling.app import picture_response
+from energyql.language import quote
 from energyql.language.lexical import keywords, shorten
 from energyql.studio.guard import Access, Bodies
 from energyql.studio.problems import Problem, StudioError, describe
@@ -53,6 +54,7 @@ class AttributeInfo(BaseModel):
     """An attribute of the lesson."""
 
     name: str
+    written: str = Field(description="The name as a query writes it, in double quotes where it needs them.")
     kind: Kind
     values: list[str] = Field(description="Possible answers; none of a number.")
     low: float
@@ -341,7 +343,7 @@ def _describe(classroom: Classroom, writer: str) -> LessonInfo:
     with lesson.wall.lock:
         attributes = [
             AttributeInfo(
-                name=spec.name, kind=spec.kind, values=list(KINDS[spec.kind].classes(spec)), low=spec.low,
+                name=spec.name, written=quote(spec.name), kind=spec.kind, values=list(KINDS[spec.kind].classes(spec)), low=spec.low,
                 high=spec.high, meter=_meter(lesson, spec.name),
             )
             for spec in lesson.vocabulary.values()

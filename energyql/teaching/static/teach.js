@@ -61,7 +61,7 @@ function show() {
   $("finish").disabled = reading();
   $("finish-stop").hidden = $("finish-bar").hidden = !finish?.running;
   if (finish) showFinish(finish);
-  language = new Language(info.keywords, attributes);
+  language = new Language(info.keywords, attributes.map((each) => ({ ...each, values: each.kind === "categorical" ? each.values : [], description: "" })));
   if (writer === "" && !attributes.length) $("new").focus();
 }
 
