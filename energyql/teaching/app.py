@@ -343,8 +343,8 @@ def _describe(classroom: Classroom, writer: str) -> LessonInfo:
     with lesson.wall.lock:
         attributes = [
             AttributeInfo(
-                name=spec.name, written=quote(spec.name), kind=spec.kind, values=list(KINDS[spec.kind].classes(spec)), low=spec.low,
-                high=spec.high, meter=_meter(lesson, spec.name),
+                name=spec.name, written=quote(spec.name), kind=spec.kind, values=list(KINDS[spec.kind].classes(spec)),
+                low=spec.low, high=spec.high, meter=_meter(lesson, spec.name),
             )
             for spec in lesson.vocabulary.values()
         ]  # fmt: skip
