@@ -326,9 +326,11 @@ class Classroom:
         held_out = HeldOut(labels, heads, {name: read[name] for name in names})
         trained = TrainedJudge(None, {}, "", joined(networks), networks[0].report, held_out)
         with opening_target(self._model(), self.folder) as target:
-            fitted = target.fitted(lesson.wall.prior.fitted.space, lesson.wall.prior.fitted.truncation, None)
+            own = guide.fitted
+            fitted = target.fitted(own.space, own.truncation, own.condition)  # the folder has a mark of its own
             target.check_latents(fitted)
             with target.changing() as changed:
-                changed.save(guide.with_reports(reports), real_path(self.folder).name, replace=True)
+                bank = AttributeBank(guide.vocabulary, guide.heads, fitted=fitted).with_reports(reports)
+                changed.save(bank, real_path(self.folder).name, replace=True)
                 store_judge(changed.folder, TRAIN, names, trained)
         self.saved = version

@@ -23,6 +23,7 @@ from energyql.training import goals
 DOCS = ROOT / "docs"
 ELSEWHERE = {
     "newcomer.md": "docs/test_newcomer_docs.py",
+    "teach.md": "docs/test_teach_docs.py",
     "own-model.md": "docs/test_own_model_docs.py",
     "trust.md": "docs/test_own_model_docs.py",
     "verified.md": "docs/test_own_model_docs.py",

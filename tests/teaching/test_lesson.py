@@ -164,7 +164,7 @@ def test_the_model_folder_has_what_was_learned(room):
     room._fit_guide()
     room._save()
     assert room.saved == lesson.version
-    model = load_model(room.folder, generator=lesson.wall.prior.generator)
+    model = load_model(room.folder)
     assert list(model.vocabulary) == ["bright"]
     result = generate("bright", 4, model=model, seed=3)
     assert len(result) == 4
