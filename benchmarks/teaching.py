@@ -53,7 +53,7 @@ class Person:
         pause: seconds from one action to the next.
     """
 
-    def __init__(self, page: Page, look: Any, wrong: float, pause: float, seed: int) -> None:
+    def __init__(self, page: Page, look: Any, wrong: float, pause: float, seed: str) -> None:
         self.page, self.look, self.wrong, self.pause = page, look, wrong, pause
         self.random, self.clicks, self.labelled = random.Random(seed), 0, 0
         self._next = time.monotonic()
@@ -150,7 +150,7 @@ def lesson(
             assert address, "the server did not start"
             tab = browser.new_page(viewport={"width": 1200, "height": 1000})
             tab.goto(address[0])
-            person = Person(tab, look, wrong, pause, hash(pair) % 1000)
+            person = Person(tab, look, wrong, pause, " AND ".join(pair))
             for name in pair:
                 person.teach(name)
             stuck: set[str] = set()

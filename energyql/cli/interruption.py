@@ -10,7 +10,8 @@ What was finished is kept, and found again by the same command, where the work i
 - `bench`, `evaluate`: each outcome is written by `evaluation.compare.compare`, of every protocol by
   `evaluation.evaluate`, samples by `evaluation.reference`; all three read them too
 - `audit`: each answer is written by `auditing.answers.AnswerBook`, which reads it too
-- `label`: each label is written by `labelling.sheet.LabelSheet`, which reads it too
+- `label`, `teach`: each label is written by `labelling.sheet.LabelSheet`, which reads it too; `teach` keeps pictures by
+  `teaching.wall.Wall`, which reads them too
 
 - `download`: each complete file stays in the cache, where `models.hub` finds it
 - features of pictures, in a training: what was read is written by `training.feature_store.see`, which reads it too

@@ -251,7 +251,7 @@ def teach(
     serving = page.serving(port, "Teach at", "Ctrl+C ends it, and the same command continues it.")
     folder = training_folder(source.model, save_to)
     with sole_writer(folder / PICTURES, "a lesson"):
-        classroom = Classroom.open(source, save_to, choose_device(device), n)
+        classroom = Classroom.open(source, folder, choose_device(device), n)
         serve_app(partial(create_app, classroom), **serving)
 
 

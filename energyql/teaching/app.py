@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
@@ -21,8 +20,9 @@ from energyql.language import quote
 from energyql.language.lexical import keywords, shorten
 from energyql.studio.guard import Access, Bodies
 from energyql.studio.problems import Problem, StudioError, describe
+from energyql.studio.schemas import Check
 from energyql.studio.web import RequestBody, guarded_app
-from energyql.teaching.asking import compile_query
+from energyql.teaching.asking import check_query
 from energyql.teaching.classroom import Classroom
 from energyql.teaching.lesson import SCREEN, Lesson
 from energyql.teaching.sections import sections
@@ -87,6 +87,8 @@ class LessonInfo(BaseModel):
     writer: str = Field(description="The page that may write; empty before the first.")
     saved: bool = Field(description="Whether the model folder has heads.")
     newest: bool = Field(description="Whether they know of all labels.")
+    finished: list[str] = Field(description="Attributes whose heads there are of a complete training.")
+    unsaved: Problem | None = Field(description="Why the newest could not be written.")
     problem: Problem | None = Field(description="Why no more pictures are drawn.")
     finish: FinishInfo | None
 
@@ -135,15 +137,6 @@ class AnswerInfo(BaseModel):
     kept: int
     finished: bool
     problem: Problem | None
-
-
-class CheckInfo(BaseModel):
-    """Whether a text is a query that can be asked."""
-
-    ok: bool
-    problem: Problem | None = None
-    warnings: list[Problem] = []
-    canonical: str = ""
 
 
 class _Written(RequestBody):
@@ -196,12 +189,13 @@ def _lesson_routes(app: FastAPI, classroom: Classroom) -> None:
     lesson, wall = classroom.lesson, classroom.lesson.wall
     writer = [""]  # the page that may write
 
-    def write(page: str, action: Any) -> LessonInfo:
-        if writer[0] not in ("", page):
-            hint = "take over, and teach here"
-            raise StudioError("NotReady", "another page teaches in this lesson", hint=hint)
-        writer[0] = page
-        classroom.change(action)
+    def write(page: str, action: Callable[[Lesson], None]) -> LessonInfo:
+        with wall.lock:
+            if writer[0] not in ("", page):
+                hint = "take over, and teach here"
+                raise StudioError("NotReady", "another page teaches in this lesson", hint=hint)
+            writer[0] = page
+            classroom.change(action)
         return _describe(classroom, writer[0])
 
     @app.get("/api/lesson")
@@ -255,10 +249,9 @@ def _lesson_routes(app: FastAPI, classroom: Classroom) -> None:
         return write(request.page, lambda lesson: classroom.start_finish())
 
     @app.delete("/api/finish")
-    def stop() -> LessonInfo:
+    def stop(page: str) -> LessonInfo:
         """Cancel it."""
-        classroom.stop_finish()
-        return _describe(classroom, writer[0])
+        return write(page, lambda lesson: classroom.stop_finish())
 
     @app.get("/api/pictures/{number}.png")
     def picture(number: int) -> Response:
@@ -275,14 +268,13 @@ def _question_routes(app: FastAPI, classroom: Classroom) -> None:
     lesson = classroom.lesson
 
     @app.post("/api/check")
-    def check(request: Text) -> CheckInfo:
+    def check(request: Text) -> Check:
         """Return whether a text is a query that can be asked now."""
         try:
-            with lesson.wall.lock:
-                expr, _ = compile_query(request.query, lesson)
+            checked = check_query(request.query, lesson)
         except EnergyQLError as error:
-            return CheckInfo(ok=False, problem=describe(error))
-        return CheckInfo(ok=True, canonical=str(expr))
+            return Check(ok=False, problem=describe(error))
+        return Check(ok=True, warnings=[describe(each) for each in checked.warnings], canonical=str(checked.expr))
 
     @app.post("/api/questions", status_code=202)
     def ask(request: Question) -> AnswerInfo:
@@ -359,7 +351,8 @@ def _describe(classroom: Classroom, writer: str) -> LessonInfo:
         model=shorten(str(classroom.source.model)), folder=str(classroom.folder), attributes=attributes,
         keywords=sorted(keywords()), drawn=len(lesson.wall), wanted=classroom.wanted, labelled=len(lesson.labels),
         version=lesson.version, can_undo=lesson.can_undo, writer=writer, saved=classroom.saved >= 0,
-        newest=classroom.saved == lesson.version,
+        newest=classroom.saved == lesson.version, finished=list(classroom.finished),
+        unsaved=None if classroom.unsaved is None else describe(classroom.unsaved),
         problem=None if classroom.problem is None else describe(classroom.problem), finish=done,
     )  # fmt: skip
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from energyql.attributes.heads import AttributeBank
-from energyql.energy.rule import EnergyRule, compile_energy_rule
+from energyql.energy.rule import EnergyRule
 from energyql.errors import DataError
-from energyql.language import Expr, as_query, bind
+from energyql.pipeline.queries import CheckedQuery, ListedQuery, check
 from energyql.pipeline.settings import DEFAULT_PURITY, DEFAULT_SEMANTICS
 from energyql.teaching.lesson import Lesson
 from energyql.teaching.wall import Wall
@@ -47,21 +47,19 @@ class Answer:
     finished: bool
 
 
-def compile_query(query: str, lesson: Lesson) -> tuple[Expr, EnergyRule]:
+def check_query(query: str, lesson: Lesson) -> CheckedQuery:
     """Parse and compile a query about the attributes of a lesson.
 
     Raises:
         EnergyQLError: the query is wrong, or about an attribute that nothing is known of yet.
     """
-    expr, text = as_query(query)
-    bound = bind(expr, lesson.vocabulary, query=text)
-    rule = compile_energy_rule(bound, lesson.vocabulary, DEFAULT_SEMANTICS, query=text)
+    checked = check(ListedQuery(query), lesson.vocabulary, DEFAULT_SEMANTICS)
     known = {} if lesson.reading is None else lesson.reading.vocabulary
-    if unknown := [name for name in rule.attributes if name not in known]:
+    if unknown := [name for name in checked.rule.attributes if name not in known]:
         what = lesson.meter(unknown[0]).advice
         hint = f"{what}: there must be labels of two answers"
         raise DataError(f"nothing is known of {unknown[0]!r} yet", hint=hint)
-    return bound, rule
+    return checked
 
 
 def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: AttributeBank | None) -> Iterator[Answer]:
@@ -83,12 +81,13 @@ def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: AttributeBank | None
         certain = int((p[best].cumsum(0) / (1 + torch.arange(len(p))) >= DEFAULT_PURITY).sum())  # the mean falls
         # Of more pictures that are certain enough, the first are taken: the surest of all look alike.
         rows = best[:certain].sort().values[:n] if certain >= n else best[:n]
-        batch = [] if certain >= n or drawn >= MOST_EACH * n else list(itertools.islice(candidates, AT_ONCE))
+        finished = certain >= n or drawn >= MOST_EACH * n
         expected = float(p[rows].mean()) if len(rows) else math.nan
         numbers = tuple(wall.numbers[row] for row in rows.tolist())
-        yield Answer(numbers, expected, drawn, int((rows >= begun).sum()), not batch)
-        if not batch:
+        yield Answer(numbers, expected, drawn, int((rows >= begun).sum()), finished)
+        if finished:
             return
+        batch = list(itertools.islice(candidates, AT_ONCE))
         wall.draw(batch)
         drawn += len(batch)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,35 +18,40 @@ from energyql.attributes.heads import AttributeBank
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import joined
 from energyql.attributes.predictions import split_outputs
+from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.files import real_path
 from energyql.generators.base import preview_side
+from energyql.generators.families import CONFIG
 from energyql.labelling.folder import LABELS
 from energyql.labelling.sample import open_pictures
 from energyql.labelling.settings import SampleSettings
+from energyql.numerics.shapes import Float
 from energyql.pipeline.source import ModelSource
-from energyql.teaching.asking import Answer, answer, compile_query
+from energyql.teaching.asking import Answer, answer, check_query
 from energyql.teaching.guide import fit_guide
 from energyql.teaching.lesson import Lesson
-from energyql.teaching.wall import LARGEST, Wall
+from energyql.teaching.reading import Reading
+from energyql.teaching.wall import AT_ONCE, LARGEST, Wall
 from energyql.training.judge import TrainedJudge, store_judge
 from energyql.training.report import report_quality
 from energyql.training.run import train_attributes
 from energyql.training.settings import TRAIN
-from energyql.training.target import open_source, opening_target, training_folder
+from energyql.training.target import open_source, opening_target
+from energyql.vocabulary import Vocabulary
 
 PICTURES = "pictures"
 """Subfolder of the model folder for the pictures of a lesson."""
 WANTED = 2_000
 """Number of pictures that are drawn for the wall without being asked for."""
-AT_ONCE = 32
-"""Number of pictures that are drawn together."""
 FIRST = 8
 """Number of the very first pictures, so that a page is not empty for long."""
 QUIET = 1.0
 """Seconds without a click after which heads are fitted."""
 SAVED_AFTER = 5.0
 """Seconds without a click after which heads are written to the model folder."""
+LESSON = "lesson"
+"""Key in the details of a report: the heads are quick ones, of a lesson."""
 log = logging.getLogger("energyql.teach")
 
 
@@ -86,6 +91,8 @@ class Classroom:
     Attributes:
         guide: the newest heads; `None` before there are any.
         saved: version of the lesson whose heads are in the model folder; -1 before.
+        unsaved: why the newest heads could not be written to it.
+        finished: attributes whose heads in the folder are of a complete training, which quick ones never replace.
         problem: why no more pictures are drawn, if the generator fails.
         query: the last query.
         asked: the attributes in it.
@@ -98,7 +105,9 @@ class Classroom:
     ) -> None:
         self.lesson, self.source, self.folder, self.taken, self.wanted = lesson, source, folder, taken, wanted
         self.guide: AttributeBank | None = None
-        self.saved = -1
+        self.saved = self._tried = -1
+        self.unsaved: EnergyQLError | None = None
+        self.finished: Sequence[str] = ()
         self.problem: EnergyQLError | None = None
         self.query = ""
         self.answered: Answer | None = None
@@ -112,14 +121,15 @@ class Classroom:
         self._closed = False
         self._worker = threading.Thread(target=self._work, name="energyql-teach", daemon=True)
         self._trainer: threading.Thread | None = None
+        self._writing = threading.Lock()  # held while the model folder changes
 
     @classmethod
-    def open(cls, source: ModelSource, out: Path | None, device: torch.device, wanted: int = WANTED) -> Classroom:
+    def open(cls, source: ModelSource, folder: Path, device: torch.device, wanted: int = WANTED) -> Classroom:
         """Open a lesson, a new one or that in the subfolder `pictures` of a model folder.
 
         Args:
             source: the model whose pictures are looked at.
-            out: the model folder to make or to add to; by default that of the model.
+            folder: the model folder to make or to add to.
 
         Raises:
             EnergyQLError: the model or the folder is damaged, or there is no backbone that reads pictures.
@@ -127,8 +137,11 @@ class Classroom:
         name = default_backbone()
         if name is None:
             raise ArgumentError("readers learn by a network that already knows pictures", hint=f"install it: {INSTALL}")
-        folder = training_folder(source.model, out)
         target = open_source(source)
+        own = target.bank
+        if (folder / CONFIG).is_file():
+            with opening_target(source, folder) as present:  # refuses that of another generator
+                own = present.bank
         pictures = open_pictures(target, folder / PICTURES, SampleSettings())
         fitted = target.fitted(target.space, (pictures.drawn.truncation,) * 2, pictures.drawn.condition)
         target.check_latents(fitted)
@@ -138,8 +151,8 @@ class Classroom:
         if side > LARGEST:
             prior = replace(prior, preview=preview_side(prior.generator, backbone.side))
         lesson = Lesson.open(Wall(pictures, prior, backbone))
-        own = set() if target.bank is None else set(target.bank.vocabulary)
-        return cls(lesson, source, folder, own - set(lesson.vocabulary), wanted)
+        taken = set() if own is None else set(own.vocabulary)
+        return cls(lesson, source, folder, taken - set(lesson.vocabulary), wanted)
 
     def start(self) -> None:
         """Begin to draw."""
@@ -171,7 +184,7 @@ class Classroom:
             EnergyQLError: the query is wrong, or about an attribute that nothing is known of yet.
         """
         with self.lesson.wall.lock:
-            _, rule = compile_query(query, self.lesson)
+            rule = check_query(query, self.lesson).rule
             answers = answer(self.lesson, rule, n, self.guide)
             first = next(answers)  # what the wall has
         with self._awake:
@@ -215,11 +228,11 @@ class Classroom:
         lesson = self.lesson
         with lesson.wall.lock:
             version, names = lesson.version, list(lesson.reading.vocabulary if lesson.reading else ())
+        table = lesson.wall.folder.path / LABELS
         try:
-            trained = train_attributes(
-                self._model(), lesson.wall.folder.path / LABELS, self.folder, progress=report, only=names, replace=True
-            )
-            finish.gained, self.saved, self._guided = trained.verdicts, version, version
+            with self._writing:
+                trained = train_attributes(self._model(), table, self.folder, progress=report, only=names, replace=True)
+            finish.gained, self.saved, self.finished = trained.verdicts, version, names
         except _Stopped:
             pass
         except EnergyQLError as error:
@@ -232,7 +245,7 @@ class Classroom:
 
     def _model(self) -> ModelSource:
         """The model folder, if it is there; else the model that the user named."""
-        return replace(self.source, model=self.folder) if (self.folder / "config.json").is_file() else self.source
+        return replace(self.source, model=self.folder) if (self.folder / CONFIG).is_file() else self.source
 
     def _work(self) -> None:
         """What the thread does until the end, the most urgent first."""
@@ -247,7 +260,8 @@ class Classroom:
                 self.problem, done = error, False
             except Exception as error:  # of the user's generator
                 log.exception("drawing failed")
-                self.problem, done = DataError(f"the generator failed: {error}"), False
+                hint = "mend it, and start energyql teach again: nothing that was said is lost"
+                self.problem, done = DataError(f"the generator failed: {error}", hint=hint), False
             if not done:
                 with self._awake:
                     self._awake.wait(0.2)
@@ -271,8 +285,17 @@ class Classroom:
         if quiet >= QUIET and self._guided != lesson.version and lesson.reading is not None:
             self._fit_guide()
             return True
-        if quiet >= SAVED_AFTER and self.guide is not None and self.saved != lesson.version == self._guided:
-            self._save()
+        if quiet >= SAVED_AFTER and self.guide is not None and self._tried != lesson.version == self._guided:
+            if not self._writing.acquire(blocking=False):
+                return False
+            self._tried = lesson.version
+            try:
+                self._save()
+                self.unsaved = None
+            except EnergyQLError as error:  # such as that another program writes there; tried again after a click
+                self.unsaved = error
+            finally:
+                self._writing.release()
             return True
         if self.problem is None and len(lesson.wall) < self.wanted:
             count = AT_ONCE if len(lesson.wall) else FIRST
@@ -296,41 +319,57 @@ class Classroom:
         with lesson.wall.lock:
             reading, version = lesson.reading, lesson.version
             numbers = lesson.wall.numbers[: 0 if reading is None else len(reading.outputs)]
+        self._guided = version
         if reading is not None:
             guide = fit_guide(reading, lesson.wall.prior, self._read_latents(numbers))
             if guide is not None:
                 self.guide = guide
-        self._guided = version
 
     def _save(self) -> None:
-        """Write heads and readers to the model folder, as a training does, without a judge."""
+        """Write heads and readers to the model folder, as a training does, without a judge.
+
+        Attributes whose heads a training has written stay as they are: those are better.
+        """
         lesson, guide = self.lesson, self.guide
         with lesson.wall.lock:
             reading, version, numbers = lesson.reading, lesson.version, list(lesson.wall.numbers)
-        assert guide is not None
-        if reading is None or not set(guide.vocabulary) <= set(reading.vocabulary):
+        if guide is None or reading is None or not set(guide.vocabulary) <= set(reading.vocabulary):
             return
-        rows = reading.rows[reading.random]
-        names = list(guide.vocabulary)
-        with torch.no_grad():
-            heads = guide.predict(self._read_latents(numbers)[rows])
-        labels = {name: reading.labels[name][reading.random] for name in names}
-        learnt = {name: reading.labels[name][~reading.random] for name in names}
-        reports = report_quality(heads, labels, guide.vocabulary, learnt)
-        unseen = torch.cat([reading.unseen[name].nan_to_num() for name in reading.vocabulary], 1)
-        read = split_outputs(unseen[reading.random], reading.vocabulary.values(), reading.std)
-        networks = [network.only(names) for network in reading.networks]
-        for network in networks:
-            network.std.copy_(torch.stack([torch.as_tensor(reading.std[name]) for name in names]))
-            network.report = {name: reading.reports[name] for name in names}
-        held_out = HeldOut(labels, heads, {name: read[name] for name in names})
-        trained = TrainedJudge(None, {}, "", joined(networks), networks[0].report, held_out)
         with opening_target(self._model(), self.folder) as target:
-            own = guide.fitted
-            fitted = target.fitted(own.space, own.truncation, own.condition)  # the folder has a mark of its own
-            target.check_latents(fitted)
-            with target.changing() as changed:
-                bank = AttributeBank(guide.vocabulary, guide.heads, fitted=fitted).with_reports(reports)
-                changed.save(bank, real_path(self.folder).name, replace=True)
-                store_judge(changed.folder, TRAIN, names, trained)
+            kept = {} if target.bank is None else target.bank.reports
+            present = () if target.bank is None else target.bank.vocabulary
+            self.finished = [name for name in present if name not in kept or LESSON not in kept[name].details]
+            names = [name for name in guide.vocabulary if name not in self.finished]
+            if names:
+                own = guide.fitted
+                fitted = target.fitted(own.space, own.truncation, own.condition)  # the folder has a mark of its own
+                target.check_latents(fitted)
+                specs = Vocabulary(guide.vocabulary[name] for name in names)
+                bank = AttributeBank(specs, {name: guide.heads[name] for name in names}, fitted=fitted)
+                latents = self._read_latents(numbers)[reading.rows[reading.random]]
+                reports, trained = _as_trained(reading, bank, latents)
+                with target.changing() as changed:
+                    changed.save(bank.with_reports(reports), real_path(self.folder).name, replace=True)
+                    store_judge(changed.folder, TRAIN, names, trained)
         self.saved = version
+
+
+def _as_trained(
+    reading: Reading, bank: AttributeBank, latents: Float[Tensor, "random latent_dim"]
+) -> tuple[dict[str, HeadReport], TrainedJudge]:
+    """Reports on heads, and the readers as a verifier, both by the random pictures with labels."""
+    names, random = list(bank.vocabulary), reading.random
+    with torch.no_grad():
+        heads = bank.predict(latents)
+    labels = {name: reading.labels[name][random] for name in names}
+    learnt = {name: reading.labels[name][~random] for name in names}
+    reports = report_quality(heads, labels, bank.vocabulary, learnt)
+    reports = {name: replace(each, details={**each.details, LESSON: True}) for name, each in reports.items()}
+    unseen = torch.cat([reading.unseen[name].nan_to_num() for name in reading.vocabulary], 1)
+    read = split_outputs(unseen[random], reading.vocabulary.values(), reading.std)
+    networks = [network.only(names) for network in reading.networks]
+    for network in networks:
+        network.std.copy_(torch.stack([torch.as_tensor(reading.std[name]) for name in names]))
+        network.report = {name: reading.reports[name] for name in names}
+    held_out = HeldOut(labels, heads, {name: read[name] for name in names})
+    return reports, TrainedJudge(None, {}, "", joined(networks), networks[0].report, held_out)

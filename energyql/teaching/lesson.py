@@ -21,7 +21,6 @@ from energyql.labelling.sheet import Cells, LabelSheet
 from energyql.teaching.reading import Reading, best_layers, read_wall
 from energyql.teaching.wall import Wall
 from energyql.training.labels import attribute_text, parse_attribute, parse_attributes
-from energyql.training.picture_fit import mean_outputs
 from energyql.training.settings import POOL_START
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -34,7 +33,7 @@ RANDOM_ON_SCREEN = 0.25
 SURE_ON_SCREEN = 0.4
 """Share of the other pictures that are surely of the rarest answer: clicks confirm it, or show where it is wrong."""
 DOUBTED = 0.5
-"""P(wrong) from which a label is shown again, once."""
+"""P(wrong) from which a label is shown again, until it was given twice."""
 MOST_AGAIN = 4
 """Most doubted labels that a screen shows again."""
 MOST_UNDO = 200
@@ -91,20 +90,18 @@ class Lesson:
             DataError: a file is damaged, or the labels are about other pictures.
         """
         path, record = wall.folder.path / LABELS, wall.folder.path / RECORD
-        kept = read_json(record, DataError).get("attributes", "") if record.is_file() else ""
-        attributes = parse_attributes(str(kept)) if kept else None
-        lesson = cls(wall, None)
-        if path.is_file():
-            lesson.sheet = LabelSheet.open(path, wall.folder, None)
-        elif attributes:
-            lesson.sheet = LabelSheet(path, wall.folder, attributes)
-        for name, spec in (attributes or {}).items():
-            if lesson.sheet is not None and name not in lesson.sheet.attributes:
-                lesson.sheet = lesson.sheet.adding(spec)
+        kept = read_json(record, DataError).get("attributes") if record.is_file() else []
+        if not isinstance(kept, list):
+            wrong = f"{record} is damaged: it has no list of attributes"
+            raise DataError(wrong, hint=f"remove it: {LABELS} names those with labels")
+        specs = [parse_attribute(str(text)) for text in kept]
+        lesson = cls(wall, LabelSheet.open(path, wall.folder, None) if path.is_file() else None)
+        for spec in specs:
+            if spec.name not in lesson.vocabulary:
+                lesson._extend(spec)
         if lesson.sheet is not None:
             lesson._take(lesson.sheet.rows())
-            missing = [number for number in lesson.rows if number not in wall.rows]
-            wall.draw(missing)
+            wall.draw(list(lesson.rows))
             lesson.learn()
         return lesson
 
@@ -118,28 +115,29 @@ class Lesson:
         """Whether there is an action to take back."""
         return bool(self._before)
 
-    def add(self, text: str, taken: Iterable[str] = ()) -> AttributeSpec:
-        """Add an attribute, such as "glasses", "hair=black|brown" or "age=0..1".
+    def add(self, text: str, taken: Iterable[str] = ()) -> None:
+        """Add attributes, such as "glasses" or "hair=black|brown, age=0..1".
 
         Args:
             taken: names that the model has already.
 
         Raises:
-            VocabularyError: the text describes no attribute, or the name is taken.
+            VocabularyError: the text describes no attribute, or a name is taken.
         """
-        spec = parse_attribute(text.strip())
-        if spec.name in self.vocabulary or spec.name in taken:
-            raise VocabularyError(f"there is an attribute {spec.name!r} already", hint="give it another name")
-        if self.sheet is None:
-            folder = self.wall.folder
-            self.sheet = LabelSheet(folder.path / LABELS, folder, Vocabulary([spec]))
-        else:
-            self.sheet = self.sheet.adding(spec)
-        texts = map(attribute_text, self.vocabulary.values())
-        write_json(self.wall.folder.path / RECORD, {"attributes": ", ".join(texts)})
-        self.rows = self.sheet.rows()
-        self.version += 1
-        return spec
+        specs = parse_attributes(text)
+        if used := [name for name in specs if name in {*self.vocabulary, *taken}]:
+            raise VocabularyError(f"there is an attribute {used[0]!r} already", hint="give it another name")
+        for spec in specs.values():
+            self._extend(spec)
+        texts = [attribute_text(spec) for spec in self.vocabulary.values()]
+        write_json(self.wall.folder.path / RECORD, {"attributes": texts})
+        self._write(self._sheet().rows())
+
+    def _extend(self, spec: AttributeSpec) -> None:
+        """Add an attribute to the table, or begin the table."""
+        folder = self.wall.folder
+        begun = LabelSheet(folder.path / LABELS, folder, Vocabulary([spec]))
+        self.sheet = begun if self.sheet is None else self.sheet.of(folder).adding(spec)
 
     def say(self, attribute: str, labels: Mapping[int, Any]) -> None:
         """Take labels of pictures for an attribute, write them to the table, and learn from them.
@@ -150,13 +148,14 @@ class Lesson:
         Raises:
             DataError: there is no such attribute or picture, or a label is no value of the attribute.
         """
-        if self.sheet is None or attribute not in self.vocabulary:
-            raise DataError(f"there is no attribute {attribute!r}", hint="add it first")
+        self._spec(attribute)
         if unknown := [number for number in labels if number not in self.wall.rows]:
-            raise DataError(f"there is no picture {unknown[0]}")
+            raise DataError(f"there is no picture {unknown[0]}", hint="label those that the page shows")
+        again = {(number, attribute) for number in labels if attribute in self.labels.get(number, {})}
         before = {number: self.rows.get(number) for number in labels}
         self._write(self._sheet().update({number: {attribute: label} for number, label in labels.items()}))
         self._before = [*self._before[-MOST_UNDO + 1 :], before]
+        self._again |= again
 
     def undo(self) -> None:
         """Take the last action back.
@@ -165,7 +164,8 @@ class Lesson:
             ArgumentError: there is none.
         """
         if not self._before:
-            raise ArgumentError("there is nothing to take back")
+            hint = "only actions since the command was started can be"
+            raise ArgumentError("there is nothing to take back", hint=hint)
         before = self._before.pop()
         self._write(self._sheet().put(before))
 
@@ -180,9 +180,9 @@ class Lesson:
         count = sum(len(each) for each in labels.values())
         if count < 2 * self._layers_at or self.reading is None:
             return False
+        self._layers_at = count
         best = best_layers(self.wall, labels, vocabulary)
         with self.wall.lock:
-            self._layers_at = count
             self.wall.choose(best)
             self.learn()
         return True
@@ -195,12 +195,12 @@ class Lesson:
         """Let the readers read pictures that the wall got since they were fitted."""
         reading = self.reading
         if reading is not None and (start := len(reading.outputs)) < len(self.wall):
-            self.reading = reading.further(mean_outputs(reading.networks, self.wall.seen(slice(start, None))))
+            self.reading = reading.further(self.wall.read(reading.networks, start))
 
     def screen(self, attribute: str, count: int = SCREEN) -> list[int]:
         """Numbers of the pictures to look at next for an attribute: those that teach most, and some random ones.
 
-        Labels that the readers doubt come back among them, once.
+        Labels that the readers doubt come back among them, until they were given again.
         """
         self._spec(attribute)
         numbers = self.wall.numbers
@@ -211,7 +211,6 @@ class Lesson:
             return sorted([*random[:count], *pool[: max(0, count - len(random))]])
         prediction = self.reading.predictions[attribute]
         again = self._doubted(attribute)[:MOST_AGAIN]
-        self._again.update((number, attribute) for number in again)
         random = random[: round(RANDOM_ON_SCREEN * count)]
         candidates = [row for row in open_rows if numbers[row] >= POOL_START and row < len(self.reading.outputs)]
         wanted = min(count - len(random) - len(again), len(candidates))
@@ -251,14 +250,13 @@ class Lesson:
             advice = f"no {missing[0]} yet" if missing and given else "label some pictures"
             return Meter(counts, False, None, None, advice)
         report = self.reading.reports[attribute]
-        quality = report.auc if report.correlation is None else report.correlation
+        measured = report.auc if report.correlation is None else report.correlation
         lacking = lacking_labels(report)
         advice = "" if lacking is None else f"some {lacking[0]} more{f' {lacking[1]}' if lacking[1] else ''}"
-        known = quality is not None and not math.isnan(quality[0])
-        return Meter(
-            counts, lacking is None, quality[0] if known and quality else None,
-            (quality[1], quality[2]) if known and quality else None, advice,
-        )  # fmt: skip
+        if measured is None or math.isnan(measured[0]):
+            return Meter(counts, False, None, None, advice)
+        quality, *ends = measured
+        return Meter(counts, lacking is None, quality, (ends[0], ends[1]), advice)
 
     def _doubted(self, attribute: str) -> list[int]:
         """Pictures whose labels are probably wrong and were not shown again, the most doubtful first."""

@@ -14,12 +14,11 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.numerics.shapes import Bool, Float, Int
-from energyql.teaching.wall import Wall
+from energyql.teaching.wall import LAYERS, Wall
 from energyql.training.feature_fit import choose_features, fit_linear
 from energyql.training.heads import residuals
 from energyql.training.label_noise import calibration, corrected_labels, wrong_labels
 from energyql.training.labelled import Labelled
-from energyql.training.picture_fit import mean_outputs
 from energyql.training.report import report_quality
 from energyql.training.steps import Course
 from energyql.vocabulary import Vocabulary
@@ -115,7 +114,7 @@ def read_wall(wall: Wall, labels: Mapping[int, Mapping[str, float]], vocabulary:
         fit.judge.adjust(scale, shift)
     unseen, networks = unseen * scale + shift, [fit.judge for fit in fits]
     return Reading(
-        networks, columns, rows, wall.is_random[rows], mean_outputs(networks, wall.seen()),
+        networks, columns, rows, wall.is_random[rows], wall.read(networks),
         dict(zip(specs, unseen.split(counts, 1), strict=True)), rates, residuals(unseen, columns, specs),
     )  # fmt: skip
 
@@ -126,7 +125,7 @@ def best_layers(wall: Wall, labels: Mapping[int, Mapping[str, float]], vocabular
     if not specs:
         return wall.layers
     labelled = Labelled(wall.seen_everywhere(rows.tolist()), columns, specs)
-    return [each.layer for each in choose_features(wall.backbone, labelled, Course())]
+    return [each.layer for each in choose_features(wall.backbone, labelled, Course())[:LAYERS]]
 
 
 def _table(

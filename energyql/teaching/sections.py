@@ -41,10 +41,10 @@ def sections(lesson: Lesson, attribute: str) -> list[Section]:
         return [_section(numbers, title, rows) for title, rows in zip(titles, order.tensor_split(4), strict=True)]
     certainty, best = prediction.certainty(), prediction.number()
     order = certainty.argsort(descending=True)
-    found = []
-    classes = list(enumerate(kind.classes(spec)))
-    for k, name in reversed(classes) if len(classes) == 2 else classes:  # yes before no
-        found.append(_section(numbers, f"surely {name}", order[(best[order] == k) & (certainty[order] >= SURE)]))
+    classes, found = list(kind.classes(spec)), []
+    for name, _ in kind.labels.answers(spec):
+        here = (best[order] == classes.index(name)) & (certainty[order] >= SURE)
+        found.append(_section(numbers, f"surely {name}", order[here]))
     unsure = order.flip(0)
     return [*found[:1], _section(numbers, "unsure", unsure[certainty[unsure] < SURE]), *found[1:]]
 

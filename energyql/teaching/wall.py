@@ -13,14 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.backbones import Backbone
-from energyql.attributes.judge import raw_features, thumbnails
+from energyql.attributes.judge import Judge, raw_features, thumbnails
 from energyql.errors import ModelError
 from energyql.files import read_tensors, write_picture, write_tensors
 from energyql.generators.base import show_pictures
 from energyql.labelling.folder import PictureFolder
-from energyql.numerics.shapes import Bool
+from energyql.numerics.shapes import Bool, Float
 from energyql.training.feature_fit import SMALL, FeatureSettings
 from energyql.training.labelled import Seen
+from energyql.training.picture_fit import mean_outputs
 from energyql.training.samples import Prior
 from energyql.training.settings import POOL_START
 from energyql.training.steps import digest
@@ -29,6 +30,10 @@ LAYERS = 3
 """Largest number of layers that readers read together: their mean errs less than the best."""
 STORE = ".wall"
 """Subfolder of the pictures: files with the features of some pictures each, in half precision."""
+READ_AT_ONCE = 512
+"""Number of pictures whose features are read together."""
+AT_ONCE = 32
+"""Most pictures that are drawn together."""
 LARGEST = 256
 """Largest side of a picture in the folder, in pixels: a page shows many at once, and each can be drawn again."""
 RANDOM_SHARE = 0.25
@@ -94,8 +99,10 @@ class Wall:
     def draw(self, numbers: Sequence[int]) -> None:
         """Draw pictures that the wall lacks, and add them, with their features, to it and to the folder."""
         new = [number for number in dict.fromkeys(numbers) if number not in self.rows]
-        if not new:
-            return
+        for start in range(0, len(new), AT_ONCE):
+            self._draw(new[start : start + AT_ONCE])
+
+    def _draw(self, new: Sequence[int]) -> None:
         images = self.prior.draw(self.prior.w_there(torch.tensor(new)))
         shown = show_pictures(self.prior.generator, images)
         for number, picture in zip(new, shown, strict=True):
@@ -122,6 +129,11 @@ class Wall:
             self._parts = [{each: torch.cat([part[each] for part in self._parts]) for each in (*self.layers, _PIXELS)}]
         kept = {name: each[rows] for name, each in self._parts[0].items()}
         return Seen(torch.zeros(len(kept[_PIXELS]), 0), _with_pixels(kept, self.layers))
+
+    def read(self, networks: Sequence[Judge], start: int = 0) -> Float[Tensor, "pictures outputs"]:
+        """Mean outputs of readers for all pictures from a row on, a few at a time, so that memory stays small."""
+        rows = range(start, len(self), READ_AT_ONCE)
+        return torch.cat([mean_outputs(networks, self.seen(slice(row, row + READ_AT_ONCE))) for row in rows])
 
     def seen_everywhere(self, rows: Sequence[int]) -> Seen:
         """Features of all layers of a few pictures, read from the files."""
@@ -151,9 +163,10 @@ class Wall:
         try:
             stored = read_tensors(path)
             numbers = stored[_NUMBERS].tolist()
+            columns = [stored[name] for name in (*self.backbone.layers, _PIXELS)]
             fits = stored[_IDENTITY].equal(_bytes(self._identity)) and not self.rows.keys() & set(numbers)
-            part = self._kept(stored) if fits and all(len(stored[name]) == len(numbers) for name in stored
-                                                          if name != _IDENTITY) else None  # fmt: skip
+            whole = all(len(column) == len(numbers) for column in columns)
+            part = self._kept(stored) if fits and whole else None
         except (KeyError, ModelError):
             part = None
         if part is None:

@@ -14,6 +14,7 @@ let info = null;
 let current = ""; // the attribute that is taught
 let language = new Language([], []);
 let busy = false;
+let lost = false; // whether the last look at the lesson had no answer
 
 const attribute = () => info.attributes.find(({ name }) => name === current);
 const screen = new Screen($("screen"), $("brushes"), { accept: () => accept() });
@@ -41,7 +42,7 @@ function meterOf(each) {
 }
 
 function show() {
-  const { attributes, drawn, wanted, folder, saved, newest, problem, finish, writer } = info;
+  const { attributes, drawn, wanted, folder, saved, newest, finished, unsaved, problem, finish, writer } = info;
   if (!attribute() && attributes.length) current = attributes[0].name;
   const before = document.activeElement?.closest?.("#attributes li");
   const place = before ? [...$("attributes").children].indexOf(before) : -1;
@@ -54,7 +55,9 @@ function show() {
   $("new").disabled = reading();
   if (problem) fail(problem);
   const pictures = drawn < wanted && !problem ? `${drawn} of ${wanted} pictures are drawn` : `${drawn} pictures`;
-  $("model").textContent = `${pictures}. ${saved ? `The model is in ${folder}${newest ? "" : ", and learns from your last clicks in a moment"}.` : "The model is written when something was learned."}`;
+  const later = unsaved ? `; your last clicks are not in it: ${unsaved.message}` : newest ? "" : ", and learns from your last clicks in a moment";
+  const trained = finished.length ? ` ${finished.join(", ")}: completely trained; Finish again to add later clicks.` : "";
+  $("model").textContent = `${pictures}. ${saved ? `The model is in ${folder}${later}.${trained}` : unsaved ? `No model was written: ${unsaved.message}.` : "The model is written when something was learned."}`;
   $("command").hidden = !saved;
   $("command").textContent = `energyql generate "${current}" --model ${folder}`;
   $("finish").hidden = !saved || Boolean(finish?.running);
@@ -74,12 +77,17 @@ function showFinish({ running, stage, fraction, gained, problem }) {
   $("gained").replaceChildren(...Object.entries(gained || {}).map(([name, words]) => h("li", {}, h("strong", {}, name), ` ${words}`)));
 }
 
-// Do something that changes the lesson, one thing at a time.
-async function change(method, path, body) {
-  if (busy) return false;
+// Do something that changes the lesson, after what was begun before; whether it was done.
+let last = Promise.resolve();
+function change(method, path, body) {
+  last = last.then(() => changeNow(method, path, body));
+  return last;
+}
+
+async function changeNow(method, path, body) {
   busy = true;
   try {
-    info = await call(method, path, { page: PAGE, ...body });
+    info = method === "DELETE" ? await call(method, `${path}?page=${PAGE}`) : await call(method, path, { page: PAGE, ...body });
     fail(null);
     return true;
   } catch (problem) {
@@ -210,13 +218,16 @@ async function watch() {
   try {
     const before = info;
     const next = await call("GET", "/api/lesson");
+    if (lost) fail(null);
+    lost = false;
     if (!busy) {
       info = next;
-      const changed = !before || before.version !== info.version || before.drawn !== info.drawn || before.writer !== info.writer || JSON.stringify(before.finish) !== JSON.stringify(info.finish) || before.saved !== info.saved || before.newest !== info.newest || before.problem !== info.problem;
+      const changed = !before || before.version !== info.version || before.drawn !== info.drawn || before.writer !== info.writer || JSON.stringify(before.finish) !== JSON.stringify(info.finish) || before.saved !== info.saved || before.newest !== info.newest || JSON.stringify([before.problem, before.unsaved]) !== JSON.stringify([info.problem, info.unsaved]);
       if (changed) show();
       if (current && (before?.version !== info.version && reading() || screen.length < Screen.size(attribute()) && before?.drawn !== info.drawn && !screen.touched)) await look();
     }
   } catch (problem) {
+    lost = true;
     fail(problem);
   }
   setTimeout(watch, LOOK_AFTER);
@@ -244,7 +255,7 @@ $("ask-now").addEventListener("click", askNow);
 $("ask-stop").addEventListener("click", async () => showAnswer(await call("DELETE", "/api/questions")));
 $("take-over").addEventListener("click", async () => { if (await change("POST", "/api/writer", {})) await look(); });
 $("finish").addEventListener("click", () => change("POST", "/api/finish", {}));
-$("finish-stop").addEventListener("click", async () => { info = await call("DELETE", "/api/finish"); show(); });
+$("finish-stop").addEventListener("click", () => change("DELETE", "/api/finish"));
 $("help-open").addEventListener("click", () => $("help").showModal());
 $("help-close").addEventListener("click", () => $("help").close());
 document.addEventListener("keydown", (event) => {
