@@ -1,6 +1,7 @@
 """Lessons without a page: labels, readers, what comes next, and what is kept."""
 
 import shutil
+import threading
 
 import pytest
 import short
@@ -228,13 +229,26 @@ def test_a_folder_that_another_program_writes_is_told_of(room):
     lesson.wall.draw(lesson.wall.next_numbers(140))
     teach(room)
     room._fit_guide()
-    with sole_writer(room.folder, "a training"):
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with sole_writer(room.folder, "a training"):
+            held.set()
+            done.wait(60)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    try:
+        assert held.wait(60)
         while room.unsaved is None:  # other layers may come first
             assert room._step(None, 60.0)
         told = room.unsaved
         assert room.saved == -1
         room._step(None, 60.0)
         assert room.unsaved is told  # not tried again, until there is something new
+    finally:
+        done.set()
+        other.join()
 
 
 def test_a_folder_of_another_generator_is_refused(room):
