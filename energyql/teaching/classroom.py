@@ -249,6 +249,7 @@ class Classroom:
 
     def _work(self) -> None:
         """What the thread does until the end, the most urgent first."""
+        torch.optim.LBFGS([torch.zeros(1)])  # its first use imports for a second, which no click should wait for
         while True:
             with self._awake:
                 if self._closed:
