@@ -33,6 +33,7 @@ from energyql.attributes.quality import (
     judge_names,
     naming_damage,
 )
+from energyql.attributes.statistics import SIDE, SIZES, picture_statistics
 from energyql.errors import EnergyQLError, ModelError, VocabularyError, either
 from energyql.files import read_json, read_tensors, write_json, write_tensors
 from energyql.numerics.pool import in_pool, one_thread, piece_count
@@ -169,7 +170,7 @@ _TRAIN_AGAIN = f"train verifier and judge again, with another one: {either('trai
 
 
 class Features(Body):
-    """Standardised features of pictures: middle layers of a backbone (`Backbone.read`), and small pictures.
+    """Standardised features of pictures: middle layers of a backbone (`Backbone.read`), small pictures, statistics.
 
     The weights of the backbone are not part of it: it is loaded when the first picture is read.
 
@@ -178,7 +179,7 @@ class Features(Body):
         mark: SHA-256 of the backbone's weights.
         layers: names of the layers that are read.
         side: side, in pixels, of the pictures that the backbone reads.
-        small: side of the small pictures whose pixels are features too; 0 for none.
+        small: side of the small pictures whose pixels are features too.
         size: number of features.
     """
 
@@ -221,16 +222,17 @@ class Features(Body):
         """Its backbone and sizes."""
         return {
             "backbone": self.backbone, "mark": self.mark, "layers": list(self.layers), "side": self.side,
-            "small": self.small, "size": self.size,
+            "small": self.small, "size": self.size, "statistics": sum(SIZES),
         }  # fmt: skip
 
 
 def raw_features(
     backbone: Backbone, images: Float[Tensor, "batch channels height width"], layers: Sequence[str], small: int
 ) -> list[Float[Tensor, "batch features"]]:
-    """Features of each of some layers of a backbone, then, unless `small` is 0, the pixels of small pictures."""
-    parts = backbone.read(images, layers) if layers else []
-    return [*parts, thumbnails(images.float(), small).flatten(1)] if small else parts
+    """Features of each of some layers of a backbone; then, of pictures of side `small`, pixels; and statistics."""
+    read, images = backbone.read(images, layers), images.float()
+    simple = [thumbnails(images, small).flatten(1), picture_statistics(thumbnails(images, SIDE))]
+    return [*read, torch.cat(simple, 1)]
 
 
 def body_of(described: Mapping[str, Any]) -> Body:
@@ -245,9 +247,11 @@ def body_of(described: Mapping[str, Any]) -> Body:
         return Convolutions(side, channels)
     name, mark, layers = described["backbone"], described["mark"], described["layers"]
     side, small, size = (described[key] for key in ("side", "small", "size"))
+    if described["statistics"] != sum(SIZES):
+        raise ValueError("the statistics of pictures are those of another version")
     if not all(isinstance(text, str) for text in (name, mark, *layers)):
         raise ValueError("backbone, mark and layers are no texts")
-    if not all(type(each) is int and least <= each <= 1 << 20 for each, least in ((side, 1), (small, 0), (size, 1))):
+    if not all(type(each) is int and 0 < each <= 1 << 20 for each in (side, small, size)):
         raise ValueError(f"side {side!r}, small {small!r} and size {size!r} are no sizes of features")
     return Features(name, mark, layers, side, small, size)
 

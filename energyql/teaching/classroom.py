@@ -16,7 +16,6 @@ from torch import Tensor
 from energyql.attributes.backbones import INSTALL, default_backbone, open_backbone
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.held_out import HeldOut
-from energyql.attributes.judge import joined
 from energyql.attributes.predictions import split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.errors import ArgumentError, DataError, EnergyQLError
@@ -281,7 +280,7 @@ class Classroom:
                     if found is None or found.finished:
                         self._answers = None
             return True
-        if lesson.choose_layers():
+        if lesson.choose_layer():
             return True
         if quiet >= QUIET and self._guided != lesson.version and lesson.reading is not None:
             self._fit_guide()
@@ -368,9 +367,8 @@ def _as_trained(
     reports = {name: replace(each, details={**each.details, LESSON: True}) for name, each in reports.items()}
     unseen = torch.cat([reading.unseen[name].nan_to_num() for name in reading.vocabulary], 1)
     read = split_outputs(unseen[random], reading.vocabulary.values(), reading.std)
-    networks = [network.only(names) for network in reading.networks]
-    for network in networks:
-        network.std.copy_(torch.stack([torch.as_tensor(reading.std[name]) for name in names]))
-        network.report = {name: reading.reports[name] for name in names}
+    verifier = reading.judge.only(names)
+    verifier.std.copy_(torch.stack([torch.as_tensor(reading.std[name]) for name in names]))
+    verifier.report = {name: reading.reports[name] for name in names}
     held_out = HeldOut(labels, heads, {name: read[name] for name in names})
-    return reports, TrainedJudge(None, {}, "", joined(networks), networks[0].report, held_out)
+    return reports, TrainedJudge(None, {}, "", verifier, verifier.report, held_out)

@@ -18,7 +18,7 @@ from energyql.kinds import KINDS
 from energyql.labelling.folder import LABELS
 from energyql.labelling.sample import choose_unsure
 from energyql.labelling.sheet import Cells, LabelSheet
-from energyql.teaching.reading import Reading, best_layers, read_wall
+from energyql.teaching.reading import Reading, best_layer, read_wall
 from energyql.teaching.wall import Wall
 from energyql.training.labels import attribute_text, parse_attribute, parse_attributes
 from energyql.training.settings import POOL_START
@@ -80,7 +80,7 @@ class Lesson:
     version: int = 0
     _before: list[dict[int, Cells | None]] = field(default_factory=list)
     _again: set[tuple[int, str]] = field(default_factory=set)
-    _layers_at: int = SCREEN // 2
+    _layer_at: int = SCREEN // 2
 
     @classmethod
     def open(cls, wall: Wall) -> Lesson:
@@ -169,8 +169,8 @@ class Lesson:
         before = self._before.pop()
         self._write(self._sheet().put(before))
 
-    def choose_layers(self) -> bool:
-        """Let readers read other layers, if there are so many more labels that others may be better.
+    def choose_layer(self) -> bool:
+        """Let the reader read another layer, if there are so many more labels that another may be better.
 
         Returns:
             Whether there were. The lock of the wall is held only for the change.
@@ -178,10 +178,10 @@ class Lesson:
         with self.wall.lock:
             labels, vocabulary = dict(self.labels), self.vocabulary
         count = sum(len(each) for each in labels.values())
-        if count < 2 * self._layers_at or self.reading is None:
+        if count < 2 * self._layer_at or self.reading is None:
             return False
-        self._layers_at = count
-        best = best_layers(self.wall, labels, vocabulary)
+        self._layer_at = count
+        best = best_layer(self.wall, labels, vocabulary)
         with self.wall.lock:
             self.wall.choose(best)
             self.learn()
@@ -195,7 +195,7 @@ class Lesson:
         """Let the readers read pictures that the wall got since they were fitted."""
         reading = self.reading
         if reading is not None and (start := len(reading.outputs)) < len(self.wall):
-            self.reading = reading.further(self.wall.read(reading.networks, start))
+            self.reading = reading.further(self.wall.read(reading.judge, start))
 
     def screen(self, attribute: str, count: int = SCREEN) -> list[int]:
         """Numbers of the pictures to look at next for an attribute: those that teach most, and some random ones.

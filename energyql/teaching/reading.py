@@ -1,9 +1,9 @@
-"""What readers say of the pictures of a wall, fitted anew to all labels after each click."""
+"""What a reader says of the pictures of a wall, fitted anew to all labels after each click."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.numerics.shapes import Bool, Float, Int
-from energyql.teaching.wall import LAYERS, Wall
+from energyql.teaching.wall import Wall
 from energyql.training.feature_fit import choose_features, fit_linear
 from energyql.training.heads import residuals
 from energyql.training.label_noise import calibration, corrected_labels, wrong_labels
@@ -26,10 +26,10 @@ from energyql.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Reading:
-    """What the readers of some attributes say of the pictures of a wall.
+    """What the reader of some attributes says of the pictures of a wall.
 
     Attributes:
-        networks: the readers, each of another layer; their mean is read.
+        judge: the reader.
         labels: attribute -> labels of the rows, (rows,): 0/1, class index or number; NaN where missing.
         rows: rows of the wall with labels, (rows,).
         random: which of them are random pictures, (rows,).
@@ -39,7 +39,7 @@ class Reading:
         std: attribute -> standard deviation of the errors of a number; 1 for others.
     """
 
-    networks: Sequence[Judge]
+    judge: Judge
     labels: Mapping[str, Tensor]
     rows: Int[Tensor, " rows"]
     random: Bool[Tensor, " rows"]
@@ -51,7 +51,7 @@ class Reading:
     @property
     def vocabulary(self) -> Vocabulary:
         """The attributes that are read: those with labels that differ."""
-        return self.networks[0].vocabulary
+        return self.judge.vocabulary
 
     @cached_property
     def predictions(self) -> dict[str, Prediction]:
@@ -86,46 +86,43 @@ class Reading:
 
 
 def read_wall(wall: Wall, labels: Mapping[int, Mapping[str, float]], vocabulary: Vocabulary) -> Reading | None:
-    """Fit readers to the labels of pictures of a wall, and let them read all of it.
+    """Fit a reader to the labels of pictures of a wall, and let it read all of it.
 
     Args:
         labels: number of a picture -> attribute -> 0/1, class index or number.
 
     Returns:
-        What they say of the attributes whose labels differ; `None` if there are none.
+        What it says of the attributes whose labels differ; `None` if there are none.
     """
     rows, columns, specs = _table(wall, labels, vocabulary)
     if not specs:
         return None
-    labelled = Labelled(wall.seen(rows), columns, specs)
-    fits = [fit_linear(labelled, settings) for settings in wall.settings]
-    for fit in fits:  # pictures were chosen by what they look like, so P(class | picture) is as among the labelled ones
-        fit.judge.adjust(torch.ones_like(fit.evening), -fit.evening)
-    counts = [output_count(spec) for spec in specs.values()]
-    unseen = torch.stack([torch.cat([fit.unseen[name] for name in specs], 1) - fit.evening for fit in fits]).mean(0)
+    fit = fit_linear(Labelled(wall.seen(rows), columns, specs), wall.settings)
+    unseen = torch.cat([fit.unseen[name] for name in specs], 1) - fit.evening
     scales, shifts, rates = [], [], {}
+    counts = [output_count(spec) for spec in specs.values()]
     for own, (name, spec) in zip(unseen.split(counts, 1), specs.items(), strict=True):
-        joint = calibration(own, columns[name], spec)  # of their mean
-        scales.append(joint.scale.expand(own.shape[1]))
-        shifts.append(joint.shift)
-        rates[name] = joint.rates
+        fitted = calibration(own, columns[name], spec)
+        scales.append(fitted.scale.expand(own.shape[1]))
+        shifts.append(fitted.shift)
+        rates[name] = fitted.rates
     scale, shift = torch.cat(scales), torch.cat(shifts)
-    for fit in fits:
-        fit.judge.adjust(scale, shift)
-    unseen, networks = unseen * scale + shift, [fit.judge for fit in fits]
+    # Pictures were chosen by what they look like, so P(class | picture) is as among the labelled ones: without evening.
+    fit.judge.adjust(scale, shift - fit.evening * scale)
+    unseen = unseen * scale + shift
     return Reading(
-        networks, columns, rows, wall.is_random[rows], wall.read(networks),
+        fit.judge, columns, rows, wall.is_random[rows], wall.read(fit.judge),
         dict(zip(specs, unseen.split(counts, 1), strict=True)), rates, residuals(unseen, columns, specs),
     )  # fmt: skip
 
 
-def best_layers(wall: Wall, labels: Mapping[int, Mapping[str, float]], vocabulary: Vocabulary) -> Sequence[str]:
-    """The layers that tell the labelled pictures apart best; the present ones without labels that differ."""
+def best_layer(wall: Wall, labels: Mapping[int, Mapping[str, float]], vocabulary: Vocabulary) -> str:
+    """The layer that tells the labelled pictures apart best; the present one without labels that differ."""
     rows, columns, specs = _table(wall, labels, vocabulary)
     if not specs:
-        return wall.layers
+        return wall.layer
     labelled = Labelled(wall.seen_everywhere(rows.tolist()), columns, specs)
-    return [each.layer for each in choose_features(wall.backbone, labelled, Course())[:LAYERS]]
+    return choose_features(wall.backbone, labelled, Course())[0].layer
 
 
 def _table(

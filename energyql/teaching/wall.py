@@ -14,6 +14,7 @@ from torch import Tensor
 
 from energyql.attributes.backbones import Backbone
 from energyql.attributes.judge import Judge, raw_features, thumbnails
+from energyql.attributes.statistics import SIZES
 from energyql.errors import ModelError
 from energyql.files import read_tensors, write_picture, write_tensors
 from energyql.generators.base import show_pictures
@@ -21,17 +22,13 @@ from energyql.labelling.folder import PictureFolder
 from energyql.numerics.shapes import Bool, Float
 from energyql.training.feature_fit import SMALL, FeatureSettings
 from energyql.training.labelled import Seen
-from energyql.training.picture_fit import mean_outputs
+from energyql.training.picture_fit import read_outputs
 from energyql.training.samples import Prior
 from energyql.training.settings import POOL_START
 from energyql.training.steps import digest
 
-LAYERS = 3
-"""Largest number of layers that readers read together: their mean errs less than the best."""
 STORE = ".wall"
 """Subfolder of the pictures: files with the features of some pictures each, in half precision."""
-READ_AT_ONCE = 512
-"""Number of pictures whose features are read together."""
 AT_ONCE = 32
 """Most pictures that are drawn together."""
 LARGEST = 256
@@ -40,7 +37,7 @@ RANDOM_SHARE = 0.25
 """Share of the pictures that are random ones, for the estimate; the others are there to be chosen."""
 FIRST_RANDOM = 96
 """Number of pictures at the beginning that are all random."""
-_NUMBERS, _IDENTITY, _PIXELS = "energyql/numbers", "energyql/identity", "energyql/pixels"
+_NUMBERS, _IDENTITY, _SIMPLE = "energyql/numbers", "energyql/identity", "energyql/simple"
 """Tensors of a file beside those of layers."""
 
 
@@ -53,7 +50,7 @@ class Wall:
     Attributes:
         folder: the pictures; its record has all of the wall.
         numbers: number of each picture, in the order in which they were drawn.
-        layers: the layers whose features are in memory.
+        layer: the layer whose features are in memory.
         lock: held by a thread that adds pictures, or reads what others may change.
     """
 
@@ -62,10 +59,10 @@ class Wall:
         self.lock = threading.RLock()
         self.numbers: list[int] = []
         self.rows: dict[int, int] = {}
-        self.layers: tuple[str, ...] = backbone.layers[1::2][:LAYERS]
-        self._identity = bytes.fromhex(digest((backbone.mark, SMALL, prior.device.type, prior.preview)))
+        self.layer = backbone.layers[min(1, len(backbone.layers) - 1)]
+        self._identity = bytes.fromhex(digest((backbone.mark, SMALL, SIZES, prior.device.type, prior.preview)))
         self._files: list[tuple[Path, int]] = []
-        self._parts: list[dict[str, Tensor]] = []
+        self._parts: list[Tensor] = []
         for path in sorted((folder.path / STORE).glob("*.safetensors")):
             self._load(path)
         self._record()
@@ -74,10 +71,9 @@ class Wall:
         return len(self.numbers)
 
     @property
-    def settings(self) -> list[FeatureSettings]:
-        """What linear readers read, each one of the present layers."""
-        name, mark, side = self.backbone.name, self.backbone.mark, self.backbone.side
-        return [FeatureSettings(name, mark, layer, side) for layer in self.layers]
+    def settings(self) -> FeatureSettings:
+        """What a linear reader reads."""
+        return FeatureSettings(self.backbone.name, self.backbone.mark, self.layer, self.backbone.side)
 
     @property
     def is_random(self) -> Bool[Tensor, " pictures"]:
@@ -113,7 +109,7 @@ class Wall:
                 write_picture(file, picture)
         small = thumbnails(images.float(), min(self.backbone.side, max(images.shape[-2:])))
         pixels = ((small.clamp(-1, 1) + 1) * 127.5).round()  # as those from which a training learns
-        names = [*self.backbone.layers, _PIXELS]
+        names = [*self.backbone.layers, _SIMPLE]
         read = raw_features(self.backbone, pixels / 127.5 - 1, self.backbone.layers, SMALL)
         stored = {name: each.half().cpu() for name, each in zip(names, read, strict=True)}
         path = self.folder.path / STORE / f"{new[0]:07d}.safetensors"
@@ -124,20 +120,19 @@ class Wall:
         self._record()
 
     def seen(self, rows: Tensor | slice = slice(None)) -> Seen:
-        """Features of the present layers, with small pixels; the pictures themselves are left out."""
+        """Features of the present layer; the pictures themselves are left out."""
         if len(self._parts) > 1:
-            self._parts = [{each: torch.cat([part[each] for part in self._parts]) for each in (*self.layers, _PIXELS)}]
-        kept = {name: each[rows] for name, each in self._parts[0].items()}
-        return Seen(torch.zeros(len(kept[_PIXELS]), 0), _with_pixels(kept, self.layers))
+            self._parts = [torch.cat(self._parts)]
+        features = self._parts[0][rows]
+        return Seen(torch.zeros(len(features), 0), {self.layer: features})
 
-    def read(self, networks: Sequence[Judge], start: int = 0) -> Float[Tensor, "pictures outputs"]:
-        """Mean outputs of readers for all pictures from a row on, a few at a time, so that memory stays small."""
-        rows = range(start, len(self), READ_AT_ONCE)
-        return torch.cat([mean_outputs(networks, self.seen(slice(row, row + READ_AT_ONCE))) for row in rows])
+    def read(self, judge: Judge, start: int = 0) -> Float[Tensor, "pictures outputs"]:
+        """Outputs of a reader for all pictures from a row on."""
+        return read_outputs(judge, self.seen(slice(start, None)))
 
     def seen_everywhere(self, rows: Sequence[int]) -> Seen:
         """Features of all layers of a few pictures, read from the files."""
-        names = (*self.backbone.layers, _PIXELS)
+        names = (*self.backbone.layers, _SIMPLE)
         wanted, start, parts = set(rows), 0, dict[int, dict[str, Tensor]]()
         for path, count in self._files:
             here = [row for row in range(start, start + count) if row in wanted]
@@ -147,23 +142,26 @@ class Wall:
                     parts[row] = {name: stored[name][row - start] for name in names}
             start += count
         found = {name: torch.stack([parts[row][name] for row in rows]) for name in names}
-        return Seen(torch.zeros(len(rows), 0), _with_pixels(found, self.backbone.layers))
+        layers = self.backbone.layers
+        return Seen(
+            torch.zeros(len(rows), 0), {layer: torch.cat([found[layer], found[_SIMPLE]], 1) for layer in layers}
+        )
 
-    def choose(self, layers: Sequence[str]) -> None:
-        """Take the features of other layers into memory."""
-        if set(layers) != set(self.layers):
-            self.layers = tuple(layers)
+    def choose(self, layer: str) -> None:
+        """Take the features of another layer into memory."""
+        if layer != self.layer:
+            self.layer, self._parts = layer, []
             self._parts = [self._kept(read_tensors(path)) for path, _ in self._files]
 
-    def _kept(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: stored[name] for name in (*self.layers, _PIXELS)}
+    def _kept(self, stored: Mapping[str, Tensor]) -> Float[Tensor, "pictures features"]:
+        return torch.cat([stored[self.layer], stored[_SIMPLE]], 1)
 
     def _load(self, path: Path) -> None:
         """Add the pictures of a file; one that is damaged, or of another backbone, is removed, to be drawn again."""
         try:
             stored = read_tensors(path)
             numbers = stored[_NUMBERS].tolist()
-            columns = [stored[name] for name in (*self.backbone.layers, _PIXELS)]
+            columns = [stored[name] for name in (*self.backbone.layers, _SIMPLE)]
             fits = stored[_IDENTITY].equal(_bytes(self._identity)) and not self.rows.keys() & set(numbers)
             whole = all(len(column) == len(numbers) for column in columns)
             part = self._kept(stored) if fits and whole else None
@@ -183,10 +181,6 @@ class Wall:
         pool = dict.fromkeys([*self.folder.unsure, *(number for number in self.numbers if number >= POOL_START)])
         if random > self.folder.random or len(pool) > len(self.folder.unsure):
             self.folder = self.folder.having(max(random, self.folder.random), tuple(pool))
-
-
-def _with_pixels(features: Mapping[str, Tensor], layers: Sequence[str]) -> dict[str, Tensor]:
-    return {layer: torch.cat([features[layer], features[_PIXELS]], 1) for layer in layers}
 
 
 def _bytes(mark: bytes) -> Tensor:

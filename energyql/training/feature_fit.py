@@ -1,15 +1,17 @@
-"""The fit of linear readers: ridge regression on features of a frozen backbone and on small pictures.
+"""The fit of linear readers: ridge regression on features of a frozen backbone, statistics, and small pictures.
 
-Classes are fitted as indicators, 0 and 1, which wrong labels disturb less than the logistic loss, and then turned into
-log-odds (docs/decisions/features.md). What a fit reads off a picture without its label has a closed form, so nothing is
-fitted twice to choose a layer or a penalty.
+Each attribute is fitted to three views of the pictures: a layer with the pixels, the pixels alone, and statistics. The
+fits are averaged with weights by their errors. Classes are fitted as indicators, 0 and 1, which wrong labels disturb
+less than the logistic loss, and then turned into log-odds (docs/decisions/features.md). What a fit reads off a picture
+without its label has a closed form, so nothing is fitted twice to choose a layer, a penalty or weights.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,10 +21,11 @@ from torch.nn.functional import one_hot
 from energyql.attributes.backbones import Backbone
 from energyql.attributes.judge import Features, Judge
 from energyql.attributes.predictions import output_count
+from energyql.attributes.statistics import SIZES
 from energyql.errors import DataError
 from energyql.kinds import KINDS
 from energyql.numerics.pool import one_thread
-from energyql.numerics.shapes import Float
+from energyql.numerics.shapes import Bool, Float
 from energyql.training.heads import check_spread
 from energyql.training.label_noise import (
     LEAST_NUMBER_RATE,
@@ -38,11 +41,16 @@ from energyql.vocabulary import AttributeSpec
 
 SMALL = 32
 """Side, in pixels, of the small pictures whose pixels are features beside those of a layer."""
+SIMPLE = 3 * SMALL**2 + sum(SIZES)
+"""Number of features that need no backbone; they come last."""
 RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Strengths of the ridge penalty of which each attribute has its own, weakest first: the loss is half the sum of
 squared errors over labels, and features have a mean square of 1 together."""
 DIRECTIONS = 1_024
 """Largest number of principal components of the features that a fit uses; all, if there are fewer labels."""
+SHARPNESS = 0.25
+"""Power of the likelihood by whose product views are weighted: pseudo-Bayesian model averaging has 1, equal weights are
+0 (Yao, Vehtari, Simpson, Gelman 2018). Errors of the same pictures are alike, so they tell less than their number."""
 LEAST_SPREAD = 1e-3
 """Standard deviation below which a feature counts as constant and is left out."""
 CORRECTIONS = 2
@@ -56,7 +64,7 @@ labels a smaller one is chance."""
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSettings:
-    """What a linear reader reads: a layer of a backbone, and small pictures.
+    """What a linear reader reads: a layer of a backbone, statistics, and small pictures.
 
     Attributes:
         backbone: its name, see `open_backbone`.
@@ -98,32 +106,35 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> LinearFit
         DataError: an attribute has no label, or labels that are too large.
     """
     features = labelled.inputs.features[settings.layer]
-    standard = _Standard.of(features)
-    body = Features(settings.backbone, settings.mark, (settings.layer,), settings.side, SMALL, len(standard.mean))
-    body.mean.copy_(standard.mean)
-    body.scale.copy_(standard.scale)
-    judge, inputs = Judge(labelled.vocabulary, body), standard.inputs(features)
+    mean, scale = _standard(features)
+    body = Features(settings.backbone, settings.mark, (settings.layer,), settings.side, SMALL, len(mean))
+    body.mean.copy_(mean)
+    body.scale.copy_(scale)
+    judge, views = Judge(labelled.vocabulary, body), _views((features.float() - mean) * scale)
     begun, weights, biases, evening, unseen = [], [], [], [], {}
-    for (axes, labels), spec in zip(_problems(inputs, labelled), labelled.vocabulary.values(), strict=True):
+    for (present, labels), spec in zip(_problems(labelled), labelled.vocabulary.values(), strict=True):
         targets = _targets(labels, spec)
-        fit = axes.fit(targets)
-        begun.append((axes, labels, spec, targets, fit, _as_logits(fit, targets, labels, spec, labelled.exact)))
+        fit = _fit(views, present, targets)
+        begun.append((present, labels, spec, targets, fit, _as_logits(fit, targets, labels, spec, labelled.exact)))
     rates = [logits.rates.mean() for *_, logits in begun if len(logits.rates)]
     usual = torch.stack(rates).mean() if rates else torch.zeros(())
-    for axes, labels, spec, targets, fit, logits in begun:
+    for present, labels, spec, targets, fit, logits in begun:
         for _ in range(CORRECTIONS if _some_wrong(fit, logits, usual, labels, spec, labelled.exact) else 0):
             logits = logits._replace(rates=logits.rates.clamp(min=usual))
             targets = _corrected(fit, logits, labels, spec)
-            fit = axes.fit(targets)
+            fit = _fit(views, present, targets)
             logits = _as_logits(fit, targets, labels, spec, labelled.exact)
         weights.append(fit.weight * logits.scale)
         evening.append(_evening(targets.mean(0), spec))
         shift = logits.shift + evening[-1]
         biases.append(fit.bias * logits.scale + shift)
         unseen[spec.name] = torch.full((len(labelled), len(shift)), torch.nan)
-        unseen[spec.name][~labelled.labels[spec.name].isnan()] = fit.unseen * logits.scale + shift
+        unseen[spec.name][present] = fit.unseen * logits.scale + shift
     with torch.no_grad():
-        judge.head.weight.copy_((standard.directions @ torch.cat(weights, 1)).T)
+        judge.head.weight.zero_()
+        inward = torch.cat(weights, 1).split([view.inputs.shape[1] for view in views])
+        for view, part in zip(views, inward, strict=True):
+            judge.head.weight[:, view.columns].add_((view.directions @ part).T)
         judge.head.bias.copy_(torch.cat(biases))
     judge.round()
     return LinearFit(judge.eval().requires_grad_(False), unseen, torch.cat(evening))
@@ -158,35 +169,52 @@ def _evening(shares: Float[Tensor, " outputs"], spec: AttributeSpec) -> Float[Te
     return -torch.logit(shares, 1e-3) if output_count(spec) == 1 else -seen.log()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Standard:
-    """How features become the inputs of a fit.
+def _standard(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and scale of each feature, (features,), in half precision; a part then has a mean square of 1 together."""
+    features = features.float()
+    mean, std = features.mean(0).half().float(), features.std(0)
+    kept, scale = std > LEAST_SPREAD, torch.zeros_like(std)
+    for part in _parts(len(mean)):
+        counted = kept[part]
+        scale[part][counted] = 1 / (std[part][counted] * math.sqrt(max(1, int(counted.sum()))))
+    return mean, scale.half().float()
+
+
+def _parts(size: int) -> list[slice]:
+    """The parts of features: a layer, pixels, and each kind of statistics."""
+    sizes = (size - SIMPLE, SIMPLE - sum(SIZES), *SIZES)
+    return [slice(end - own, end) for own, end in zip(sizes, itertools.accumulate(sizes), strict=True)]
+
+
+class _View:
+    """Some of the features, as a regression reads them.
 
     Attributes:
-        mean, scale: of each feature, (features,), in half precision; together, features then have a mean square of 1.
-        directions: orthonormal directions, (features, inputs), that hold all pictures of the fit, or their largest
-            principal components.
+        columns: which features.
+        directions: (columns, inputs): orthonormal directions that hold all pictures of the fit, or their largest
+            principal components, with a factor by which all features together have a mean square of 1.
+        inputs: the pictures of the fit, (n, inputs).
     """
 
-    mean: Tensor
-    scale: Tensor
-    directions: Tensor
+    def __init__(self, x: Float[Tensor, "n features"], parts: Sequence[slice]) -> None:
+        self.columns = slice(parts[0].start, parts[-1].stop)
+        own, factor = x[:, self.columns], 1 / math.sqrt(len(parts))
+        self.directions = factor * _directions(own)
+        self.inputs = own @ self.directions
+        self._axes: dict[bytes, _Axes] = {}
 
-    @classmethod
-    def of(cls, features: Tensor) -> _Standard:
-        """By the pictures of a fit."""
-        features = features.float()
-        mean, std = features.mean(0).half().float(), features.std(0)
-        kept, pixels = std > LEAST_SPREAD, torch.arange(len(mean)) >= len(mean) - 3 * SMALL**2
-        scale = torch.zeros_like(std)
-        for part in (kept & pixels, kept & ~pixels):  # both parts count as much
-            scale[part] = 1 / (std[part] * math.sqrt(2 * max(1, int(part.sum()))))
-        scale = scale.half().float()
-        return cls(mean, scale, _directions((features - mean) * scale))
+    def axes(self, present: Bool[Tensor, " n"]) -> _Axes:
+        """The axes of the present pictures; kept."""
+        key = present.numpy().tobytes()
+        if key not in self._axes:
+            self._axes[key] = _Axes.of(self.inputs[present])
+        return self._axes[key]
 
-    def inputs(self, features: Tensor) -> Float[Tensor, "n inputs"]:
-        """The inputs of a fit, or of its test."""
-        return ((features.float() - self.mean) * self.scale) @ self.directions
+
+def _views(x: Float[Tensor, "n features"], simple: Sequence[_View] = ()) -> list[_View]:
+    """The three views of standardised features: a layer with the pixels, and two without the layer, maybe `simple`."""
+    layer, pixels, *statistics = _parts(x.shape[1])
+    return [_View(x, [layer, pixels]), *(simple or (_View(x, [pixels]), _View(x, statistics)))]
 
 
 def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features inputs"]:
@@ -206,7 +234,7 @@ class _Fit(NamedTuple):
     """A ridge regression of an attribute: the number, or an indicator of yes or of each class.
 
     Attributes:
-        weight, bias: of the readings, (inputs, outputs) and (outputs,).
+        weight, bias: of the readings, (inputs, outputs) and (outputs,); inputs are those of all views side by side.
         unseen: readings of the labelled pictures, each as if its label were not there, (labels, outputs).
         error: mean squared error of `unseen`, over all outputs.
     """
@@ -217,9 +245,8 @@ class _Fit(NamedTuple):
     error: float
 
 
-def _problems(inputs: Float[Tensor, "n inputs"], labelled: Labelled[Any]) -> Iterator[tuple[_Axes, Tensor]]:
-    """For each attribute, the axes of the pictures that have a label, and these labels."""
-    axes: dict[bytes, _Axes] = {}
+def _problems(labelled: Labelled[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each attribute, which pictures have a label, and these labels."""
     for name, spec in labelled.vocabulary.items():
         labels = labelled.labels[name].float()
         present = ~labels.isnan()
@@ -227,10 +254,20 @@ def _problems(inputs: Float[Tensor, "n inputs"], labelled: Labelled[Any]) -> Ite
             raise DataError(f"{name!r}: none of the pictures to learn from has a label")
         if KINDS[spec.kind].numeric:
             check_spread(labels[present], spec)
-        key = present.numpy().tobytes()
-        if key not in axes:
-            axes[key] = _Axes.of(inputs[present])
-        yield axes[key], labels[present]
+        yield present, labels[present]
+
+
+def _fit(views: Sequence[_View], present: Tensor, targets: Float[Tensor, "labels outputs"]) -> _Fit:
+    """The mean of the regressions on several views, weighted by how likely their errors make the targets."""
+    fits = [view.axes(present).fit(targets) for view in views]
+    errors = torch.tensor([fit.error for fit in fits]).clamp(min=1e-9)
+    shares = (-SHARPNESS / 2 * len(targets) * errors.log()).softmax(0).tolist()
+    weight = torch.cat([share * fit.weight for share, fit in zip(shares, fits, strict=True)])
+    bias, unseen = (
+        torch.stack([share * each for share, each in zip(shares, column, strict=True)]).sum(0)
+        for column in ([fit.bias for fit in fits], [fit.unseen for fit in fits])
+    )
+    return _Fit(weight, bias, unseen, float((unseen - targets).square().mean()))
 
 
 class _Axes(NamedTuple):
@@ -304,11 +341,13 @@ def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course
         labelled: pictures with the features of all layers (`see`).
     """
     features = labelled.inputs.features
-    rows = []
+    rows, simple = [], list[_View]()
     for done, layer in enumerate(features):
-        inputs = _Standard.of(features[layer]).inputs(features[layer])
-        problems = zip(_problems(inputs, labelled), labelled.vocabulary.values(), strict=True)
-        rows.append([axes.fit(_targets(labels, spec)).error for (axes, labels), spec in problems])
+        mean, scale = _standard(features[layer])
+        views = _views((features[layer].float() - mean) * scale, simple)
+        simple = views[1:]
+        problems = zip(_problems(labelled), labelled.vocabulary.values(), strict=True)
+        rows.append([_fit(views, present, _targets(labels, spec)).error for (present, labels), spec in problems])
         course.progress((done + 1) / len(features))
     table = torch.tensor(rows)  # (layers, attributes), of which each counts as much
     total = dict(zip(features, (table / table.mean(0).clamp(min=1e-9)).sum(1).tolist(), strict=True))

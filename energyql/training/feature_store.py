@@ -13,6 +13,7 @@ from torch import Tensor
 
 from energyql.attributes.backbones import Backbone
 from energyql.attributes.judge import raw_features
+from energyql.attributes.statistics import SIZES
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import read_tensors, sole_writer, write_tensors
 from energyql.training.feature_fit import SMALL
@@ -23,21 +24,21 @@ STORE = ".features.safetensors"
 """Name of a file of features: in half precision, a row for each picture."""
 AT_ONCE = 64
 """Number of pictures of which features are computed between two reports of progress."""
-_PICTURES, _BACKBONE, _PIXELS = "energyql/pictures", "energyql/backbone", "energyql/pixels"
+_PICTURES, _BACKBONE, _SIMPLE = "energyql/pictures", "energyql/backbone", "energyql/simple"
 """Tensors of such a file beside those of layers: the SHA-256 of each picture, that of the backbone and the kind of
-device, and the small pictures."""
+device, and features that need no backbone."""
 
 
 @torch.no_grad()
 def see(backbone: Backbone, pictures: Tensor, layers: Sequence[str], course: Course) -> Seen:
-    """Pictures (n, 3, side, side) uint8 with the features of some layers, to which their small pixels are appended.
+    """Pictures (n, 3, side, side) uint8 with the features of some layers, followed by those that need no backbone.
 
     The file at the checkpoint of `course` keeps them: only pictures that it lacks are read. It begins anew with another
     backbone, or if it lacks a layer.
     """
     device = torch.device(course.device)
-    identity = bytes.fromhex(digest((backbone.mark, SMALL, device.type)))
-    names = [*layers, _PIXELS]
+    identity = bytes.fromhex(digest((backbone.mark, SMALL, SIZES, device.type)))
+    names = [*layers, _SIMPLE]
     known = _read(course.checkpoint, identity, names)
     marks = [hashlib.sha256(picture.numpy().tobytes()).digest() for picture in pictures]
     rows = {mark: row for row, mark in enumerate(_marks(known[_PICTURES]))} if known else {}
@@ -56,8 +57,8 @@ def see(backbone: Backbone, pictures: Tensor, layers: Sequence[str], course: Cou
             _write(course.checkpoint, known | {_BACKBONE: _rows([identity])})
     rows = {mark: row for row, mark in enumerate(_marks(known[_PICTURES]))}
     order = [rows[mark] for mark in marks]
-    small = known[_PIXELS][order]
-    return Seen(pictures, {layer: torch.cat([known[layer][order], small], 1) for layer in layers})
+    simple = known[_SIMPLE][order]
+    return Seen(pictures, {layer: torch.cat([known[layer][order], simple], 1) for layer in layers})
 
 
 def _rows(marks: Sequence[bytes]) -> Tensor:

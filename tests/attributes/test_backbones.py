@@ -11,6 +11,7 @@ from torch import nn
 from energyql.attributes import backbones
 from energyql.attributes.backbones import EMBEDDED, Backbone, check_backbone, default_backbone, open_backbone
 from energyql.attributes.judge import Features, Judge, body_of, joined
+from energyql.attributes.statistics import SIZES
 from energyql.errors import ArgumentError, ModelError
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -162,7 +163,7 @@ class TestFolders:
 def judge(monkeypatch):
     backbone = plain()
     monkeypatch.setattr("energyql.attributes.judge.open_backbone", lambda name, device: backbone)
-    body = Features("plain", backbone.mark, ("stages.1",), 64, 4, 64 + 48)
+    body = Features("plain", backbone.mark, ("stages.1",), 64, 4, 64 + 48 + sum(SIZES))
     torch.manual_seed(1)
     made = Judge(HATS, body).eval().requires_grad_(False)
     made.body.mean.normal_()
@@ -189,12 +190,12 @@ class TestJudges:
             judge(pictures())
 
     def test_the_backbone_is_gone(self, tmp_path):
-        judge = Judge(HATS, Features(str(tmp_path / "moved"), "", ("a",), 64, 0, 64))
+        judge = Judge(HATS, Features(str(tmp_path / "moved"), "", ("a",), 64, 4, 64))
         with pytest.raises(ModelError, match="there is no folder") as caught:
             judge(pictures())
         assert "put the folder back there" in caught.value.hint
 
-    @pytest.mark.parametrize("changed", [{"size": 0}, {"layers": [3]}, {"side": "64"}, {"small": -1}, {"mark": None}])
+    @pytest.mark.parametrize("changed", [{"size": 0}, {"layers": [3]}, {"side": "64"}, {"small": 0}, {"mark": None}])
     def test_damage(self, judge, changed):
         with pytest.raises(ValueError, match="no "):
             body_of(judge.body.describe() | changed)

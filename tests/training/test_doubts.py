@@ -11,7 +11,7 @@ from energyql.files import sole_writer
 from energyql.labelling.sheet import LabelSheet
 from energyql.training import doubts
 from energyql.training.doubts import Doubt, open_doubts, read_settled, store_doubts, write_settled
-from energyql.training.feature_fit import SMALL, FeatureSettings
+from energyql.training.feature_fit import SIMPLE, FeatureSettings
 from energyql.training.label_noise import wrong_labels
 from energyql.training.labelled import Labelled, Seen
 from energyql.training.labels import read_label_table
@@ -59,7 +59,7 @@ def test_a_verifier_finds_labels_that_were_turned_around():
     turned = torch.arange(0, 240, 10)
     labels["clear"][turned] = 1 - labels["clear"][turned]
     labels["clear"][5] = NAN
-    features = torch.cat([inputs, torch.zeros(240, 3 * SMALL**2)], 1).half()
+    features = torch.cat([inputs, torch.zeros(240, SIMPLE)], 1).half()
     seen = Seen(torch.zeros(240, 3, 8, 8, dtype=torch.uint8), {"layer": features})
     specs = Vocabulary(AttributeSpec(name, "yes/no") for name in labels)
     order = torch.randperm(240, generator=random)

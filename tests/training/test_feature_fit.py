@@ -7,7 +7,7 @@ from torch import nn
 from energyql.attributes.backbones import Backbone
 from energyql.attributes.predictions import HEAD_KINDS
 from energyql.training import feature_fit
-from energyql.training.feature_fit import SMALL, FeatureSettings, choose_features, fit_linear
+from energyql.training.feature_fit import SIMPLE, FeatureSettings, choose_features, fit_linear
 from energyql.training.feature_store import see
 from energyql.training.label_noise import calibration, corrected_labels, label_loss
 from energyql.training.labelled import Labelled, Seen
@@ -22,14 +22,13 @@ SPECS = Vocabulary(
         AttributeSpec("age", "continuous", low=-3, high=3),
     ]
 )
-PIXELS = 3 * SMALL**2
 
 
 def seen(count=300, seed=0):
     """Pictures of noise; a layer that tells everything, and one that tells nothing."""
     random = torch.Generator().manual_seed(seed)
     told, nothing = torch.randn(count, 40, generator=random), torch.randn(count, 40, generator=random)
-    small = torch.rand(count, PIXELS, generator=random)
+    small = torch.rand(count, SIMPLE, generator=random)
     features = {"dull": torch.cat([nothing, small], 1).half(), "bright": torch.cat([told, small], 1).half()}
     labels = {
         "hat": (told[:, 0] > 1.3).float(),  # a tenth
@@ -149,7 +148,7 @@ def test_features_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr(backbone, "read", lambda images, layers: calls.append(len(images)) or read(images, layers))
     first = see(backbone, pictures[:50], backbone.layers, course)
     assert first.features[backbone.layers[0]].dtype == torch.float16
-    assert first.features[backbone.layers[0]].shape == (50, 48 + PIXELS)
+    assert first.features[backbone.layers[0]].shape == (50, 48 + SIMPLE)
     again = see(backbone, pictures, backbone.layers, course)  # only those that are new
     assert calls == [50, 20]
     assert torch.equal(again.features[backbone.layers[1]][:50], first.features[backbone.layers[1]])
