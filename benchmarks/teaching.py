@@ -28,6 +28,7 @@ from benchmarks.common import run_command
 from benchmarks.own_models import Subject
 from energyql.evaluation.measure import machine
 from energyql.files import write_json
+from energyql.teaching.lesson import SCREEN
 from tests.browser import find_chromium, started
 
 SHARES = 0.05, 0.5
@@ -86,7 +87,7 @@ class Person:
 
     def look_through(self, name: str, left: int) -> bool:
         """Correct the marks of a screen and accept it; whether that takes at most `left` clicks."""
-        self.page.wait_for_function("document.querySelectorAll('#screen .cell').length >= 40")
+        self.page.locator("#screen .cell").nth(SCREEN - 1).wait_for()
         self.settled(name)
         cells = self.page.locator("#screen .cell").evaluate_all(
             "nodes => nodes.map((node) => [Number(node.dataset.number), node.getAttribute('aria-pressed') === 'true'])"
@@ -98,13 +99,17 @@ class Person:
             return False
         for number in odd:
             self.act(self.page.locator(f"#screen [data-number='{number}']").click)
-        version = self.page.evaluate("fetch('/api/lesson').then((a) => a.json()).then(({ version }) => version)")
+        version = self.version()
         self.act(lambda: self.page.keyboard.press("Enter"))
-        newer = "(before) => fetch('/api/lesson').then((a) => a.json()).then(({ version }) => version > before)"
-        self.page.wait_for_function(newer, arg=version)
+        while self.version() <= version:
+            time.sleep(0.02)
         self.settled()
         self.labelled += len(cells)
         return True
+
+    def version(self) -> int:
+        """Number of actions that the lesson has taken."""
+        return int(self.page.evaluate("fetch('/api/lesson').then((a) => a.json()).then(({ version }) => version)"))
 
     def counts(self, name: str) -> int:
         """Number of labels of the rarer answer, as the meter says."""

@@ -221,3 +221,39 @@ class TestWrongLabels:
         spec = AttributeSpec("age", "continuous", low=0, high=1)
         scale, shift, rates = calibration(torch.rand(9, 1), torch.rand(9), spec)
         assert (scale, shift.tolist(), len(rates)) == (1, [0], 0)
+
+
+def test_each_attribute_is_read_in_the_view_that_tells_it():
+    """One attribute is in the layer, one in the pixels, and one in the statistics; readers of one view know one."""
+    random = torch.Generator().manual_seed(3)
+    layer, simple = torch.randn(400, 40, generator=random), torch.rand(400, SIMPLE, generator=random)
+    hidden = torch.randn(400, 2, generator=random)
+    simple[:, : SIMPLE // 2] += 0.2 * hidden[:, :1]  # all of them pixels
+    simple[:, -200:] += hidden[:, 1:]  # a half of one kind of statistics
+    labels = {"in layer": layer[:, 0] > 0, "in pixels": hidden[:, 0] > 0, "in statistics": hidden[:, 1] > 0}
+    labels = {name: each.float() for name, each in labels.items()}
+    specs = Vocabulary(AttributeSpec(name, "yes/no") for name in labels)
+    inputs = Seen(torch.zeros(400, 0), {"layer": torch.cat([layer, simple], 1).half()})
+    half = {name: each[:200] for name, each in labels.items()}
+    fit = fit_linear(Labelled(inputs[:200], half, specs), settings("layer"))
+    outputs = read_outputs(fit.judge, inputs)
+    for position, (name, truth) in enumerate(labels.items()):
+        assert ((outputs[200:, position] > 0) == (truth[200:] > 0)).float().mean() > 0.85, name
+    unseen = torch.cat(list(fit.unseen.values()), 1)
+    assert 0.8 < unseen.std() / outputs[200:].std() < 1.25  # as if their own labels were not there
+
+
+def test_equal_views_weigh_the_same_and_a_bad_one_nothing():
+    random = torch.Generator().manual_seed(5)
+    x = torch.randn(300, 40 + SIMPLE, generator=random)
+    target = (x[:, :1] > 0).float()
+    views = feature_fit._views(x)
+    present = torch.ones(300, dtype=torch.bool)
+    alone = views[0].axes(present).fit(target)
+    same = feature_fit._fit([views[0], views[0]], present, target)
+    torch.testing.assert_close(same.unseen, alone.unseen)
+    torch.testing.assert_close(same.weight, torch.cat([alone.weight, alone.weight]) / 2)
+    told = torch.cat([100 * x[:, :1], x[:, 1:]], 1)
+    good = feature_fit._views(told)
+    both = feature_fit._fit([good[0], views[2]], present, target)
+    assert both.weight[good[0].inputs.shape[1] :].abs().max() < 1e-2 * both.weight.abs().max()
