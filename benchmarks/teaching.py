@@ -1,7 +1,8 @@
 """From a generator to pictures of a query, by a scripted person in a browser: `python -m benchmarks.teaching --help`.
 
 The person sees the page of `energyql teach` in Chromium, and clicks once a second: marks what is wrong on each screen,
-accepts it, goes on with the attribute of which fewer pictures were found, and asks for both together. What a picture
+accepts it, goes on with the attribute of which fewer pictures were found, asks for both together, contradicts what is
+wrong, and asks again while clicks are left. What a picture
 shows is told by a hidden function (see `benchmarks.own_models`) that the program never gets, and a share of the
 person's judgements is wrong. Counted are the seconds from the command to the last of 16 pictures, the clicks, and the
 share of these pictures that is right.
@@ -37,7 +38,8 @@ LEAST = 0.004
 """Least share of pictures that have both attributes of a pair."""
 PICTURES = 2_000
 """Random pictures that tell these shares."""
-ASKED = 16
+KEPT = 25
+"""Clicks that are kept for answers."""
 PATIENCE = 120.0
 """Seconds that the person waits for pictures."""
 SEED = 0
@@ -120,6 +122,10 @@ class Person:
         """Ask, wait, and return the numbers of the pictures."""
         self.page.locator("#query textarea").fill(query)
         self.act(lambda: self.page.locator("#query textarea").press("Enter"))
+        return self.wait()
+
+    def wait(self) -> list[int]:
+        """Wait until an answer is finished, and return the numbers of its pictures."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             answer = self.page.evaluate("fetch('/api/questions').then((a) => a.json())")
@@ -129,6 +135,26 @@ class Person:
         self.page.wait_for_timeout(400)
         sources = self.page.locator("#answer img").evaluate_all("nodes => nodes.map((node) => node.src)")
         return [int(re.search(r"(\d+)\.png", source)[1]) for source in sources]  # type: ignore[index]
+
+    def correct(self, numbers: list[int], pair: tuple[str, str], left: int) -> bool:
+        """Contradict what is wrong in an answer and ask again; whether something was, and it takes at most `left` clicks."""
+        odd, shown = [], self.look(numbers)
+        for name in pair:
+            for number, value in zip(numbers, shown[name], strict=True):
+                chip = self.page.locator(f"#answer figure:has(img[src$='/{number}.png']) .chip:has-text('{name}:')")
+                seen = bool(value) != (self.random.random() < self.wrong)
+                if chip.inner_text() != f"{name}: {'yes' if seen else 'no'}":
+                    odd.append(chip)
+        if not odd or len(odd) + 1 > left:
+            return False
+        for chip in odd:
+            said = self.page.locator("#answer .chip.said").count()
+            self.act(chip.click)
+            self.page.locator("#answer .chip.said").nth(said).wait_for()
+        self.act(self.page.locator("#answer-rest").click)
+        self.page.locator("#answer .chip.said").first.wait_for(state="detached")
+        self.labelled += 2 * len(numbers)
+        return True
 
 
 def lesson(
@@ -162,10 +188,12 @@ def lesson(
             while len(stuck) < 2:
                 name = min((each for each in pair if each not in stuck), key=person.counts)
                 person.turn_to(name)
-                if not person.look_through(name, clicks - person.clicks - 2):
+                if not person.look_through(name, clicks - KEPT - person.clicks - 2):
                     stuck.add(name)
             taught = time.monotonic() - begun
             numbers = person.ask(" AND ".join(pair))
+            while person.correct(numbers, pair, clicks - person.clicks):
+                numbers = person.wait()
             seconds = time.monotonic() - begun
             words = tab.locator("#answer-words").inner_text()
             if shots is not None:

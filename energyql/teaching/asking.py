@@ -65,6 +65,8 @@ def check_query(query: str, lesson: Lesson) -> CheckedQuery:
 def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: AttributeBank | None) -> Iterator[Answer]:
     """Yield the n pictures of highest P(query) so far: at once those of the wall, and then after each batch drawn.
 
+    Pictures that had labels of an attribute of the query are left out: the person knows them.
+
     It ends when the mean of P of so many pictures is the wanted purity, or `MOST_EACH` were drawn for each. Pictures
     that are drawn are prior samples too, those first that the heads find probable; so each can be labelled by its
     number.
@@ -72,13 +74,17 @@ def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: AttributeBank | None
     wall = lesson.wall
     begun = len(wall)
     candidates, drawn = _candidates(wall, rule, guide), 0
+    known = [number for number, own in lesson.labels.items() if not own.keys().isdisjoint(rule.attributes)]
     while True:
         with wall.lock:
             lesson.read_new()
             assert lesson.reading is not None
             p = rule.log_value(lesson.reading.predictions).exp()
+        is_new = torch.ones(len(p), dtype=torch.bool)
+        is_new[[row for number in known if (row := wall.rows[number]) < len(p)]] = False
         best = p.argsort(descending=True)
-        certain = int((p[best].cumsum(0) / (1 + torch.arange(len(p))) >= DEFAULT_PURITY).sum())  # the mean falls
+        best = best[is_new[best]]
+        certain = int((p[best].cumsum(0) / (1 + torch.arange(len(best))) >= DEFAULT_PURITY).sum())  # the mean falls
         # Of more pictures that are certain enough, the first are taken: the surest of all look alike.
         rows = best[:certain].sort().values[:n] if certain >= n else best[:n]
         finished = certain >= n or drawn >= MOST_EACH * n

@@ -54,6 +54,14 @@ def test_a_person_teaches_and_asks(chromium, room):
         assert sum(bool(cells["bright"]) for cells in room.lesson.rows.values()) in (40, 41)
         page.locator("#undo").click()
         expect(page.locator("#screen")).to_have_attribute("data-version", "4")
+        shown = {
+            int(re.search(r"(\d+)\.png", image.get_attribute("src"))[1]) for image in page.locator("#answer img").all()
+        }
+        assert not shown & room.lesson.labels.keys()
+        page.locator("#answer-rest").click()
+        expect(page.locator("#screen")).to_have_attribute("data-version", "5")
+        expect(page.locator("#answer .chip.said")).to_have_count(0)
+        assert len(shown & room.lesson.labels.keys()) == 15  # all but the one that was contradicted, and then undone
         visitor.shoot("answered", full_page=True)
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

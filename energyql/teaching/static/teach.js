@@ -159,16 +159,17 @@ async function undo() {
 // Queries.
 const box = new QueryBox($("query"), {
   label: "Query", placeholder: "glasses AND NOT smile", language: () => language, ask: () => ({}),
-  changed: (check) => { $("ask-now").disabled = Boolean(check && !check.ok); }, submit: () => askNow(),
+  changed: (check) => { $("ask-now").disabled = Boolean(check && !check.ok); }, submit: () => askNow(box.text),
 });
 
-async function askNow() {
-  if (!box.text.trim()) { box.focus(); return; }
+async function askNow(query) {
+  if (!query.trim()) { box.focus(); return; }
   try {
-    showAnswer(await call("POST", "/api/questions", { query: box.text, n: 16 }));
+    showAnswer(await call("POST", "/api/questions", { query, n: 16 }));
+    contradicted.clear();
     follow();
   } catch (problem) {
-    if (!box.refuse(box.text, problem)) fail(problem);
+    if (!box.refuse(query, problem)) fail(problem);
   }
 }
 
@@ -183,16 +184,35 @@ async function follow() {
 }
 
 let shown = "";
+let answered = { query: "", cells: [] }; // what is shown
+const contradicted = new Set(); // their numbers with the attribute
 
-function showAnswer({ cells, expected, drawn, kept, finished, problem }) {
+function showAnswer({ query, cells, expected, drawn, kept, finished, problem }) {
   $("ask-stop").hidden = finished;
   const price = drawn ? `${plural(drawn, "picture")} drawn for it, ${kept} taken` : "all from the wall";
   const right = expected === null ? "No pictures yet" : `About ${Math.round(100 * expected)} % of these are right, as far as the readers know`;
+  $("answer-rest").hidden = !finished || !cells.length || reading();
   $("answer-words").textContent = `${right}; ${price}${finished ? "" : ", and more are being drawn"}. ${cells.length ? "Click what is wrong: it is a label." : ""}${problem ? ` ${problem.message}` : ""}`;
   const now = JSON.stringify(cells);
   if (now === shown) return;
   shown = now;
   $("answer").replaceChildren(...cells.map(answerCell));
+  answered = { query, cells };
+}
+
+// What the person did not contradict is a label too; the next pictures are others.
+async function confirmRest() {
+  $("answer-rest").hidden = true;
+  const said = {};
+  for (const { number, readings } of answered.cells) {
+    for (const [name, value] of Object.entries(readings)) {
+      const { kind } = info.attributes.find((each) => each.name === name);
+      if (kind !== "continuous" && !contradicted.has(`${number} ${name}`)) (said[name] ??= {})[number] = value;
+    }
+  }
+  for (const [name, labels] of Object.entries(said)) if (!(await change("POST", "/api/labels", { attribute: name, labels }))) return;
+  await look();
+  await askNow(answered.query);
 }
 
 function answerCell({ number, readings }) {
@@ -207,6 +227,7 @@ function answerCell({ number, readings }) {
       value = next;
       chip.textContent = `${name}: ${value}`;
       chip.classList.add("said");
+      contradicted.add(`${number} ${name}`);
       if (name === current) await look();
     }, { class: "chip" });
     figure.append(chip);
@@ -251,7 +272,8 @@ $("add").addEventListener("submit", async (event) => {
 });
 $("rest").addEventListener("click", accept);
 $("undo").addEventListener("click", undo);
-$("ask-now").addEventListener("click", askNow);
+$("ask-now").addEventListener("click", () => askNow(box.text));
+$("answer-rest").addEventListener("click", confirmRest);
 $("ask-stop").addEventListener("click", async () => showAnswer(await call("DELETE", "/api/questions")));
 $("take-over").addEventListener("click", async () => { if (await change("POST", "/api/writer", {})) await look(); });
 $("finish").addEventListener("click", () => change("POST", "/api/finish", {}));
