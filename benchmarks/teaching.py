@@ -2,7 +2,7 @@
 
 The person sees the page of `energyql teach` in Chromium, and clicks once a second: marks what is wrong on each screen,
 accepts it, goes on with the attribute of which fewer pictures were found, asks for both together, contradicts what is
-wrong, and asks again while clicks are left. What a picture
+wrong, and has it replaced while clicks are left. What a picture
 shows is told by a hidden function (see `benchmarks.own_models`) that the program never gets, and a share of the
 person's judgements is wrong. Counted are the seconds from the command to the last of 16 pictures, the clicks, and the
 share of these pictures that is right.
@@ -58,7 +58,7 @@ class Person:
 
     def __init__(self, page: Page, look: Any, wrong: float, pause: float, seed: str) -> None:
         self.page, self.look, self.wrong, self.pause = page, look, wrong, pause
-        self.random, self.clicks, self.labelled = random.Random(seed), 0, 0
+        self.random, self.clicks, self.labelled, self.accepted = random.Random(seed), 0, 0, set[int]()
         self._next = time.monotonic()
 
     def act(self, action: Any) -> None:
@@ -137,10 +137,12 @@ class Person:
         return [int(re.search(r"(\d+)\.png", source)[1]) for source in sources]  # type: ignore[index]
 
     def correct(self, numbers: list[int], pair: tuple[str, str], left: int) -> bool:
-        """Contradict what is wrong in an answer and ask again; whether something was, and it takes at most `left` clicks."""
+        """Have what is wrong in an answer replaced, if anything is and it takes at most `left` clicks."""
         odd, shown = [], self.look(numbers)
         for name in pair:
             for number, value in zip(numbers, shown[name], strict=True):
+                if number in self.accepted:
+                    continue
                 chip = self.page.locator(f"#answer figure:has(img[src$='/{number}.png']) .chip:has-text('{name}:')")
                 seen = bool(value) != (self.random.random() < self.wrong)
                 if chip.inner_text() != f"{name}: {'yes' if seen else 'no'}":
@@ -153,7 +155,8 @@ class Person:
             self.page.locator("#answer .chip.said").nth(said).wait_for()
         self.act(self.page.locator("#answer-rest").click)
         self.page.locator("#answer .chip.said").first.wait_for(state="detached")
-        self.labelled += 2 * len(numbers)
+        self.labelled += 2 * len(set(numbers) - self.accepted)
+        self.accepted |= set(numbers)
         return True
 
 

@@ -161,6 +161,7 @@ class Question(RequestBody):
 
     query: str = Field(max_length=2_000)
     n: int = Field(default=16, ge=1, le=MOST_ASKED)
+    keep: list[int] = Field(default=[], max_length=MOST_ASKED, description="Pictures of before that stay.")
 
 
 class Text(RequestBody):
@@ -279,7 +280,7 @@ def _question_routes(app: FastAPI, classroom: Classroom) -> None:
     @app.post("/api/questions", status_code=202)
     def ask(request: Question) -> AnswerInfo:
         """Begin to answer a query, in place of the last one."""
-        classroom.ask(request.query, request.n)
+        classroom.ask(request.query, request.n, request.keep)
         return _answer(classroom)
 
     @app.get("/api/questions")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,32 +62,37 @@ def check_query(query: str, lesson: Lesson) -> CheckedQuery:
     return checked
 
 
-def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: AttributeBank | None) -> Iterator[Answer]:
+def answer(
+    lesson: Lesson, rule: EnergyRule, n: int, guide: AttributeBank | None, keep: Sequence[int] = ()
+) -> Iterator[Answer]:
     """Yield the n pictures of highest P(query) so far: at once those of the wall, and then after each batch drawn.
 
-    Pictures that had labels of an attribute of the query are left out: the person knows them.
+    Pictures to `keep`, which the person accepted before, come first. Others with labels of an attribute of the query
+    are left out: the person knows them.
 
     It ends when the mean of P of so many pictures is the wanted purity, or `MOST_EACH` were drawn for each. Pictures
     that are drawn are prior samples too, those first that the heads find probable; so each can be labelled by its
     number.
     """
     wall = lesson.wall
-    begun = len(wall)
+    begun, wanted = len(wall), max(0, n - len(keep))
     candidates, drawn = _candidates(wall, rule, guide), 0
     known = [number for number, own in lesson.labels.items() if not own.keys().isdisjoint(rule.attributes)]
+    known, kept = [*known, *keep], torch.tensor([wall.rows[number] for number in keep], dtype=torch.int64)
     while True:
         with wall.lock:
             lesson.read_new()
             assert lesson.reading is not None
-            p = rule.log_value(lesson.reading.predictions).exp()
+            p = rule.log_value(lesson.reading.beliefs).exp()
         is_new = torch.ones(len(p), dtype=torch.bool)
         is_new[[row for number in known if (row := wall.rows[number]) < len(p)]] = False
         best = p.argsort(descending=True)
         best = best[is_new[best]]
         certain = int((p[best].cumsum(0) / (1 + torch.arange(len(best))) >= DEFAULT_PURITY).sum())  # the mean falls
         # Of more pictures that are certain enough, the first are taken: the surest of all look alike.
-        rows = best[:certain].sort().values[:n] if certain >= n else best[:n]
-        finished = certain >= n or drawn >= MOST_EACH * n
+        found = best[:certain].sort().values[:wanted] if certain >= wanted else best[:wanted]
+        rows = torch.cat([kept, found])
+        finished = certain >= wanted or drawn >= MOST_EACH * wanted
         expected = float(p[rows].mean()) if len(rows) else math.nan
         numbers = tuple(wall.numbers[row] for row in rows.tolist())
         yield Answer(numbers, expected, drawn, int((rows >= begun).sum()), finished)

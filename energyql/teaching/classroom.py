@@ -176,15 +176,20 @@ class Classroom:
             self._awake.notify_all()
         return done
 
-    def ask(self, query: str, n: int) -> None:
+    def ask(self, query: str, n: int, keep: Sequence[int] = ()) -> None:
         """Begin to answer a query, in place of the last one.
 
+        Args:
+            keep: pictures of the last answer that stay.
+
         Raises:
-            EnergyQLError: the query is wrong, or about an attribute that nothing is known of yet.
+            EnergyQLError: the query is wrong, or about an attribute that nothing is known of yet; or there is no such
+                picture.
         """
         with self.lesson.wall.lock:
+            self.lesson.check_pictures(keep)
             rule = check_query(query, self.lesson).rule
-            answers = answer(self.lesson, rule, n, self.guide)
+            answers = answer(self.lesson, rule, n, self.guide, keep)
             first = next(answers)  # what the wall has
         with self._awake:
             self.query, self.asked, self.answered = query, list(rule.attributes), first

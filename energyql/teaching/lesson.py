@@ -149,13 +149,17 @@ class Lesson:
             DataError: there is no such attribute or picture, or a label is no value of the attribute.
         """
         self._spec(attribute)
-        if unknown := [number for number in labels if number not in self.wall.rows]:
-            raise DataError(f"there is no picture {unknown[0]}", hint="label those that the page shows")
+        self.check_pictures(labels)
         again = {(number, attribute) for number in labels if attribute in self.labels.get(number, {})}
         before = {number: self.rows.get(number) for number in labels}
         self._write(self._sheet().update({number: {attribute: label} for number, label in labels.items()}))
         self._before = [*self._before[-MOST_UNDO + 1 :], before]
         self._again |= again
+
+    def check_pictures(self, numbers: Iterable[int]) -> None:
+        """Raise a `DataError` unless the wall has all of some pictures."""
+        if unknown := [number for number in numbers if number not in self.wall.rows]:
+            raise DataError(f"there is no picture {unknown[0]}", hint="name those that the page shows")
 
     def undo(self) -> None:
         """Take the last action back.

@@ -13,6 +13,7 @@ from torch import Tensor
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
+from energyql.kinds import KINDS
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.teaching.wall import Wall
 from energyql.training.feature_fit import choose_features, fit_linear
@@ -57,6 +58,25 @@ class Reading:
     def predictions(self) -> dict[str, Prediction]:
         """Attribute -> predictions for all pictures of the wall."""
         return split_outputs(self.outputs, self.vocabulary.values(), self.std)
+
+    @cached_property
+    def beliefs(self) -> dict[str, Prediction]:
+        """The same, but where a picture has a label, as surely as the label is right."""
+        outputs, start = self.outputs.clone(), 0
+        for name, spec in self.vocabulary.items():
+            labels, count = self.labels[name], output_count(spec)
+            known = ~labels.isnan()
+            rows, given = self.rows[known], labels[known]
+            if not KINDS[spec.kind].numeric:
+                right = (1 - self.wrong[name][known]).clamp(1e-4, 1 - 1e-4)
+                if count == 1:
+                    given = right.logit() * (2 * given - 1)
+                else:
+                    others = (1 - right[:, None]).log().expand(-1, count) - math.log(count - 1)
+                    given = others.scatter(1, given.long()[:, None], right.log()[:, None])
+            outputs[rows, start : start + count] = given.reshape(-1, count)
+            start += count
+        return split_outputs(outputs, self.vocabulary.values(), self.std)
 
     def further(self, outputs: Float[Tensor, "further outputs"]) -> Reading:
         """The same with outputs for pictures that the wall got since."""

@@ -73,6 +73,13 @@ def test_readers_learn_from_screens_and_answer(room):
     assert sum(value > limit for value in shown.values()) >= 3
     assert last.finished
     assert 0 <= last.expected <= 1
+    assert not lesson.labels.keys() & set(last.numbers)  # the person knows those
+
+    *_, next_ = answer(lesson, rule, 4, None, last.numbers[1:3])
+    assert next_.numbers[:2] == last.numbers[1:3]
+    assert len(set(next_.numbers)) == 4
+    with pytest.raises(DataError, match="there is no picture 999"):
+        room.ask("bright", 4, [999])
 
 
 def test_later_screens_have_random_and_unsure_pictures(room):
@@ -98,6 +105,19 @@ def test_all_kinds_are_taught(room):
     assert lesson.reading is not None
     read = lesson.reading.predictions["light"].number()[[lesson.wall.rows[number] for number in order]]
     assert torch.corrcoef(torch.stack([read, torch.arange(60.0)]))[0, 1] > 0.8
+
+    reading = lesson.reading
+    rows, others = reading.rows, torch.ones(len(lesson.wall), dtype=torch.bool)
+    others[rows] = False
+    believed = reading.beliefs["tone"]
+    right = 1 - reading.wrong["tone"]
+    clear = right > 0.6  # where a label is doubted, it is not believed
+    assert clear.sum() > 50
+    assert torch.equal(believed.number()[rows][clear], reading.labels["tone"][clear])
+    torch.testing.assert_close(believed.certainty()[rows][clear], right[clear].clamp(max=1 - 1e-4))
+    assert torch.equal(reading.beliefs["light"].number()[rows], reading.labels["light"])
+    for name in ("tone", "light"):
+        assert torch.equal(reading.beliefs[name].number()[others], reading.predictions[name].number()[others])
     assert [part.title for part in sections(lesson, "tone")] == [
         "surely dark", "unsure", "surely middle", "surely light",
     ]  # fmt: skip

@@ -61,7 +61,13 @@ def test_a_person_teaches_and_asks(chromium, room):
         page.locator("#answer-rest").click()
         expect(page.locator("#screen")).to_have_attribute("data-version", "5")
         expect(page.locator("#answer .chip.said")).to_have_count(0)
-        assert len(shown & room.lesson.labels.keys()) == 15  # all but the one that was contradicted, and then undone
+        kept = shown & room.lesson.labels.keys()
+        assert len(kept) == 15  # all but the one that was contradicted, and then undone
+        expect(page.locator("#answer figure")).to_have_count(16)
+        now = {
+            int(re.search(r"(\d+)\.png", image.get_attribute("src"))[1]) for image in page.locator("#answer img").all()
+        }
+        assert kept < now
         visitor.shoot("answered", full_page=True)
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

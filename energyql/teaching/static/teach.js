@@ -162,11 +162,12 @@ const box = new QueryBox($("query"), {
   changed: (check) => { $("ask-now").disabled = Boolean(check && !check.ok); }, submit: () => askNow(box.text),
 });
 
-async function askNow(query) {
+async function askNow(query, keep = []) {
   if (!query.trim()) { box.focus(); return; }
   try {
-    showAnswer(await call("POST", "/api/questions", { query, n: 16 }));
+    showAnswer(await call("POST", "/api/questions", { query, n: 16, keep }));
     contradicted.clear();
+    accepted = new Set(keep);
     follow();
   } catch (problem) {
     if (!box.refuse(query, problem)) fail(problem);
@@ -186,6 +187,7 @@ async function follow() {
 let shown = "";
 let answered = { query: "", cells: [] }; // what is shown
 const contradicted = new Set(); // their numbers with the attribute
+let accepted = new Set(); // the numbers of those that stayed from the answer before
 
 function showAnswer({ query, cells, expected, drawn, kept, finished, problem }) {
   $("ask-stop").hidden = finished;
@@ -200,11 +202,13 @@ function showAnswer({ query, cells, expected, drawn, kept, finished, problem }) 
   answered = { query, cells };
 }
 
-// What the person did not contradict is a label too; the next pictures are others.
+// What the person did not contradict is a label too, and stays; what is wrong is replaced.
 async function confirmRest() {
   $("answer-rest").hidden = true;
   const said = {};
+  const right = answered.cells.filter(({ number, readings }) => !Object.keys(readings).some((name) => contradicted.has(`${number} ${name}`)));
   for (const { number, readings } of answered.cells) {
+    if (accepted.has(number)) continue;
     for (const [name, value] of Object.entries(readings)) {
       const { kind } = info.attributes.find((each) => each.name === name);
       if (kind !== "continuous" && !contradicted.has(`${number} ${name}`)) (said[name] ??= {})[number] = value;
@@ -212,7 +216,7 @@ async function confirmRest() {
   }
   for (const [name, labels] of Object.entries(said)) if (!(await change("POST", "/api/labels", { attribute: name, labels }))) return;
   await look();
-  await askNow(answered.query);
+  await askNow(answered.query, right.map(({ number }) => number));
 }
 
 function answerCell({ number, readings }) {
