@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 import threading
 import time
+import traceback
 from contextlib import contextmanager
 
 from energyql.studio.app import create_app
@@ -91,4 +93,9 @@ def serving(models, limits=None, host="127.0.0.1", allowed=(), token=""):
         server.should_exit = True
         thread.join(60)  # a job, a loaded machine
         socket.close()
-        assert not thread.is_alive()
+        assert not thread.is_alive(), stacks()
+
+
+def stacks():
+    """Where all threads are, for a server that does not end."""
+    return "\n\n".join("".join(traceback.format_stack(frame)) for frame in sys._current_frames().values())
