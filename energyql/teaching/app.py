@@ -161,7 +161,9 @@ class Question(RequestBody):
 
     query: str = Field(max_length=2_000)
     n: int = Field(default=16, ge=1, le=MOST_ASKED)
-    keep: list[int] = Field(default=[], max_length=MOST_ASKED, description="Pictures of before that stay.")
+    keep: list[int] = Field(
+        default=[], max_length=MOST_ASKED, description="Those of before, of which the right ones stay."
+    )
 
 
 class Text(RequestBody):

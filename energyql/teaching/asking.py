@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from energyql.attributes.heads import AttributeBank
 from energyql.energy.rule import EnergyRule
 from energyql.errors import DataError
+from energyql.numerics.shapes import Float
 from energyql.pipeline.queries import CheckedQuery, ListedQuery, check
 from energyql.pipeline.settings import DEFAULT_PURITY, DEFAULT_SEMANTICS
 from energyql.teaching.lesson import Lesson
@@ -24,6 +26,8 @@ BEST = 128
 """Most pictures of a block that are drawn, those that the heads find most probable."""
 AT_ONCE = 16
 """Number of pictures that are drawn together."""
+KEPT = 0.5
+"""Least P(query) of a picture that stays in an answer."""
 MOST_EACH = 50
 """Most pictures that are drawn for one that is asked for."""
 
@@ -67,23 +71,24 @@ def answer(
 ) -> Iterator[Answer]:
     """Yield the n pictures of highest P(query) so far: at once those of the wall, and then after each batch drawn.
 
-    Pictures to `keep`, which the person accepted before, come first. Others with labels of an attribute of the query
-    are left out: the person knows them.
+    Pictures to `keep`, which were shown before, come first if they probably satisfy the query by what the person said.
+    Others with labels of an attribute of the query are left out: the person knows them.
 
     It ends when the mean of P of so many pictures is the wanted purity, or `MOST_EACH` were drawn for each. Pictures
     that are drawn are prior samples too, those first that the heads find probable; so each can be labelled by its
     number.
     """
     wall = lesson.wall
-    begun, wanted = len(wall), max(0, n - len(keep))
-    candidates, drawn = _candidates(wall, rule, guide), 0
+    candidates, begun, drawn = _candidates(wall, rule, guide), len(wall), 0
     known = [number for number, own in lesson.labels.items() if not own.keys().isdisjoint(rule.attributes)]
-    known, kept = [*known, *keep], torch.tensor([wall.rows[number] for number in keep], dtype=torch.int64)
+    known, kept = (
+        [*known, *keep],
+        torch.tensor([wall.rows[number] for number in dict.fromkeys(keep)], dtype=torch.int64),
+    )
+    kept = kept[_probabilities(lesson, rule)[kept] >= KEPT]
+    wanted = max(0, n - len(kept))
     while True:
-        with wall.lock:
-            lesson.read_new()
-            assert lesson.reading is not None
-            p = rule.log_value(lesson.reading.beliefs).exp()
+        p = _probabilities(lesson, rule)
         is_new = torch.ones(len(p), dtype=torch.bool)
         is_new[[row for number in known if (row := wall.rows[number]) < len(p)]] = False
         best = p.argsort(descending=True)
@@ -101,6 +106,14 @@ def answer(
         batch = list(itertools.islice(candidates, AT_ONCE))
         wall.draw(batch)
         drawn += len(batch)
+
+
+def _probabilities(lesson: Lesson, rule: EnergyRule) -> Float[Tensor, " pictures"]:
+    """P(query) of each picture of the wall."""
+    with lesson.wall.lock:
+        lesson.read_new()
+        assert lesson.reading is not None
+        return rule.log_value(lesson.reading.beliefs).exp()
 
 
 def _candidates(wall: Wall, rule: EnergyRule, guide: AttributeBank | None) -> Iterator[int]:

@@ -180,7 +180,7 @@ class Classroom:
         """Begin to answer a query, in place of the last one.
 
         Args:
-            keep: pictures of the last answer that stay.
+            keep: pictures of the last answer, of which the right ones stay.
 
         Raises:
             EnergyQLError: the query is wrong, or about an attribute that nothing is known of yet; or there is no such

@@ -165,9 +165,11 @@ const box = new QueryBox($("query"), {
 async function askNow(query, keep = []) {
   if (!query.trim()) { box.focus(); return; }
   try {
-    showAnswer(await call("POST", "/api/questions", { query, n: 16, keep }));
+    const answer = await call("POST", "/api/questions", { query, n: 16, keep });
     contradicted.clear();
     accepted = new Set(keep);
+    shown = "";
+    showAnswer(answer);
     follow();
   } catch (problem) {
     if (!box.refuse(query, problem)) fail(problem);
@@ -206,7 +208,6 @@ function showAnswer({ query, cells, expected, drawn, kept, finished, problem }) 
 async function confirmRest() {
   $("answer-rest").hidden = true;
   const said = {};
-  const right = answered.cells.filter(({ number, readings }) => !Object.keys(readings).some((name) => contradicted.has(`${number} ${name}`)));
   for (const { number, readings } of answered.cells) {
     if (accepted.has(number)) continue;
     for (const [name, value] of Object.entries(readings)) {
@@ -216,7 +217,7 @@ async function confirmRest() {
   }
   for (const [name, labels] of Object.entries(said)) if (!(await change("POST", "/api/labels", { attribute: name, labels }))) return;
   await look();
-  await askNow(answered.query, right.map(({ number }) => number));
+  await askNow(answered.query, answered.cells.map(({ number }) => number));
 }
 
 function answerCell({ number, readings }) {
