@@ -2,10 +2,9 @@
 
 The person sees the page of `energyql teach` in Chromium, and clicks once a second: marks what is wrong on each screen,
 accepts it, goes on with the attribute of which fewer pictures were found, asks for both together, contradicts what is
-wrong, and has it replaced while clicks are left. What a picture
-shows is told by a hidden function (see `benchmarks.own_models`) that the program never gets, and a share of the
-person's judgements is wrong. Counted are the seconds from the command to the last of 16 pictures, the clicks, and the
-share of these pictures that is right.
+wrong, and has it replaced while clicks are left. What a picture shows is told by a hidden function (see
+`benchmarks.own_models`) that the program never gets, and a share of the person's judgements is wrong. Counted are the
+seconds from the command to the last of 16 pictures, the clicks, and the share of these pictures that is right.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ def body_of(described: Mapping[str, Any]) -> Body:
     name, mark, layers = described["backbone"], described["mark"], described["layers"]
     side, small, size = (described[key] for key in ("side", "small", "size"))
     if described["statistics"] != sum(SIZES):
-        raise ValueError("the statistics of pictures are those of another version")
+        raise ValueError("it reads no statistics of pictures as this version takes them; train it again")
     if not all(isinstance(text, str) for text in (name, mark, *layers)):
         raise ValueError("backbone, mark and layers are no texts")
     if not all(type(each) is int and 0 < each <= 1 << 20 for each in (side, small, size)):

@@ -26,7 +26,7 @@ BEST = 128
 """Most pictures of a block that are drawn, those that the heads find most probable."""
 AT_ONCE = 16
 """Number of pictures that are drawn together."""
-KEPT = 0.5
+STAYS = 0.5
 """Least P(query) of a picture that stays in an answer."""
 MOST_EACH = 50
 """Most pictures that are drawn for one that is asked for."""
@@ -85,7 +85,7 @@ def answer(
         [*known, *keep],
         torch.tensor([wall.rows[number] for number in dict.fromkeys(keep)], dtype=torch.int64),
     )
-    kept = kept[_probabilities(lesson, rule)[kept] >= KEPT]
+    kept = kept[_probabilities(lesson, rule)[kept] >= STAYS]
     wanted = max(0, n - len(kept))
     while True:
         p = _probabilities(lesson, rule)

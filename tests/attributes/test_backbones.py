@@ -195,7 +195,9 @@ class TestJudges:
             judge(pictures())
         assert "put the folder back there" in caught.value.hint
 
-    @pytest.mark.parametrize("changed", [{"size": 0}, {"layers": [3]}, {"side": "64"}, {"small": 0}, {"mark": None}])
+    @pytest.mark.parametrize(
+        "changed", [{"size": 0}, {"layers": [3]}, {"side": "64"}, {"small": 0}, {"mark": None}, {"statistics": 1}]
+    )
     def test_damage(self, judge, changed):
         with pytest.raises(ValueError, match="no "):
             body_of(judge.body.describe() | changed)

@@ -215,7 +215,12 @@ async function confirmRest() {
       if (kind !== "continuous" && !contradicted.has(`${number} ${name}`)) (said[name] ??= {})[number] = value;
     }
   }
-  for (const [name, labels] of Object.entries(said)) if (!(await change("POST", "/api/labels", { attribute: name, labels }))) return;
+  for (const [name, labels] of Object.entries(said)) {
+    if (!(await change("POST", "/api/labels", { attribute: name, labels }))) {
+      $("answer-rest").hidden = false;
+      return;
+    }
+  }
   await look();
   await askNow(answered.query, answered.cells.map(({ number }) => number));
 }
