@@ -155,15 +155,14 @@ def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) 
     threads = thread_count()
     pool = _pools.get(threads) or _pools.setdefault(threads, _new_pool(threads))
     compute = partial(_compute, torch.is_inference_mode_enabled(), torch.is_grad_enabled(), function)
-    futures = list[Future[Result]]()
+    # Known before any is submitted: Ctrl-C can end `submit` once a piece is on its way.
+    futures = [Future[Result]() for _ in pieces]
     try:
-        for piece in pieces:
-            futures.append(pool.submit(partial(copy_context().run, compute, piece)))
+        for future, piece in zip(futures, pieces, strict=True):
+            pool.submit(copy_context().run, compute, future, piece)
         wait(futures, return_when=FIRST_EXCEPTION)
     finally:
-        for future in futures:
-            future.cancel()  # does nothing to those that were begun
-        wait(futures)
+        wait([future for future in futures if not future.cancel()])  # those that were begun
     return [future.result() for future in futures]
 
 
@@ -192,10 +191,23 @@ def _begin(all_begun: Barrier) -> None:
     all_begun.wait()
 
 
-def _compute(inference: bool, gradients: bool, function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:
+def _compute(
+    inference: bool,
+    gradients: bool,
+    function: Callable[..., Result],
+    future: Future[Result],
+    piece: tuple[Any, ...],
+) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
     _threads.set(None)  # a thread of the pool uses no others
-    with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
-        return function(*piece)
+    try:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            future.set_result(function(*piece))
+    except BaseException as error:
+        future.set_exception(error)
+    finally:
+        del future  # the exception's frames refer to it, and it to the exception
 
 
 def in_autocast() -> bool:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from _thread import start_new_thread
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
 import pytest
@@ -233,6 +234,29 @@ class TestEnds:
         threading.Event().wait(0.3)
         assert len(ended) < 20
         assert done == ended  # nothing goes on after the end
+
+    @pytest.mark.parametrize("last", [1, 50])
+    def test_control_c_within_a_submission(self, monkeypatch, last):
+        in_pool(here, PIECES)  # the pool is there
+        submit, count, begun, ended = ThreadPoolExecutor.submit, iter(range(last + 1)), [], []
+
+        def interrupted(pool, *call):
+            submit(pool, *call)
+            if next(count) == last:
+                raise KeyboardInterrupt
+
+        def slow(i):
+            begun.append(i)
+            threading.Event().wait(0.1)
+            ended.append(i)
+
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            in_pool(slow, [(i,) for i in range(100)])
+        assert sorted(begun) == sorted(ended)
+        count = len(begun)
+        threading.Event().wait(0.3)
+        assert len(begun) == count < 20
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
