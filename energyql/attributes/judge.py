@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from energyql.attributes.backbones import EMBEDDED, Backbone, open_backbone
 from energyql.attributes.held_out import HeldOut, held_out_path
-from energyql.attributes.labels import ImageLabeller
+from energyql.attributes.labels import ImageLabeller, import_labeller
 from energyql.attributes.predictions import Prediction, of_columns, output_count, split_outputs
 from energyql.attributes.quality import (
     FIRST,
@@ -34,7 +34,7 @@ from energyql.attributes.quality import (
     naming_damage,
 )
 from energyql.attributes.statistics import SIDE, SIZES, picture_statistics
-from energyql.errors import EnergyQLError, ModelError, VocabularyError, either
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError, either
 from energyql.files import read_json, read_tensors, write_json, write_tensors
 from energyql.numerics.pool import in_pool, one_thread, piece_count
 from energyql.numerics.shapes import Float
@@ -444,6 +444,23 @@ def load_judge(folder: Path, vocabulary: Vocabulary | None = None) -> Judge | Jo
             if (owner := owners.setdefault(attribute, name)) != name:
                 raise ModelError(f"{folder / name}.json: {owner}.json reads {attribute!r} as well")
     return joined(list(judges.values()))
+
+
+def open_labeller(name: str) -> ImageLabeller:
+    """Open what labels pictures by its name: the judge of a folder, as `energyql teach --pictures` makes one, or code.
+
+    Raises:
+        ArgumentError: the folder has no judge; or see `import_labeller`.
+        ModelError: the judge is damaged.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return import_labeller(name)
+    judge = load_judge(folder)
+    if judge is None:
+        hint = f"energyql teach --pictures PHOTOGRAPHS --out {folder} makes one; or name code, such as my_code:look"
+        raise ArgumentError(f"{folder} has no judge", hint=hint)
+    return judge
 
 
 def load_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | JointJudge | None, tuple[HeldOut, ...]]:

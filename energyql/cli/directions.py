@@ -55,7 +55,7 @@ def directions(
         replace: Replace old attributes by new ones of the same name.
         seed: Seed of the pictures on the page.
     """
-    from energyql.attributes.labels import import_labeller
+    from energyql.attributes.judge import open_labeller
     from energyql.files import sole_writer, write_picture
     from energyql.progress import reporting
     from energyql.training.directions import PAGE, Directions, draw_directions, find_directions, name_directions
@@ -82,7 +82,7 @@ def directions(
 
     target = open_source(source)
     if settings["labeller"] is not None:
-        settings["labeller"] = import_labeller(settings["labeller"])
+        settings["labeller"] = open_labeller(settings["labeller"])
     given = {name: value for name, value in settings.items() if value is not None}
     with sole_writer(save_to, "a search for directions"), reporting(not quiet) as report:
         axes = find_directions(target, device=device, progress=report, **given)

@@ -129,7 +129,7 @@ class SharedHelp:
         allow_plugins: Import the generator and the judge that the model folder names; needed once, until they change.
         device: auto, cpu, cuda, mps.
         labels: CSV or Parquet: one column per attribute.
-        labeller: module:function that labels pictures, or a plugin.
+        labeller: module:function that labels pictures, a plugin, or a folder with a judge.
         prompts: JSON: attribute -> prompts for CLIP, or for the --reader.
         clip_model: A model of open_clip.
         clip_weights: The weights of the CLIP model: a name, or a file.
@@ -198,6 +198,13 @@ class OwnSource(ModelSource):
 
 
 @dataclass(frozen=True)
+class LessonSource(OwnSource):
+    """The same for a lesson, where photographs may stand in place of a model, which is then ""."""
+
+    model: Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)] = ""
+
+
+@dataclass(frozen=True)
 class LabelSource:
     """Values of the options that say where labels of pictures come from: a table, a function, or the model CLIP."""
 
@@ -234,7 +241,7 @@ class LabelSource:
         Raises:
             EnergyQLError: the table cannot be read, or the labeller cannot be loaded.
         """
-        from energyql.attributes.labels import import_labeller
+        from energyql.attributes.judge import open_labeller
         from energyql.attributes.words import open_words
         from energyql.pipeline.model import judge_mark
         from energyql.training.clip_labels import ClipLabeller, load_clip_labeller, read_prompts
@@ -243,7 +250,7 @@ class LabelSource:
         if self.labels is not None:
             return read_label_table(self.labels, latents)
         if self.labeller is not None:
-            return import_labeller(self.labeller)
+            return open_labeller(self.labeller)
         assert self.prompts is not None
         if self.reader is not None:
             words = open_words(self.reader, judge_mark)

@@ -223,8 +223,9 @@ def label(
 
 @options.with_options()
 def teach(
-    source: options.OwnSource,
+    source: options.LessonSource,
     save_to: Annotated[Path | None, out_option()] = None,
+    pictures: Annotated[Path | None, typer.Option(exists=True, file_okay=False)] = None,
     n: Annotated[int, typer.Option("-n", min=64)] = 2_000,
     *,
     port: options.Port = 8423,
@@ -238,7 +239,8 @@ def teach(
 
     Args:
         save_to: The model folder to make or add to. By default that of the model.
-        n: Pictures that are drawn for the page.
+        pictures: In place of a model, a folder of photographs: they teach a judge, for --labeller and --judge.
+        n: Pictures that the page has.
     """
     options.check_studio("the page of a lesson")
     from energyql.files import sole_writer
@@ -249,9 +251,17 @@ def teach(
     from energyql.training.target import training_folder
 
     serving = page.serving(port, "Teach at", "Ctrl+C ends it, and the same command continues it.")
-    folder = training_folder(source.model, save_to)
+    if (not source.model) == (pictures is None):
+        wrong = "a lesson is about the pictures of a model, or about photographs"
+        raise ArgumentError(wrong, hint="give one: energyql teach MODEL, or energyql teach --pictures FOLDER")
+    if pictures is not None and save_to is None:
+        raise ArgumentError("photographs teach a judge, which needs a folder", hint="give --out")
+    folder = save_to if pictures is not None and save_to is not None else training_folder(source.model, save_to)
     with sole_writer(folder / PICTURES, "a lesson"):
-        classroom = Classroom.open(source, folder, choose_device(device), n)
+        if pictures is not None:
+            classroom = Classroom.of_photographs(pictures, folder, choose_device(device), n)
+        else:
+            classroom = Classroom.open(source, folder, choose_device(device), n)
         serve_app(partial(create_app, classroom), **serving)
 
 
@@ -362,6 +372,7 @@ def studio(
     options.check_studio("the studio")
     from energyql.studio.limits import Limits
     from energyql.studio.serving import serve
+    from energyql.teaching.tab import Lessons
 
     models = model or [DEFAULT_MODEL]
     if len(models) > 1 and (source.generator, source.judge) != (None, None):
@@ -369,4 +380,10 @@ def studio(
     out.print(f"Loading {escape(', '.join(models))}...")
     limits = Limits(pictures=requests.most, seconds=requests.seconds, waiting=requests.waiting)
     sources = [replace(source, model=name) for name in models]
-    serve(sources, device=device, limits=limits, **page.serving(port, "The studio is at", "Ctrl+C ends it."))
+    serve(
+        sources,
+        device=device,
+        limits=limits,
+        lessons=Lessons,
+        **page.serving(port, "The studio is at", "Ctrl+C ends it."),
+    )

@@ -31,10 +31,11 @@ from energyql.attributes.judge import (
     load_judge,
     load_verifier,
     networks_of,
+    open_labeller,
     replace_networks,
     who_judges,
 )
-from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
+from energyql.attributes.labels import ImageLabeller, labeller_name, read_images
 from energyql.attributes.pictures import load_bank, load_heads
 from energyql.attributes.quality import READER, REPORT, VERIFIER, HeadReport, judge_name, judge_names, read_given
 from energyql.attributes.words import NoBank, Words, open_words, reads_words
@@ -457,7 +458,7 @@ def _load(folder: Path, source: ModelSource, device: torch.device) -> Model:
     else:
         marks = {part: value for part, value in marks.items() if part not in judge_names(folder)}
         if isinstance(judge, str):
-            judge = None if judge == NO_JUDGE else import_labeller(judge)
+            judge = None if judge == NO_JUDGE else open_labeller(judge)
         if judge is not None:
             marks["judge"] = judge_mark(judge)
         # A function that reads values defines the attributes. The heads of packaged models are known to be right.

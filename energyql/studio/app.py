@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from starlette.types import Receive, Scope, Send
 
 from energyql.studio import downloads
 from energyql.studio.guard import Access, Bodies
@@ -46,17 +47,34 @@ SOURCED = POSTED | UNREADY
 """Refusals of a request that begins with pictures of a job."""
 
 
-def create_app(studio: Studio, access: Access | None = None) -> FastAPI:
+class Tab(Protocol):
+    """An application inside the studio, with a page for each of some models."""
+
+    @property
+    def models(self) -> Collection[str]:
+        """Names of these models, in the paths of their pages."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; its path has the name of a model."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+def create_app(studio: Studio, access: Access | None = None, lessons: Tab | None = None) -> FastAPI:
     """Return the web application of a studio: its page and its HTTP API.
 
     Args:
         studio: the models and jobs; the application closes the studio when the application ends.
         access: who may use the application; by default only visitors on this machine.
+        lessons: the pages on which models are taught.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        if lessons is not None:
+            lessons.close()
         studio.close()
 
     bodies = Bodies(studio.limits.body, UPLOADS, studio.limits.photograph_bytes)
@@ -64,6 +82,9 @@ def create_app(studio: Studio, access: Access | None = None) -> FastAPI:
     serve_file(app, "/api", STATIC / "api.html")
     for router in (_work(studio), _status(studio), _files(studio)):
         app.include_router(router)
+    if lessons is not None:
+        studio.teachable = lessons.models
+        app.mount("/lessons/{name}", lessons)
     return app
 
 

@@ -211,6 +211,7 @@ class ModelInfo(BaseModel):
     words: str | None = Field(description="The reader of texts in quotes; none without one.")
     texts: list[str] = Field(description="Texts for which the reader is calibrated, in quotes.")
     examples: list[str] = Field(description="Queries to begin with.")
+    teachable: bool = Field(default=False, description="Whether /lessons/ and its name is the page of a lesson.")
 
 
 class Info(BaseModel):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
+from fastapi import FastAPI
 
 from energyql.errors import ArgumentError
 from energyql.pipeline.model import choose_device, load_model
 from energyql.pipeline.session import Session
 from energyql.pipeline.source import ModelSource
-from energyql.studio.app import create_app
+from energyql.studio.app import Tab, create_app
+from energyql.studio.guard import Access, is_loopback
 from energyql.studio.limits import Limits
 from energyql.studio.studio import Studio
 from energyql.studio.web import serve_app
@@ -35,16 +39,34 @@ def load_models(models: Sequence[str | ModelSource], device: str) -> dict[str, S
     return loaded
 
 
-def serve(models: Sequence[str | ModelSource], *, device: str, limits: Limits, **options: Any) -> None:
+def serve(
+    models: Sequence[str | ModelSource],
+    *,
+    device: str,
+    limits: Limits,
+    host: str,
+    lessons: Callable[[Studio, Mapping[str, str | ModelSource], torch.device, Access], Tab],
+    **options: Any,
+) -> None:
     """Run a studio until it is interrupted.
 
     Args:
         models: see `load_models`, at least one.
         device: see `energyql.generate`.
         limits: limits of requests and of kept results.
-        options: host, port, token and so on: the keyword arguments of `energyql.studio.web.serve_app`.
+        host: name or address to listen on.
+        lessons: makes the pages on which models are taught, if only this machine can reach the studio.
+        options: port, token and so on: the keyword arguments of `energyql.studio.web.serve_app`.
 
     Raises:
         EnergyQLError: the port is in use, or a model cannot be loaded.
     """
-    serve_app(lambda access: create_app(Studio(load_models(models, device), limits), access), **options)
+
+    def make(access: Access) -> FastAPI:
+        loaded = load_models(models, device)
+        studio = Studio(loaded, limits)
+        sources = dict(zip(loaded, models, strict=True))
+        tab = lessons(studio, sources, choose_device(device), access) if is_loopback(host) else None
+        return create_app(studio, access, tab)
+
+    serve_app(make, host=host, **options)

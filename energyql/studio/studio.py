@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,7 +61,7 @@ class Studio:
     Attributes:
         queue: the jobs that wait and run.
         store: the jobs with their results.
-        info: description of the models and limits for the API.
+        teachable: names of models that can be taught (`Lessons`).
     """
 
     def __init__(self, models: Mapping[str, Session], limits: Limits | None = None) -> None:
@@ -69,11 +69,25 @@ class Studio:
         self.limits = limits or Limits()
         self.queue = Queue(self.limits)
         self.store = ResultStore(self.limits)
-        self.info = Info(
-            version=__version__, models=[describe_model(name, session) for name, session in self.models.items()],
+        self.teachable: Collection[str] = ()
+        self._described = {name: describe_model(name, session) for name, session in self.models.items()}
+
+    @property
+    def info(self) -> Info:
+        """Description of models and limits for the API."""
+        models = [
+            each.model_copy(update={"teachable": each.name in self.teachable}) for each in self._described.values()
+        ]
+        return Info(
+            version=__version__, models=models,
             semantics=[name for name, each in SEMANTICS.items() if each.has_floor], samplers=list(SAMPLERS),
             keywords=sorted(keywords()), limits=self.limits,
         )  # fmt: skip
+
+    def put(self, name: str, session: Session) -> None:
+        """Draw with another state of a model from now on; jobs that run go on with the old one."""
+        self._described[name] = describe_model(name, session)
+        self.models[name] = session
 
     def check(self, request: CheckRequest) -> Check:
         """Return the meaning of a query. If the query is wrong, return its error, without raising the error."""

@@ -17,7 +17,7 @@ from energyql.files import MOST_PICTURE, read_bytes
 from energyql.kinds import KINDS, Kind
 from energyql.labelling.app import picture_response
 from energyql.language import quote
-from energyql.language.lexical import keywords, shorten
+from energyql.language.lexical import keywords
 from energyql.studio.guard import Access, Bodies
 from energyql.studio.problems import Problem, StudioError, describe
 from energyql.studio.schemas import Check
@@ -75,8 +75,9 @@ class FinishInfo(BaseModel):
 class LessonInfo(BaseModel):
     """How far a lesson is."""
 
-    model: str
     folder: str
+    use: str = Field(description="Command that uses what is in the folder; empty before there is anything.")
+    trains: bool = Field(description="Whether there is a complete training.")
     attributes: list[AttributeInfo]
     keywords: list[str]
     drawn: int
@@ -85,7 +86,7 @@ class LessonInfo(BaseModel):
     version: int
     can_undo: bool
     writer: str = Field(description="The page that may write; empty before the first.")
-    saved: bool = Field(description="Whether the model folder has heads.")
+    saved: bool = Field(description="Whether something was written to the folder.")
     newest: bool = Field(description="Whether they know of all labels.")
     finished: list[str] = Field(description="Attributes whose heads there are of a complete training.")
     unsaved: Problem | None = Field(description="Why the newest could not be written.")
@@ -334,7 +335,7 @@ def _answer(classroom: Classroom) -> AnswerInfo:
 
 
 def _describe(classroom: Classroom, writer: str) -> LessonInfo:
-    lesson, finish = classroom.lesson, classroom.finish
+    lesson, outcome, finish = classroom.lesson, classroom.outcome, classroom.finish
     with lesson.wall.lock:
         attributes = [
             AttributeInfo(
@@ -350,11 +351,13 @@ def _describe(classroom: Classroom, writer: str) -> LessonInfo:
             gained=None if finish.gained is None else dict(finish.gained),
             problem=None if finish.error is None else describe(finish.error),
         )  # fmt: skip
+    known = () if lesson.reading is None else tuple(lesson.reading.vocabulary)
+    use = outcome.use(known[0]) if known and classroom.saved >= 0 else ""
     return LessonInfo(
-        model=shorten(str(classroom.source.model)), folder=str(classroom.folder), attributes=attributes,
+        folder=str(outcome.folder), use=use, trains=outcome.trains, attributes=attributes,
         keywords=sorted(keywords()), drawn=len(lesson.wall), wanted=classroom.wanted, labelled=len(lesson.labels),
         version=lesson.version, can_undo=lesson.can_undo, writer=writer, saved=classroom.saved >= 0,
-        newest=classroom.saved == lesson.version, finished=list(classroom.finished),
+        newest=classroom.saved == lesson.version, finished=list(outcome.finished),
         unsaved=None if classroom.unsaved is None else describe(classroom.unsaved),
         problem=None if classroom.problem is None else describe(classroom.problem), finish=done,
     )  # fmt: skip

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from energyql.attributes.heads import AttributeBank
 from energyql.energy.rule import EnergyRule
 from energyql.errors import DataError
 from energyql.numerics.shapes import Float
 from energyql.pipeline.queries import CheckedQuery, ListedQuery, check
 from energyql.pipeline.settings import DEFAULT_PURITY, DEFAULT_SEMANTICS
+from energyql.teaching.guide import Guide
 from energyql.teaching.lesson import Lesson
 from energyql.teaching.wall import Wall
 from energyql.training.settings import POOL_START
@@ -66,17 +66,15 @@ def check_query(query: str, lesson: Lesson) -> CheckedQuery:
     return checked
 
 
-def answer(
-    lesson: Lesson, rule: EnergyRule, n: int, guide: AttributeBank | None, keep: Sequence[int] = ()
-) -> Iterator[Answer]:
+def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: Guide | None, keep: Sequence[int] = ()) -> Iterator[Answer]:
     """Yield the n pictures of highest P(query) so far: at once those of the wall, and then after each batch drawn.
 
     Pictures to `keep`, which were shown before, come first if they probably satisfy the query by what the person said.
     Others with labels of an attribute of the query are left out: the person knows them.
 
-    It ends when the mean of P of so many pictures is the wanted purity, or `MOST_EACH` were drawn for each. Pictures
-    that are drawn are prior samples too, those first that the heads find probable; so each can be labelled by its
-    number.
+    It ends when the mean of P of so many pictures is the wanted purity, or `MOST_EACH` were drawn for each, or no
+    photograph is left. Pictures that are drawn are prior samples too, those first that the heads find probable; so each
+    can be labelled by its number.
     """
     wall = lesson.wall
     candidates, begun, drawn = _candidates(wall, rule, guide), len(wall), 0
@@ -87,6 +85,7 @@ def answer(
     )
     kept = kept[_probabilities(lesson, rule)[kept] >= STAYS]
     wanted = max(0, n - len(kept))
+    exhausted = False
     while True:
         p = _probabilities(lesson, rule)
         is_new = torch.ones(len(p), dtype=torch.bool)
@@ -97,13 +96,14 @@ def answer(
         # Of more pictures that are certain enough, the first are taken: the surest of all look alike.
         found = best[:certain].sort().values[:wanted] if certain >= wanted else best[:wanted]
         rows = torch.cat([kept, found])
-        finished = certain >= wanted or drawn >= MOST_EACH * wanted
+        finished = certain >= wanted or drawn >= MOST_EACH * wanted or exhausted
         expected = float(p[rows].mean()) if len(rows) else math.nan
         numbers = tuple(wall.numbers[row] for row in rows.tolist())
         yield Answer(numbers, expected, drawn, int((rows >= begun).sum()), finished)
         if finished:
             return
         batch = list(itertools.islice(candidates, AT_ONCE))
+        exhausted = not batch
         wall.draw(batch)
         drawn += len(batch)
 
@@ -116,14 +116,12 @@ def _probabilities(lesson: Lesson, rule: EnergyRule) -> Float[Tensor, " pictures
         return rule.log_value(lesson.reading.beliefs).exp()
 
 
-def _candidates(wall: Wall, rule: EnergyRule, guide: AttributeBank | None) -> Iterator[int]:
+def _candidates(wall: Wall, rule: EnergyRule, guide: Guide | None) -> Iterator[int]:
     """Numbers of pictures to draw: block after block, those of highest probability by the heads first."""
-    free = (number for number in itertools.count(POOL_START) if number not in wall.rows)
-    known = guide is not None and set(rule.attributes) <= set(guide.vocabulary)
-    while True:
-        block = list(itertools.islice(free, BLOCK if known else AT_ONCE))
-        if not known or guide is None:
-            yield from block
-            continue
-        p = rule.log_value(guide.predict(wall.prior.read(torch.tensor(block), guide.space), tuple(rule.attributes)))
+    free = wall.absent(POOL_START)
+    if guide is None or not set(rule.attributes) <= set(guide.heads.vocabulary):
+        yield from free
+        return
+    while block := list(itertools.islice(free, BLOCK)):
+        p = rule.log_value(guide.predict(block, tuple(rule.attributes)))
         yield from (block[int(k)] for k in p.argsort(descending=True)[:BEST])

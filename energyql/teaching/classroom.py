@@ -1,4 +1,4 @@
-"""A lesson with all that goes on beside it: drawing, answers, heads, and the model folder that becomes better."""
+"""A lesson with all that goes on beside it: drawing, answers, heads, and the folder of what is learnt."""
 
 from __future__ import annotations
 
@@ -11,36 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from energyql.attributes.backbones import INSTALL, default_backbone, open_backbone
-from energyql.attributes.heads import AttributeBank
-from energyql.attributes.held_out import HeldOut
-from energyql.attributes.predictions import split_outputs
-from energyql.attributes.quality import HeadReport
+from energyql.attributes.backbones import INSTALL, Backbone, default_backbone, open_backbone
 from energyql.errors import ArgumentError, DataError, EnergyQLError
-from energyql.files import real_path
 from energyql.generators.base import preview_side
 from energyql.generators.families import CONFIG
-from energyql.labelling.folder import LABELS
+from energyql.labelling.folder import LABELS, RECORD, PictureFolder
 from energyql.labelling.sample import open_pictures
 from energyql.labelling.settings import SampleSettings
-from energyql.numerics.shapes import Float
 from energyql.pipeline.source import ModelSource
 from energyql.teaching.asking import Answer, answer, check_query
-from energyql.teaching.guide import fit_guide
 from energyql.teaching.lesson import Lesson
+from energyql.teaching.outcome import Outcome, TaughtJudge, TaughtModel
+from energyql.teaching.pictures import LARGEST, Drawings, Photographs
 from energyql.teaching.reading import Reading
-from energyql.teaching.wall import AT_ONCE, LARGEST, Wall
-from energyql.training.judge import TrainedJudge, store_judge
-from energyql.training.report import report_quality
-from energyql.training.run import train_attributes
-from energyql.training.settings import TRAIN
+from energyql.teaching.wall import AT_ONCE, Wall
+from energyql.training.labels import Drawn
 from energyql.training.target import open_source, opening_target
-from energyql.vocabulary import Vocabulary
 
 PICTURES = "pictures"
-"""Subfolder of the model folder for the pictures of a lesson."""
+"""Subfolder for the pictures of a lesson, in the folder of what is learnt."""
 WANTED = 2_000
 """Number of pictures that are drawn for the wall without being asked for."""
 FIRST = 8
@@ -48,9 +38,9 @@ FIRST = 8
 QUIET = 1.0
 """Seconds without a click after which heads are fitted."""
 SAVED_AFTER = 5.0
-"""Seconds without a click after which heads are written to the model folder."""
-LESSON = "lesson"
-"""Key in the details of a report: the heads are quick ones, of a lesson."""
+"""Seconds without a click after which what was learnt is written to the folder."""
+NOT_DRAWN = Drawn(0, 1.0, "photographs")
+"""How photographs were drawn: by no generator, so that no training of one takes their labels."""
 log = logging.getLogger("energyql.teach")
 
 
@@ -76,46 +66,40 @@ class _Stopped(Exception):
 
 
 class Classroom:
-    """A lesson, and one thread that draws pictures, answers queries, fits heads and saves the model.
+    """A lesson, and one thread that draws pictures, answers queries, fits heads and saves what was learnt.
 
     Methods that change the lesson may be called by several threads; they follow one another.
 
     Args:
         lesson: the lesson.
-        source: the model, as a user named it.
-        folder: the model folder that is made or added to.
+        outcome: what it makes.
         taken: names of attributes that the model had before the lesson.
         wanted: number of pictures of the wall.
 
     Attributes:
-        guide: the newest heads; `None` before there are any.
-        saved: version of the lesson whose heads are in the model folder; -1 before.
-        unsaved: why the newest heads could not be written to it.
-        finished: attributes whose heads in the folder are of a complete training, which quick ones never replace.
+        saved: version of the lesson that is in the folder; -1 before.
+        unsaved: why the newest could not be written to it.
         problem: why no more pictures are drawn, if the generator fails.
         query: the last query.
         asked: the attributes in it.
         answered: the newest answer to it.
         finish: the complete training, if one was started.
+        written: called after each change of the folder.
     """
 
-    def __init__(
-        self, lesson: Lesson, source: ModelSource, folder: Path, taken: set[str], wanted: int = WANTED
-    ) -> None:
-        self.lesson, self.source, self.folder, self.taken, self.wanted = lesson, source, folder, taken, wanted
-        self.guide: AttributeBank | None = None
+    def __init__(self, lesson: Lesson, outcome: Outcome, taken: set[str], wanted: int = WANTED) -> None:
+        self.lesson, self.outcome, self.taken, self.wanted = lesson, outcome, taken, wanted
         self.saved = self._tried = -1
         self.unsaved: EnergyQLError | None = None
-        self.finished: Sequence[str] = ()
         self.problem: EnergyQLError | None = None
         self.query = ""
         self.answered: Answer | None = None
         self.asked: list[str] = []
         self.finish: Finish | None = None
+        self.written: Callable[[], None] = lambda: None
         self._answers: Iterator[Answer] | None = None
         self._guided = -1
         self._clicked = time.monotonic()
-        self._latents = torch.zeros(0)
         self._awake = threading.Condition()
         self._closed = False
         self._worker = threading.Thread(target=self._work, name="energyql-teach", daemon=True)
@@ -133,9 +117,7 @@ class Classroom:
         Raises:
             EnergyQLError: the model or the folder is damaged, or there is no backbone that reads pictures.
         """
-        name = default_backbone()
-        if name is None:
-            raise ArgumentError("readers learn by a network that already knows pictures", hint=f"install it: {INSTALL}")
+        backbone = _backbone(device)
         target = open_source(source)
         own = target.bank
         if (folder / CONFIG).is_file():
@@ -144,14 +126,34 @@ class Classroom:
         pictures = open_pictures(target, folder / PICTURES, SampleSettings())
         fitted = target.fitted(target.space, (pictures.drawn.truncation,) * 2, pictures.drawn.condition)
         target.check_latents(fitted)
-        prior, backbone = target.prior(pictures.drawn.seed, fitted, device), open_backbone(name, device)
+        prior = target.prior(pictures.drawn.seed, fitted, device)
         with torch.no_grad():
             side = max(prior.generator.synthesize(prior.w_there(torch.tensor([0]))).shape[-2:])
         if side > LARGEST:
             prior = replace(prior, preview=preview_side(prior.generator, backbone.side))
-        lesson = Lesson.open(Wall(pictures, prior, backbone))
+        lesson = Lesson.open(Wall(pictures, Drawings(prior), backbone))
         taken = set() if own is None else set(own.vocabulary)
-        return cls(lesson, source, folder, taken - set(lesson.vocabulary), wanted)
+        return cls(lesson, TaughtModel(source, folder, prior), taken - set(lesson.vocabulary), wanted)
+
+    @classmethod
+    def of_photographs(cls, photographs: Path, folder: Path, device: torch.device, wanted: int = WANTED) -> Classroom:
+        """Open a lesson about the photographs of a folder, a new one or that in the subfolder `pictures` of `folder`.
+
+        Args:
+            folder: the folder of the judge to make or to add to.
+
+        Raises:
+            EnergyQLError: there are too few photographs, a file is damaged, the folder is that of a model, or there is
+                no backbone that reads pictures.
+        """
+        backbone, path = _backbone(device), folder / PICTURES
+        if (folder / CONFIG).is_file():
+            hint = f"energyql teach {folder} teaches it; or name another folder with --out"
+            raise ArgumentError(f"{folder} is a model, and photographs teach a judge", hint=hint)
+        shown = Photographs.open(photographs, path, device)
+        pictures = PictureFolder.read(path) if (path / RECORD).is_file() else PictureFolder(path, NOT_DRAWN)
+        lesson = Lesson.open(Wall(pictures, shown, backbone))
+        return cls(lesson, TaughtJudge(folder), set(), min(wanted, len(shown.names)))
 
     def start(self) -> None:
         """Begin to draw."""
@@ -189,7 +191,7 @@ class Classroom:
         with self.lesson.wall.lock:
             self.lesson.check_pictures(keep)
             rule = check_query(query, self.lesson).rule
-            answers = answer(self.lesson, rule, n, self.guide, keep)
+            answers = answer(self.lesson, rule, n, self.outcome.guide, keep)
             first = next(answers)  # what the wall has
         with self._awake:
             self.query, self.asked, self.answered = query, list(rule.attributes), first
@@ -207,11 +209,13 @@ class Classroom:
         """Begin the complete training of all attributes, by all labels.
 
         Raises:
-            ArgumentError: one runs already.
+            ArgumentError: one runs already; or there is none, for photographs.
             DataError: there are no labels.
         """
         if self.finish is not None and self.finish.running:
             raise ArgumentError("the training runs already")
+        if not self.outcome.trains:
+            raise ArgumentError("what photographs teach is written after each click, and needs no further training")
         if self.lesson.reading is None:
             raise DataError("there is nothing to learn from yet", hint="label some pictures")
         self.finish = Finish()
@@ -235,8 +239,9 @@ class Classroom:
         table = lesson.wall.folder.path / LABELS
         try:
             with self._writing:
-                trained = train_attributes(self._model(), table, self.folder, progress=report, only=names, replace=True)
-            finish.gained, self.saved, self.finished = trained.verdicts, version, names
+                finish.gained = self.outcome.train(table, names, report)
+            self.saved = version
+            self.written()
         except _Stopped:
             pass
         except EnergyQLError as error:
@@ -246,10 +251,6 @@ class Classroom:
             finish.error = DataError("the training failed", hint="the log of energyql teach says where")
         finally:
             finish.running = False
-
-    def _model(self) -> ModelSource:
-        """The model folder, if it is there; else the model that the user named."""
-        return replace(self.source, model=self.folder) if (self.folder / CONFIG).is_file() else self.source
 
     def _work(self) -> None:
         """What the thread does until the end, the most urgent first."""
@@ -288,9 +289,9 @@ class Classroom:
         if lesson.choose_layer():
             return True
         if quiet >= QUIET and self._guided != lesson.version and lesson.reading is not None:
-            self._fit_guide()
+            self._learn()
             return True
-        if quiet >= SAVED_AFTER and self.guide is not None and self._tried != lesson.version == self._guided:
+        if quiet >= SAVED_AFTER and lesson.reading is not None and self._tried != lesson.version == self._guided:
             if not self._writing.acquire(blocking=False):
                 return False
             self._tried = lesson.version
@@ -303,77 +304,34 @@ class Classroom:
                 self._writing.release()
             return True
         if self.problem is None and len(lesson.wall) < self.wanted:
-            count = AT_ONCE if len(lesson.wall) else FIRST
-            lesson.wall.draw(lesson.wall.next_numbers(count))
+            numbers = lesson.wall.next_numbers(AT_ONCE if len(lesson.wall) else FIRST)
+            lesson.wall.draw(numbers)
             with lesson.wall.lock:
                 lesson.read_new()
-            return True
+            return bool(numbers)
         return False
 
-    def _read_latents(self, numbers: list[int]) -> Tensor:
-        """Input of heads for pictures of the wall; of those that were read before it is kept."""
-        prior = self.lesson.wall.prior
-        known = len(self._latents)
-        if known < len(numbers):
-            new = prior.read(torch.tensor(numbers[known:]), prior.fitted.space)
-            self._latents = torch.cat([self._latents, new]) if known else new
-        return self._latents[: len(numbers)]
-
-    def _fit_guide(self) -> None:
-        lesson = self.lesson
-        with lesson.wall.lock:
-            reading, version = lesson.reading, lesson.version
-            numbers = lesson.wall.numbers[: 0 if reading is None else len(reading.outputs)]
-        self._guided = version
+    def _learn(self) -> None:
+        reading, numbers, self._guided = self._now()
         if reading is not None:
-            guide = fit_guide(reading, lesson.wall.prior, self._read_latents(numbers))
-            if guide is not None:
-                self.guide = guide
+            self.outcome.learn(reading, numbers)
 
     def _save(self) -> None:
-        """Write heads and readers to the model folder, as a training does, without a judge.
+        reading, numbers, version = self._now()
+        if reading is not None and self.outcome.save(reading, numbers):
+            self.saved = version
+            self.written()
 
-        Attributes whose heads a training has written stay as they are: those are better.
-        """
-        lesson, guide = self.lesson, self.guide
+    def _now(self) -> tuple[Reading | None, list[int], int]:
+        """What readers say, the numbers of the pictures that they have read, and the version of the lesson."""
+        lesson = self.lesson
         with lesson.wall.lock:
-            reading, version, numbers = lesson.reading, lesson.version, list(lesson.wall.numbers)
-        if guide is None or reading is None or not set(guide.vocabulary) <= set(reading.vocabulary):
-            return
-        with opening_target(self._model(), self.folder) as target:
-            kept = {} if target.bank is None else target.bank.reports
-            present = () if target.bank is None else target.bank.vocabulary
-            self.finished = [name for name in present if name not in kept or LESSON not in kept[name].details]
-            names = [name for name in guide.vocabulary if name not in self.finished]
-            if names:
-                own = guide.fitted
-                fitted = target.fitted(own.space, own.truncation, own.condition)  # the folder has a mark of its own
-                target.check_latents(fitted)
-                specs = Vocabulary(guide.vocabulary[name] for name in names)
-                bank = AttributeBank(specs, {name: guide.heads[name] for name in names}, fitted=fitted)
-                latents = self._read_latents(numbers)[reading.rows[reading.random]]
-                reports, trained = _as_trained(reading, bank, latents)
-                with target.changing() as changed:
-                    changed.save(bank.with_reports(reports), real_path(self.folder).name, replace=True)
-                    store_judge(changed.folder, TRAIN, names, trained)
-        self.saved = version
+            reading = lesson.reading
+            return reading, lesson.wall.numbers[: 0 if reading is None else len(reading.outputs)], lesson.version
 
 
-def _as_trained(
-    reading: Reading, bank: AttributeBank, latents: Float[Tensor, "random latent_dim"]
-) -> tuple[dict[str, HeadReport], TrainedJudge]:
-    """Reports on heads, and the readers as a verifier, both by the random pictures with labels."""
-    names, random = list(bank.vocabulary), reading.random
-    with torch.no_grad():
-        heads = bank.predict(latents)
-    labels = {name: reading.labels[name][random] for name in names}
-    learnt = {name: reading.labels[name][~random] for name in names}
-    reports = report_quality(heads, labels, bank.vocabulary, learnt)
-    reports = {name: replace(each, details={**each.details, LESSON: True}) for name, each in reports.items()}
-    unseen = torch.cat([reading.unseen[name].nan_to_num() for name in reading.vocabulary], 1)
-    read = split_outputs(unseen[random], reading.vocabulary.values(), reading.std)
-    verifier = reading.judge.only(names)
-    verifier.std.copy_(torch.stack([torch.as_tensor(reading.std[name]) for name in names]))
-    verifier.report = {name: reading.reports[name] for name in names}
-    held_out = HeldOut(labels, heads, {name: read[name] for name in names})
-    return reports, TrainedJudge(None, {}, "", verifier, verifier.report, held_out)
+def _backbone(device: torch.device) -> Backbone:
+    name = default_backbone()
+    if name is None:
+        raise ArgumentError("readers learn by a network that already knows pictures", hint=f"install it: {INSTALL}")
+    return open_backbone(name, device)

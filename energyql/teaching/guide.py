@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from energyql.attributes.heads import AttributeBank
-from energyql.attributes.predictions import output_count
+from energyql.attributes.predictions import Prediction, output_count
 from energyql.kinds import KINDS
 from energyql.teaching.reading import Reading
 from energyql.training.bank_fit import TAUGHT_DECAY, TAUGHT_STOPPING, with_labels
@@ -22,7 +25,19 @@ STEPS = 800
 """Most steps of a fit."""
 
 
-def fit_guide(reading: Reading, prior: Prior, latents: Tensor) -> AttributeBank | None:
+@dataclass(frozen=True)
+class Guide:
+    """Heads, and the prior samples whose pictures they foretell."""
+
+    heads: AttributeBank
+    prior: Prior
+
+    def predict(self, numbers: Sequence[int], names: tuple[str, ...]) -> Mapping[str, Prediction]:
+        """Predictions of attributes for pictures by their numbers, without drawing them."""
+        return self.heads.predict(self.prior.read(torch.tensor(numbers), self.heads.space), names)
+
+
+def fit_guide(reading: Reading, prior: Prior, latents: Tensor) -> Guide | None:
     """Fit heads to the readings of a wall; `None` for too few pictures.
 
     Args:
@@ -51,4 +66,4 @@ def fit_guide(reading: Reading, prior: Prior, latents: Tensor) -> AttributeBank 
     settings = HeadSettings(steps=STEPS, weight_decay=HeadSettings().weight_decay * TAUGHT_DECAY)
     labelled = Labelled(latents.repeat(DRAWS, 1)[order], labels, usable)
     course = Course(prior.seed % 2**63)
-    return train_heads(labelled, settings, course, held_out=held_out, fitted=prior.fitted)[0]
+    return Guide(train_heads(labelled, settings, course, held_out=held_out, fitted=prior.fitted)[0], prior)

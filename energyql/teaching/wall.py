@@ -1,10 +1,9 @@
-"""The wall of a lesson: pictures of a generator with the features by which readers learn, kept in the folder."""
+"""The wall of a lesson: pictures with the features by which readers learn, kept in the folder."""
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,12 @@ from energyql.attributes.judge import Judge, raw_features, thumbnails
 from energyql.attributes.statistics import SIZES
 from energyql.errors import ModelError
 from energyql.files import read_tensors, write_picture, write_tensors
-from energyql.generators.base import show_pictures
 from energyql.labelling.folder import PictureFolder
 from energyql.numerics.shapes import Bool, Float
+from energyql.teaching.pictures import FIRST_RANDOM, LARGEST, RANDOM_SHARE, Pictures
 from energyql.training.feature_fit import SMALL, FeatureSettings
 from energyql.training.labelled import Seen
 from energyql.training.picture_fit import read_outputs
-from energyql.training.samples import Prior
 from energyql.training.settings import POOL_START
 from energyql.training.steps import digest
 
@@ -31,36 +29,31 @@ STORE = ".wall"
 """Subfolder of the pictures: files with the features of some pictures each, in half precision."""
 AT_ONCE = 32
 """Most pictures that are drawn together."""
-LARGEST = 256
-"""Largest side of a picture in the folder, in pixels: a page shows many at once, and each can be drawn again."""
-RANDOM_SHARE = 0.25
-"""Share of the pictures that are random ones, for the estimate; the others are there to be chosen."""
-FIRST_RANDOM = 96
-"""Number of pictures at the beginning that are all random."""
 _NUMBERS, _IDENTITY, _SIMPLE = "energyql/numbers", "energyql/identity", "energyql/simple"
 """Tensors of a file beside those of layers."""
 
 
 class Wall:
-    """Pictures of prior samples, by number, and their features.
+    """Pictures, by number, and their features.
 
-    Picture i is drawn from prior sample i. Numbers below `POOL_START` are random pictures, which are labelled in the
-    order of their numbers; others are chosen by what readers say. One thread draws while others read.
+    Numbers below `POOL_START` are random pictures, which are labelled in the order of their numbers; others are chosen
+    by what readers say. One thread draws while others read.
 
     Attributes:
         folder: the pictures; its record has all of the wall.
+        pictures: where they come from.
         numbers: number of each picture, in the order in which they were drawn.
         layer: the layer whose features are in memory.
         lock: held by a thread that adds pictures, or reads what others may change.
     """
 
-    def __init__(self, folder: PictureFolder, prior: Prior, backbone: Backbone) -> None:
-        self.folder, self.prior, self.backbone = folder, prior, backbone
+    def __init__(self, folder: PictureFolder, pictures: Pictures, backbone: Backbone) -> None:
+        self.folder, self.pictures, self.backbone = folder, pictures, backbone
         self.lock = threading.RLock()
         self.numbers: list[int] = []
         self.rows: dict[int, int] = {}
         self.layer = backbone.layers[min(1, len(backbone.layers) - 1)]
-        self._identity = bytes.fromhex(digest((backbone.mark, SMALL, SIZES, prior.device.type, prior.preview)))
+        self._identity = bytes.fromhex(digest((backbone.mark, SMALL, SIZES, *pictures.mark)))
         self._files: list[tuple[Path, int]] = []
         self._parts: list[Tensor] = []
         for path in sorted((folder.path / STORE).glob("*.safetensors")):
@@ -81,15 +74,26 @@ class Wall:
         return torch.tensor(self.numbers) < POOL_START
 
     def next_numbers(self, count: int) -> list[int]:
-        """Numbers of the next pictures to draw: at first random ones, then a quarter of them, and others."""
+        """Numbers of the next pictures to draw: at first random ones, then a quarter of them, and others.
+
+        Of photographs there may be fewer than `count`.
+        """
         random = sum(number < POOL_START for number in self.numbers)
-        all_random, pool = ((i for i in itertools.count(start) if i not in self.rows) for start in (0, POOL_START))
+        all_random, pool = self.absent(0), self.absent(POOL_START)
         chosen: list[int] = []
         for total in range(len(self.numbers), len(self.numbers) + count):
-            is_random = random < FIRST_RANDOM or random < RANDOM_SHARE * total
-            chosen.append(next(all_random if is_random else pool))
-            random += is_random
+            both = (all_random, pool) if random < FIRST_RANDOM or random < RANDOM_SHARE * total else (pool, all_random)
+            number = next(both[0], None)
+            number = next(both[1], None) if number is None else number
+            if number is None:
+                break
+            chosen.append(number)
+            random += number < POOL_START
         return chosen
+
+    def absent(self, start: int) -> Iterator[int]:
+        """Numbers of pictures that are not on the wall: random ones from 0, others from `POOL_START` on."""
+        return (number for number in self.pictures.numbers(start) if number not in self.rows)
 
     @torch.no_grad()
     def draw(self, numbers: Sequence[int]) -> None:
@@ -99,9 +103,8 @@ class Wall:
             self._draw(new[start : start + AT_ONCE])
 
     def _draw(self, new: Sequence[int]) -> None:
-        images = self.prior.draw(self.prior.w_there(torch.tensor(new)))
-        shown = show_pictures(self.prior.generator, images)
-        for number, picture in zip(new, shown, strict=True):
+        images = self.pictures.draw(new)
+        for number, picture in zip(new, self.pictures.show(images), strict=True):
             file = self.folder.file(number)
             if not file.exists():
                 if max(picture.size) > LARGEST:

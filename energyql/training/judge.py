@@ -20,6 +20,7 @@ from energyql.attributes.judge import (
     joined,
     load_judge,
     networks_of,
+    open_labeller,
     replace_networks,
 )
 from energyql.attributes.labels import (
@@ -27,7 +28,6 @@ from energyql.attributes.labels import (
     ImageLabeller,
     call_labeller,
     encode_column,
-    import_labeller,
     known_cells,
     label_images,
     labeller_name,
@@ -202,7 +202,7 @@ def default_judge(labels: object, name: str | None = None) -> Any:
 
 
 def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:
-    """Import the judge that a user named; `None` if there is to be none, or a new one is to be trained.
+    """Open the judge that a user named; `None` if there is to be none, or a new one is to be trained.
 
     Raises:
         ArgumentError: there is no judge of that name, or it cannot be called.
@@ -211,7 +211,7 @@ def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:
         return None
     if not isinstance(judge, str) and not callable(judge):
         raise ArgumentError(f"a judge is a function, a network or a name, not {shorten(repr(judge))}")
-    return import_labeller(judge) if isinstance(judge, str) else judge
+    return open_labeller(judge) if isinstance(judge, str) else judge
 
 
 def take_judge(

@@ -32,7 +32,7 @@ def classroom(folder) -> Classroom:
 
 def brightness(wall, numbers) -> dict[int, float]:
     """What pictures show: their mean."""
-    images = wall.prior.generator.synthesize(wall.prior.w(torch.tensor(numbers)))
+    images = wall.pictures.prior.generator.synthesize(wall.pictures.prior.w(torch.tensor(numbers)))
     return dict(zip(numbers, images.mean((1, 2, 3)).tolist(), strict=True))
 
 

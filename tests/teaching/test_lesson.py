@@ -32,7 +32,7 @@ def test_the_wall_begins_with_random_pictures_and_keeps_a_quarter(room):
     assert sum(number < POOL_START for number in wall.numbers) == FIRST_RANDOM
     assert PictureFolder.read(wall.folder.path).indices == sorted(wall.numbers)
     assert all(wall.folder.file(number).is_file() for number in wall.numbers)
-    again = classroom(room.folder).lesson.wall  # nothing is drawn anew
+    again = classroom(room.outcome.folder).lesson.wall  # nothing is drawn anew
     assert sorted(again.numbers) == sorted(wall.numbers)
     row, other = again.rows[7], wall.rows[7]
     assert again.seen().features[again.layer][row].equal(wall.seen().features[wall.layer][other])
@@ -42,7 +42,7 @@ def test_a_damaged_file_of_features_is_drawn_again(room):
     wall = room.lesson.wall
     file = next((wall.folder.path / STORE).iterdir())
     file.write_bytes(b"nothing")
-    again = classroom(room.folder).lesson.wall
+    again = classroom(room.outcome.folder).lesson.wall
     assert len(again) == len(wall) - 32
     lost = set(wall.numbers) - set(again.numbers)
     again.draw(sorted(lost))
@@ -147,7 +147,7 @@ def test_every_action_can_be_taken_back(room):
 def test_a_lesson_goes_on_where_it_was(room):
     room.lesson.add("bright, dark")  # the second has no labels yet
     teach(room, screens=1)
-    again = classroom(room.folder).lesson
+    again = classroom(room.outcome.folder).lesson
     assert list(again.vocabulary) == ["bright", "dark"]
     assert again.labels == room.lesson.labels
     assert again.reading is not None
@@ -197,10 +197,10 @@ def test_the_model_folder_has_what_was_learned(room):
     lesson.add("bright")
     lesson.wall.draw(lesson.wall.next_numbers(140))
     teach(room)
-    room._fit_guide()
+    room._learn()
     room._save()
     assert room.saved == lesson.version
-    model = load_model(room.folder)
+    model = load_model(room.outcome.folder)
     assert list(model.vocabulary) == ["bright"]
     result = generate("bright", 4, model=model, seed=3)
     assert len(result) == 4
@@ -211,9 +211,9 @@ def test_a_complete_training_is_not_replaced_by_quick_heads(room, monkeypatch):
     lesson.add("bright")
     lesson.wall.draw(lesson.wall.next_numbers(140))
     limit = teach(room)
-    room._fit_guide()
+    room._learn()
     room._save()
-    assert room.finished == []
+    assert room.outcome.finished == []
     short.networks(monkeypatch, PictureSettings(side=8, channels=(8, 16), least=64, most=64))
     monkeypatch.setattr(teacher, "FURTHER_SEEN", 64)
     room.start_finish()
@@ -222,16 +222,16 @@ def test_a_complete_training_is_not_replaced_by_quick_heads(room, monkeypatch):
     room._trainer.join(300)
     assert room.finish.error is None
     assert list(room.finish.gained) == ["bright"]
-    assert (room.finished, room.saved) == (["bright"], lesson.version)
-    before = {path.name: path.read_bytes() for path in room.folder.iterdir() if path.is_file()}
-    assert "lesson" not in load_model(room.folder).bank.reports["bright"].details
+    assert (room.outcome.finished, room.saved) == (["bright"], lesson.version)
+    before = {path.name: path.read_bytes() for path in room.outcome.folder.iterdir() if path.is_file()}
+    assert "lesson" not in load_model(room.outcome.folder).bank.reports["bright"].details
     told = brightness(lesson.wall, lesson.screen("bright"))
     room.change(lambda lesson: lesson.say("bright", {n: "yes" if x > limit else "no" for n, x in told.items()}))
-    room._fit_guide()
+    room._learn()
     room._save()
-    assert {path.name: path.read_bytes() for path in room.folder.iterdir() if path.is_file()} == before
+    assert {path.name: path.read_bytes() for path in room.outcome.folder.iterdir() if path.is_file()} == before
     with pytest.raises(VocabularyError, match="already"):  # of a training, in another lesson
-        fresh = classroom(room.folder)
+        fresh = classroom(room.outcome.folder)
         fresh.lesson.add("bright", fresh.taken)
 
 
@@ -251,11 +251,11 @@ def test_a_folder_that_another_program_writes_is_told_of(room):
     lesson.add("bright")
     lesson.wall.draw(lesson.wall.next_numbers(140))
     teach(room)
-    room._fit_guide()
+    room._learn()
     held, done = threading.Event(), threading.Event()
 
     def hold():
-        with sole_writer(room.folder, "a training"):
+        with sole_writer(room.outcome.folder, "a training"):
             held.set()
             done.wait(60)
 
@@ -275,9 +275,9 @@ def test_a_folder_that_another_program_writes_is_told_of(room):
 
 
 def test_a_folder_of_another_generator_is_refused(room):
-    save_model(room.folder, "other", random_generator(seed=5), truncation=1.0, dtype=torch.float32)
+    save_model(room.outcome.folder, "other", random_generator(seed=5), truncation=1.0, dtype=torch.float32)
     with pytest.raises(ModelError, match="another generator"):
-        classroom(room.folder)
+        classroom(room.outcome.folder)
 
 
 def test_a_table_of_labels_from_elsewhere_is_taken(room):
@@ -285,6 +285,6 @@ def test_a_table_of_labels_from_elsewhere_is_taken(room):
     sheet = LabelSheet(room.lesson.wall.folder.path / LABELS, room.lesson.wall.folder, parse_attributes("bright"))
     sheet.update({number: {"bright": "yes" if number % 2 else "no"} for number in range(90)})
     shutil.rmtree(room.lesson.wall.folder.path / STORE)
-    again = classroom(room.folder).lesson
+    again = classroom(room.outcome.folder).lesson
     assert again.wall.numbers == list(range(90))
     assert again.meter("bright").counts == {"no": 45, "yes": 45}

@@ -121,8 +121,25 @@ async function restore(place, state) {
 function changedModel() {
   language = modelOf(settings.model.name).language;
   builder.fill();
+  $("teach").hidden = !settings.model.teachable;
+  $("teach").href = `/lessons/${encodeURIComponent(settings.model.name)}/`;
   $("words-summary").textContent = `${plural(language.attributes.length, "attribute")}. What you choose is joined by AND.`;
   $("examples").replaceChildren(...settings.model.examples.map((text) => h("button", { type: "button", class: "chip", onclick: () => ask(text) }, text)));
+}
+
+// The page of a lesson is visited once the studio has opened it; else this page says why not.
+async function teach(event) {
+  event.preventDefault();
+  const link = $("teach");
+  try {
+    link.setAttribute("aria-busy", "true");
+    await call("GET", `${link.getAttribute("href")}api/lesson`);
+    location.assign(link.href);
+  } catch (problem) {
+    store.set({ failure: problem });
+  } finally {
+    link.removeAttribute("aria-busy");
+  }
 }
 
 function changedSetting(id) {
@@ -185,6 +202,7 @@ async function start() {
   $("draw").addEventListener("click", draw);
   $("dice").addEventListener("click", () => settings.anotherSeed());
   $("cancel").addEventListener("click", () => { runs.cancel(); say("Cancelling"); });
+  $("teach").addEventListener("click", teach);
   $("copy-link").addEventListener("click", () => copyFrom($("copy-link"), linkTo(written())));
   $("skip").addEventListener("click", (event) => { event.preventDefault(); $("pictures").focus(); });
   startKeys({ draw, focus: () => box.focus(), dice: () => { settings.anotherSeed(); draw(); }, go: (by) => visits.goBy(by), favour: () => detail.picture && tray.favour(detail.picture), open: () => store.state.open !== null, panels });

@@ -97,7 +97,7 @@ export class QueryBox {
       return;
     }
     try {
-      const found = await call("POST", "/api/check", { query, ...this.ask() }, this.pending.signal);
+      const found = await call("POST", "api/check", { query, ...this.ask() }, this.pending.signal);
       if (query !== this.text) return;
       if (typed && found.problem && !this.list.hidden) this.timer = setTimeout(() => this.tell(found), BLAME_AFTER);
       else this.tell(found);

@@ -91,7 +91,7 @@ export class Screen {
       ondragstart: (event) => event.dataTransfer.setData("text/plain", number),
       ondragover: (event) => { if (this.numeric) event.preventDefault(); },
       ondrop: (event) => { if (this.numeric) { event.preventDefault(); this.put(Number(event.dataTransfer.getData("text/plain")), number); } },
-    }, h("img", { src: `/api/pictures/${number}.png`, alt: "", draggable: "false" }));
+    }, h("img", { src: `api/pictures/${number}.png`, alt: "", draggable: "false" }));
     if (again) node.append(h("span", { class: "tag again" }, `you said ${label}, read as ${guess}`));
     return node;
   }

@@ -5,7 +5,7 @@ import { $, button, h, plural, say, typing } from "/static/dom.js";
 import { Language } from "/static/language.js";
 import { QueryBox } from "/static/querybox.js";
 import { startTheme } from "/static/theme.js";
-import { Screen } from "/teach/screen.js";
+import { Screen } from "./screen.js";
 
 const LOOK_AFTER = 1000; // milliseconds between two looks at the lesson
 const ANSWER_AFTER = 300; // the same for an answer that is being drawn
@@ -56,11 +56,12 @@ function show() {
   if (problem) fail(problem);
   const pictures = drawn < wanted && !problem ? `${drawn} of ${wanted} pictures are drawn` : `${drawn} pictures`;
   const later = unsaved ? `; your last clicks are not in it: ${unsaved.message}` : newest ? "" : ", and learns from your last clicks in a moment";
+  const made = info.trains ? "The model" : "The judge";
   const trained = finished.length ? ` ${finished.join(", ")}: completely trained; Finish again to add later clicks.` : "";
-  $("model").textContent = `${pictures}. ${saved ? `The model is in ${folder}${later}.${trained}` : unsaved ? `No model was written: ${unsaved.message}.` : "The model is written when something was learned."}`;
-  $("command").hidden = !saved;
-  $("command").textContent = `energyql generate "${current}" --model ${folder}`;
-  $("finish").hidden = !saved || Boolean(finish?.running);
+  $("model").textContent = `${pictures}. ${saved ? `${made} is in ${folder}${later}.${trained}` : unsaved ? `${made} was not written: ${unsaved.message}.` : `${made} is written when something was learned.`}`;
+  $("command").hidden = !info.use;
+  $("command").textContent = info.use;
+  $("finish").hidden = !saved || !info.trains || Boolean(finish?.running);
   $("finish").disabled = reading();
   $("finish-stop").hidden = $("finish-bar").hidden = !finish?.running;
   if (finish) showFinish(finish);
@@ -105,7 +106,7 @@ async function look() {
   const wanted = current;
   $("screen").setAttribute("aria-busy", "true");
   try {
-    const wall = await call("GET", `/api/wall?attribute=${encodeURIComponent(wanted)}&count=${Screen.size(attribute())}`);
+    const wall = await call("GET", `api/wall?attribute=${encodeURIComponent(wanted)}&count=${Screen.size(attribute())}`);
     if (wanted !== current) return;
     screen.show(attribute(), wall.screen);
     $("task").textContent = screen.task;
@@ -131,12 +132,12 @@ function wallCell({ number, label, guess }) {
   const spec = attribute();
   const flip = () => contradict(spec, number, told);
   return h("button", { type: "button", class: "cell small", onclick: flip, "aria-label": `picture ${number}: ${label ? `you said ${label}` : `read as ${guess}`}`, disabled: spec.kind === "continuous" },
-    h("img", { src: `/api/pictures/${number}.png`, alt: "", loading: "lazy" }), label ? h("span", { class: "tag" }, label) : null);
+    h("img", { src: `api/pictures/${number}.png`, alt: "", loading: "lazy" }), label ? h("span", { class: "tag" }, label) : null);
 }
 
 async function contradict(spec, number, told) {
   const next = spec.values[(spec.values.indexOf(told) + 1) % spec.values.length];
-  if (await change("POST", "/api/labels", { attribute: spec.name, labels: { [number]: next } })) {
+  if (await change("POST", "api/labels", { attribute: spec.name, labels: { [number]: next } })) {
     say(`picture ${number}: ${next}`);
     await look();
   }
@@ -145,7 +146,7 @@ async function contradict(spec, number, told) {
 async function accept() {
   const labels = screen.labels;
   if (!Object.keys(labels).length) return;
-  if (await change("POST", "/api/labels", { attribute: current, labels })) {
+  if (await change("POST", "api/labels", { attribute: current, labels })) {
     say(`${plural(Object.keys(labels).length, "picture")} labelled`);
     await look();
     $("screen").querySelector("button")?.focus({ preventScroll: true });
@@ -153,7 +154,7 @@ async function accept() {
 }
 
 async function undo() {
-  if (await change("POST", "/api/undo", {})) { say("taken back"); await look(); }
+  if (await change("POST", "api/undo", {})) { say("taken back"); await look(); }
 }
 
 // Queries.
@@ -165,7 +166,7 @@ const box = new QueryBox($("query"), {
 async function askNow(query, keep = []) {
   if (!query.trim()) { box.focus(); return; }
   try {
-    const answer = await call("POST", "/api/questions", { query, n: 16, keep });
+    const answer = await call("POST", "api/questions", { query, n: 16, keep });
     contradicted.clear();
     accepted = new Set(keep);
     shown = "";
@@ -178,7 +179,7 @@ async function askNow(query, keep = []) {
 
 async function follow() {
   try {
-    const answer = await call("GET", "/api/questions");
+    const answer = await call("GET", "api/questions");
     showAnswer(answer);
     if (!answer.finished) setTimeout(follow, ANSWER_AFTER);
   } catch (problem) {
@@ -216,7 +217,7 @@ async function confirmRest() {
     }
   }
   for (const [name, labels] of Object.entries(said)) {
-    if (!(await change("POST", "/api/labels", { attribute: name, labels }))) {
+    if (!(await change("POST", "api/labels", { attribute: name, labels }))) {
       $("answer-rest").hidden = false;
       return;
     }
@@ -226,14 +227,14 @@ async function confirmRest() {
 }
 
 function answerCell({ number, readings }) {
-  const figure = h("figure", {}, h("div", { class: "frame" }, h("img", { src: `/api/pictures/${number}.png`, alt: `picture ${number}` })));
+  const figure = h("figure", {}, h("div", { class: "frame" }, h("img", { src: `api/pictures/${number}.png`, alt: `picture ${number}` })));
   for (const [name, told] of Object.entries(readings)) {
     const spec = info.attributes.find((each) => each.name === name);
     if (spec.kind === "continuous") continue;
     let value = told;
     const chip = button(`${name}: ${value}`, async () => {
       const next = spec.values[(spec.values.indexOf(value) + 1) % spec.values.length];
-      if (!(await change("POST", "/api/labels", { attribute: name, labels: { [number]: next } }))) return;
+      if (!(await change("POST", "api/labels", { attribute: name, labels: { [number]: next } }))) return;
       value = next;
       chip.textContent = `${name}: ${value}`;
       chip.classList.add("said");
@@ -248,7 +249,7 @@ function answerCell({ number, readings }) {
 async function watch() {
   try {
     const before = info;
-    const next = await call("GET", "/api/lesson");
+    const next = await call("GET", "api/lesson");
     if (lost) fail(null);
     lost = false;
     if (!busy) {
@@ -269,7 +270,7 @@ $("add").addEventListener("submit", async (event) => {
   const text = $("new").value.trim();
   if (!text) return;
   try {
-    info = await call("POST", "/api/attributes", { page: PAGE, text });
+    info = await call("POST", "api/attributes", { page: PAGE, text });
     current = info.attributes[info.attributes.length - 1].name;
     $("new").value = "";
     $("add-problem").textContent = "";
@@ -284,10 +285,10 @@ $("rest").addEventListener("click", accept);
 $("undo").addEventListener("click", undo);
 $("ask-now").addEventListener("click", () => askNow(box.text));
 $("answer-rest").addEventListener("click", confirmRest);
-$("ask-stop").addEventListener("click", async () => showAnswer(await call("DELETE", "/api/questions")));
-$("take-over").addEventListener("click", async () => { if (await change("POST", "/api/writer", {})) await look(); });
-$("finish").addEventListener("click", () => change("POST", "/api/finish", {}));
-$("finish-stop").addEventListener("click", () => change("DELETE", "/api/finish"));
+$("ask-stop").addEventListener("click", async () => showAnswer(await call("DELETE", "api/questions")));
+$("take-over").addEventListener("click", async () => { if (await change("POST", "api/writer", {})) await look(); });
+$("finish").addEventListener("click", () => change("POST", "api/finish", {}));
+$("finish-stop").addEventListener("click", () => change("DELETE", "api/finish"));
 $("help-open").addEventListener("click", () => $("help").showModal());
 $("help-close").addEventListener("click", () => $("help").close());
 document.addEventListener("keydown", (event) => {
@@ -300,8 +301,9 @@ document.addEventListener("keydown", (event) => {
 });
 
 startTheme();
+$("studio").hidden = location.pathname === "/"; // a lesson of the studio has a path of its own
 try {
-  info = await call("GET", "/api/lesson");
+  info = await call("GET", "api/lesson");
   show();
   await look();
 } catch (problem) {
