@@ -5,6 +5,8 @@ accepts it, goes on with the attribute of which fewer pictures were found, asks 
 wrong, and has it replaced while clicks are left. What a picture shows is told by a hidden function (see
 `benchmarks.own_models`) that the program never gets, and a share of the person's judgements is wrong. Counted are the
 seconds from the command to the last of 16 pictures, the clicks, and the share of these pictures that is right.
+With `--one-by-one` the person says of random pictures, one after the other, whether they have each of the attributes,
+and then asks; no click of this person is waited for.
 """
 
 from __future__ import annotations
@@ -117,6 +119,23 @@ class Person:
         text = self.page.locator(f"#attributes button:has(strong:text-is('{name}'))").inner_text()
         return min(int(number) for number in re.findall(r"(\d+) (?:yes|no)", text))
 
+    def label(self, pair: tuple[str, str], clicks: int) -> None:
+        """Say of random pictures, one after the other, whether they have two attributes."""
+        numbers, drawn = range(clicks // 2), "fetch('/api/lesson').then((a) => a.json()).then(({ drawn }) => drawn)"
+        while self.page.evaluate(drawn) < 4 * len(numbers):  # a quarter are random
+            time.sleep(0.2)
+        shown = self.look(list(numbers))
+        for name in pair:
+            seen = [bool(value) != (self.random.random() < self.wrong) for value in shown[name]]
+            labels = {str(number): "yes" if has else "no" for number, has in zip(numbers, seen, strict=True)}
+            self.page.evaluate(
+                "(body) => fetch('/api/labels', {method: 'POST', headers: {'content-type': 'application/json'}, "
+                "body: JSON.stringify(body)})",
+                {"page": "label", "attribute": name, "labels": labels},
+            )
+        self.clicks += 2 * len(numbers)
+        self.labelled += 2 * len(numbers)
+
     def ask(self, query: str) -> list[int]:
         """Ask, wait, and return the numbers of the pictures."""
         self.page.locator("#query textarea").fill(query)
@@ -160,7 +179,13 @@ class Person:
 
 
 def lesson(
-    subject: Subject, pair: tuple[str, str], clicks: int, wrong: float, pause: float, shots: Path | None
+    subject: Subject,
+    pair: tuple[str, str],
+    clicks: int,
+    wrong: float,
+    pause: float,
+    shots: Path | None,
+    one_by_one: bool,
 ) -> dict[str, Any]:
     """Teach two attributes, ask for both, and count."""
     prior, known = subject.prior(SEED), dict[int, dict[str, Any]]()
@@ -187,6 +212,9 @@ def lesson(
             for name in pair:
                 person.teach(name)
             stuck: set[str] = set()
+            if one_by_one:
+                person.label(pair, clicks - person.clicks - 1)
+                stuck.update(pair)
             while len(stuck) < 2:
                 name = min((each for each in pair if each not in stuck), key=person.counts)
                 person.turn_to(name)
@@ -194,7 +222,7 @@ def lesson(
                     stuck.add(name)
             taught = time.monotonic() - begun
             numbers = person.ask(" AND ".join(pair))
-            while person.correct(numbers, pair, clicks - person.clicks):
+            while not one_by_one and person.correct(numbers, pair, clicks - person.clicks):
                 numbers = person.wait()
             seconds = time.monotonic() - begun
             words = tab.locator("#answer-words").inner_text()
@@ -231,13 +259,14 @@ def main(
     pause: Annotated[float, typer.Option(min=0, help="Seconds from one action to the next.")] = 1.0,
     seed: int = 2026,
     shots: Annotated[bool, typer.Option(help="Keep pictures of the page.")] = False,
+    one_by_one: Annotated[bool, typer.Option(help="Label random pictures one after the other.")] = False,
 ) -> None:
     """Let a scripted person teach pairs of attributes, and count clicks, seconds and right pictures."""
     out.mkdir(parents=True, exist_ok=True)
     subject = Subject(generator, hidden, None, PICTURES, out)
     records = []
     for pair in pairs_of(subject, count, seed):
-        record = lesson(subject, pair, clicks, wrong, pause, out if shots else None)
+        record = lesson(subject, pair, clicks, wrong, pause, out if shots else None, one_by_one)
         records.append(record)
         print({name: round(each, 3) if isinstance(each, float) else each for name, each in record.items()}, flush=True)
     true, seconds = ([record[name] for record in records] for name in ("true", "seconds"))
@@ -249,6 +278,7 @@ def main(
         "wrong": wrong,
         "pause": pause,
         "seed": seed,
+        "one by one": one_by_one,
     }
     write_json(out / "results.json", {"machine": machine(), "settings": settings, "records": records})
 

@@ -198,8 +198,8 @@ def _lesson_routes(app: FastAPI, classroom: Classroom) -> None:
             if writer[0] not in ("", page):
                 hint = "take over, and teach here"
                 raise StudioError("NotReady", "another page teaches in this lesson", hint=hint)
-            writer[0] = page
             classroom.change(action)
+            writer[0] = page
         return _describe(classroom, writer[0])
 
     @app.get("/api/lesson")

@@ -2,7 +2,8 @@
 
 The library is imported once, and each server that is killed is a fork. It is killed at every STEP-th file operation in
 turn, which an audit hook counts, then around the write of an answer, and then KILLS times at random moments. NAME is
-"label" or "audit". Who starts the server again finds all that was acknowledged, and of the last request all or nothing.
+"label", "audit" or "teach". Who starts the server again finds all that was acknowledged, and of the last request all or
+nothing.
 """
 
 import http.client
@@ -14,8 +15,10 @@ import threading
 from itertools import product
 from pathlib import Path
 
+import torch
 from auditing.painted import painted
 from studio.client import Client
+from toys import random_generator
 
 from energyql.auditing import answers
 from energyql.auditing.answers import AnswerBook
@@ -24,8 +27,12 @@ from energyql.auditing.subject import open_subject
 from energyql.files import sole_writer
 from energyql.labelling.app import create_app
 from energyql.labelling.audit_app import create_audit_app
+from energyql.labelling.folder import PictureFolder
 from energyql.labelling.sheet import LabelSheet
+from energyql.pipeline.source import ModelSource
 from energyql.studio.web import listen, web_server
+from energyql.teaching.app import create_app as create_lesson_app
+from energyql.teaching.classroom import Classroom
 from labelling.pages import picture_folder
 
 EVENTS = {"os.rename", "os.remove", "os.mkdir", "open"}
@@ -35,6 +42,8 @@ OPERATIONS = 60
 
 class Labels:
     """A page for labels, and what it should have: number of a picture -> its label, in the order of labelling."""
+
+    state = "/api/state"
 
     def __init__(self, model, folder):
         self.pictures, self.place = picture_folder(folder / "label"), folder / "label"
@@ -62,6 +71,8 @@ class Labels:
 class Answers:
     """The page of an audit, and what it should have: key of a picture -> answer, in the order of answering."""
 
+    state = "/api/state"
+
     def __init__(self, model, folder):
         self.run = painted(Path(model)).save(folder / "run")
         self.place = self.run / "audit"
@@ -82,6 +93,45 @@ class Answers:
             return ("DELETE", "/api/answers", None), dict(list(known.items())[:-1])
         key, answer = state["next"][0]["key"], chance.choice([True, False, None])
         return ("POST", "/api/answers", {"key": key, "answers": {"query": answer}}), {**known, key: answer}
+
+
+class Lessons:
+    """The page of a lesson that draws and learns all the time, and what it should have: number -> label."""
+
+    state = "/api/wall?attribute=glasses"
+
+    def __init__(self, model, folder):
+        self.folder, self.place = folder / "model", folder / "model" / "pictures"
+        self.file = self.place / "labels.csv"
+        if pid := os.fork():  # threads of a fork need a process that has computed nothing
+            assert os.waitpid(pid, 0)[1] == 0
+            return
+        room = self.open()
+        room.lesson.wall.draw(room.lesson.wall.next_numbers(96))
+        room.lesson.add("glasses")
+        os._exit(0)
+
+    def open(self):
+        torch.set_num_threads(1)
+        return Classroom.open(ModelSource(random_generator()), self.folder, torch.device("cpu"), wanted=20_000)
+
+    def app(self):
+        return create_lesson_app(self.open())
+
+    def read(self):
+        if not self.file.exists():
+            return {}
+        pictures = PictureFolder.read(self.place)
+        rows = LabelSheet.open(self.file, pictures, None).rows()
+        assert rows.keys() <= {*pictures.indices}
+        return {index: cells["glasses"] for index, cells in sorted(rows.items()) if cells["glasses"]}
+
+    def request(self, state, known):
+        shown = chance.sample([cell["number"] for cell in state["screen"]] + list(known), 5)
+        said = {number: chance.choice(["yes", "no", "no", None]) for number in dict.fromkeys(shown)}
+        body = {"page": "a", "attribute": "glasses", "labels": {str(number): label for number, label in said.items()}}
+        following = {number: label for number, label in sorted((known | said).items()) if label}
+        return ("POST", "/api/labels", body), following
 
 
 def launch(kind, fatal):
@@ -139,10 +189,10 @@ def check(kind, fatal=lambda: None, seconds=None):
     timer = threading.Timer(seconds or 60, os.kill, (pid, signal.SIGKILL))
     following, clicks = known, 0
     try:
-        client.get("/api/state")  # it has started
+        client.get(kind.state)  # it has started
         timer.start()
         while True:
-            state = client.get("/api/state").json()
+            state = client.get(kind.state).json()
             request, following = kind.request(state, known)
             answer = client.request(*request)
             assert answer.status == 200, answer.body
@@ -159,7 +209,7 @@ def check(kind, fatal=lambda: None, seconds=None):
 
 
 def main(model, folder, step, kills, name):
-    kind = {"label": Labels, "audit": Answers}[name](model, folder)
+    kind = {"label": Labels, "audit": Answers, "teach": Lessons}[name](model, folder)
     acknowledged = []
     for operation in range(1 + chance.randrange(step), OPERATIONS, step):
         kind.file.unlink(missing_ok=True)
@@ -167,7 +217,7 @@ def main(model, folder, step, kills, name):
     if name == "audit":
         writes = product(range(1, 5, step), (None, 0, 1, 30, 100))
         acknowledged += [check(kind, at_write(number, missing)) for number, missing in writes]
-    acknowledged += [check(kind, seconds=chance.uniform(0.01, 0.3)) for _ in range(kills)]
+    acknowledged += [check(kind, seconds=chance.uniform(0.01, 3 if name == "teach" else 0.3)) for _ in range(kills)]
     print(f"killed {len(acknowledged)} times after {sum(acknowledged)} answers")
     assert any(acknowledged)
 

@@ -1,4 +1,4 @@
-"""Attacks on the pages for labels and audits: whatever is sent, nothing is written, shown or broken."""
+"""Attacks on the pages for labels, audits and lessons: whatever is sent, nothing is written, shown or broken."""
 
 import http.client
 import json
@@ -8,16 +8,22 @@ import threading
 from contextlib import ExitStack
 
 import pytest
+import torch
 from auditing.painted import painted
 from odd import put
+from toys import random_generator
 
 from energyql.auditing.answers import AnswerBook, AuditPlan
 from energyql.auditing.session import Session
 from energyql.auditing.subject import open_subject
 from energyql.labelling.app import create_app
 from energyql.labelling.audit_app import create_audit_app
+from energyql.labelling.folder import PictureFolder
 from energyql.labelling.sheet import LabelSheet
+from energyql.pipeline.source import ModelSource
 from energyql.studio import guard
+from energyql.teaching.app import create_app as create_lesson_app
+from energyql.teaching.classroom import Classroom
 from labelling.pages import picture_folder, running
 
 NAN, INFINITY = math.nan, math.inf
@@ -29,7 +35,7 @@ JSON = {"content-type": "application/json"}
 class Labelling:
     """The page for labels of eight pictures."""
 
-    path, undo = "/api/labels", "/api/labels/0"
+    path, undo, state, style = "/api/labels", "/api/labels/0", "/api/state", "/label/label.css"
 
     def __init__(self, tiny, folder):
         self.pictures = picture_folder(folder / "pictures")
@@ -50,7 +56,7 @@ class Labelling:
 class Auditing:
     """The page of an audit by ann of 40 pictures, of which bob has looked at one."""
 
-    path, undo = "/api/answers", "/api/answers"
+    path, undo, state, style = "/api/answers", "/api/answers", "/api/state", "/label/label.css"
 
     def __init__(self, tiny, folder):
         self.run = painted(tiny).save(folder / "run")
@@ -73,7 +79,29 @@ class Auditing:
         return self.open("ann").book.people
 
 
-SERVERS = [Labelling, Auditing]
+class Teaching:
+    """The page of a lesson in which one picture is labelled."""
+
+    path, undo, state, style = "/api/labels", "/api/finish?page=a", "/api/lesson", "/teach/teach.css"
+
+    def __init__(self, tiny, folder):
+        source, self.folder = ModelSource(random_generator()), folder / "model"
+        room = Classroom.open(source, self.folder, torch.device("cpu"), wanted=96)
+        room.lesson.wall.draw(room.lesson.wall.next_numbers(96))
+        room.lesson.add("glasses, hair=black|brown, age=0..1")
+        room.lesson.say("glasses", {5: "yes"})
+        self.app, self.file = create_lesson_app(room), room.lesson.sheet.path
+        self.address, self.picture = "/api/pictures/3.png", room.lesson.wall.folder.file(3)
+
+    def body(self):
+        return {"page": "a", "attribute": "glasses", "labels": {"0": "no"}}
+
+    def read(self):
+        """The labels of a page that is opened again."""
+        return LabelSheet.open(self.file, PictureFolder.read(self.file.parent), None).rows()
+
+
+SERVERS = [Labelling, Auditing, Teaching]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +121,7 @@ def server(every, request):
     before = server.file.read_bytes()
     yield server
     assert server.file.read_bytes() == before
-    assert server.client.get("/api/state").status == 200
+    assert server.client.get(server.state).status == 200
 
 
 @pytest.fixture
@@ -135,7 +163,7 @@ class TestStrangers:
     )
     def test_every_request_of_them_is_refused(self, server, headers):
         client = server.client
-        for path in ("/", "/api/state", server.address, "/label/label.css"):
+        for path in ("/", server.state, server.address, server.style):
             refused(client.get(path, **headers), 403)
         refused(client.post(server.path, server.body(), **headers), 403)
         refused(client.request("DELETE", server.undo, headers=headers), 403)
@@ -154,15 +182,15 @@ class TestStrangers:
 
     @pytest.mark.parametrize("method", ["HEAD", "PUT", "PATCH", "OPTIONS", "TRACE", "FOO"])
     def test_other_methods(self, server, method):
-        for path in (server.path, server.address, "/api/state"):
+        for path in (server.path, server.address, server.state):
             answer = server.client.request(method, path, None if method == "HEAD" else b"{}", JSON)
             assert answer.status == 405
 
     def test_an_upgrade_to_a_web_socket_is_none(self, server):
         upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "AAAA", "origin": "null"}
-        refused(server.client.get("/api/state", **upgrade), 403)
+        refused(server.client.get(server.state, **upgrade), 403)
         del upgrade["origin"]
-        assert server.client.get("/api/state", **upgrade).status == 200
+        assert server.client.get(server.state, **upgrade).status == 200
 
 
 class TestBodies:
@@ -185,7 +213,7 @@ class TestBodies:
         for name, value in (*JSON.items(), ("transfer-encoding", "chunked")):
             connection.putheader(name, value)
         connection.endheaders(b'4\r\n{"ke\r\n')
-        assert server.client.get("/api/state").status == 200  # while it waits
+        assert server.client.get(server.state).status == 200  # while it waits
         assert connection.getresponse().status == 408
         connection.close()
 
@@ -232,7 +260,34 @@ def wrong_answers():
     yield "by", "bob"
 
 
-WRONG = [(Labelling, *case) for case in wrong_labels()] + [(Auditing, *case) for case in wrong_answers()]
+def wrong_teaching():
+    for value in (None, True, 5, "", "hat", "__class__", HALF, "<script>", "\x1b[2J", [], {}, "x" * 60_000):
+        yield "attribute", value
+    for value in (
+        None,
+        True,
+        1,
+        "x",
+        [],
+        {"0": []},
+        {"0": {}},
+        {"x": "yes"},
+        {"-1": "yes"},
+        {"1e0": "yes"},
+        {"": "no"},
+    ):
+        yield "labels", value
+    for value in ("maybe", "<b>yes</b>", "yes\0", HALF, 2, -1, 1e300, NAN, INFINITY):
+        yield "labels", {"0": value}
+    for number in ("99999999", "9" * 4999, "0.5", HALF, "../labels.csv", "\x1b[2J"):
+        yield "labels", {number: "yes"}
+    for value in (None, 5, [], "x" * 60_000):
+        yield "page", value
+    yield "path", "/etc/passwd"
+
+
+WRONG = [(Teaching, *case) for case in wrong_teaching()]
+WRONG += [(Labelling, *case) for case in wrong_labels()] + [(Auditing, *case) for case in wrong_answers()]
 
 
 @pytest.mark.parametrize(("kind", "field", "value"), WRONG, ids=[f"{case[1]}-{case[2]!a:.30}" for case in WRONG])
@@ -284,7 +339,7 @@ class TestPaths:
         put(picture, odd, tmp_path / "private")
         try:
             assert why in refused(server.client.get(server.address))
-            assert server.client.get("/api/state").status == 200
+            assert server.client.get(server.state).status == 200
         finally:
             if odd == "folder":
                 picture.rmdir()
@@ -308,7 +363,7 @@ class TestFiles:
         assert own.file.is_symlink() or not own.file.is_file()
 
     def test_a_full_disk(self, own, monkeypatch):
-        before, old = own.file.read_bytes(), own.client.get("/api/state").body
+        before, old = own.file.read_bytes(), own.client.get(own.state).body
 
         def full(*arguments, **settings):
             raise OSError(28, "No space left on device")
@@ -318,7 +373,7 @@ class TestFiles:
             patch.setattr("energyql.auditing.answers.os.fsync", full)
             assert f"cannot write {own.file}: No space left" in refused(own.client.post(own.path, own.body()))
         assert own.file.read_bytes() == before
-        assert own.client.get("/api/state").body == old
+        assert own.client.get(own.state).body == old
         assert own.client.post(own.path, own.body()).status == 200
 
     @pytest.mark.skipif(os.name == "nt", reason="names are text there")
@@ -328,7 +383,7 @@ class TestFiles:
         folder.mkdir()
         server = kind(tiny, folder)
         with running(server.app) as client:
-            assert client.get("/api/state").status == 200
+            assert client.get(server.state).status == 200
             assert client.post(server.path, server.body()).status == 200
             server.picture.unlink()
             refused(client.get(server.address))
@@ -354,8 +409,8 @@ class TestAtTheSameMoment:
             thread.join()
         assert 200 in statuses
         assert statuses <= {200, 422}
-        state = own.client.get("/api/state").json()
-        if isinstance(own, Labelling):
+        state = own.client.get(own.state).json()
+        if isinstance(own, Labelling | Teaching):
             assert len(own.read()) == state["labelled"]
         else:
             assert own.read() == own.session.book.people

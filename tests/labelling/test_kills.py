@@ -1,4 +1,4 @@
-"""A page for labels or of an audit that is killed while answers arrive loses none that it acknowledged."""
+"""A page for labels, of an audit or of a lesson that is killed while answers arrive loses none that it acknowledged."""
 
 import os
 import re
@@ -18,7 +18,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), st
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the servers that are killed are forks")
-@pytest.mark.parametrize("name", ["label", "audit"])
+@pytest.mark.parametrize("name", ["label", "audit", "teach"])
 @pytest.mark.parametrize(
     ("step", "kills"), [pytest.param(30, 2, id="few"), pytest.param(1, 50, marks=pytest.mark.slow, id="all")]
 )
