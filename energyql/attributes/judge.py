@@ -178,7 +178,7 @@ class Features(Body):
         backbone: its name, see `open_backbone`.
         mark: SHA-256 of the backbone's weights.
         layers: names of the layers that are read.
-        side: side, in pixels, of the pictures that the backbone reads.
+        side: side, in pixels, of the pictures from which its reader learned; others are resized to it.
         small: side of the small pictures whose pixels are features too.
         size: number of features.
     """
@@ -216,6 +216,9 @@ class Features(Body):
         if backbone.mark != self.mark:
             hint = f"bring back the files with which it was trained, or {_TRAIN_AGAIN}"
             raise ModelError(f"{what}, and its weights are no longer those of the training", hint=hint)
+        if images.shape[-2:] != (self.side, self.side):
+            larger = max(images.shape[-2:]) > self.side
+            images = thumbnails(images, self.side) if larger else F.interpolate(images, self.side, mode="bilinear")
         return torch.cat(raw_features(backbone, images, self.layers, self.small), 1)
 
     def describe(self) -> dict[str, Any]:

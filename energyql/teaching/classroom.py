@@ -128,10 +128,11 @@ class Classroom:
         target.check_latents(fitted)
         prior = target.prior(pictures.drawn.seed, fitted, device)
         with torch.no_grad():
-            side = max(prior.generator.synthesize(prior.w_there(torch.tensor([0]))).shape[-2:])
-        if side > LARGEST:
-            prior = replace(prior, preview=preview_side(prior.generator, backbone.side))
-        lesson = Lesson.open(Wall(pictures, Drawings(prior), backbone))
+            first = prior.w_there(torch.tensor([0]))
+            if max(prior.generator.synthesize(first).shape[-2:]) > LARGEST:
+                prior = replace(prior, preview=preview_side(prior.generator, backbone.side))
+            side = max(prior.draw(first).shape[-2:])
+        lesson = Lesson.open(Wall(pictures, Drawings(prior, side), backbone))
         taken = set() if own is None else set(own.vocabulary)
         return cls(lesson, TaughtModel(source, folder, prior), taken - set(lesson.vocabulary), wanted)
 

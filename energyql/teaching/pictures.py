@@ -40,6 +40,10 @@ class Pictures(Protocol):
     def mark(self) -> tuple[Any, ...]:
         """What their features depend on, beside the backbone."""
 
+    @property
+    def side(self) -> int:
+        """Side of the pictures, in pixels."""
+
     def numbers(self, start: int) -> Iterable[int]:
         """Numbers of all pictures from `start` on, up to the end of the random ones if it is one of them."""
 
@@ -55,6 +59,7 @@ class Drawings:
     """Pictures of a generator: picture i is drawn from prior sample i."""
 
     prior: Prior
+    side: int
 
     @property
     def mark(self) -> tuple[Any, ...]:
@@ -87,6 +92,7 @@ class Photographs:
     names: dict[int, str]
     device: torch.device
     mark: tuple[Any, ...] = ("photographs",)
+    side: int = LARGEST
 
     @classmethod
     def open(cls, folder: Path, pictures: Path, device: torch.device) -> Photographs:

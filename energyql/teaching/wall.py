@@ -66,7 +66,8 @@ class Wall:
     @property
     def settings(self) -> FeatureSettings:
         """What a linear reader reads."""
-        return FeatureSettings(self.backbone.name, self.backbone.mark, self.layer, self.backbone.side)
+        side = min(self.backbone.side, self.pictures.side)
+        return FeatureSettings(self.backbone.name, self.backbone.mark, self.layer, side)
 
     @property
     def is_random(self) -> Bool[Tensor, " pictures"]:
@@ -110,7 +111,7 @@ class Wall:
                 if max(picture.size) > LARGEST:
                     picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
                 write_picture(file, picture)
-        small = thumbnails(images.float(), min(self.backbone.side, max(images.shape[-2:])))
+        small = thumbnails(images.float(), self.settings.side)
         pixels = ((small.clamp(-1, 1) + 1) * 127.5).round()  # as those from which a training learns
         names = [*self.backbone.layers, _SIMPLE]
         read = raw_features(self.backbone, pixels / 127.5 - 1, self.backbone.layers, SMALL)

@@ -70,7 +70,7 @@ class FeatureSettings:
         backbone: its name, see `open_backbone`.
         mark: SHA-256 of its weights.
         layer: name of the layer.
-        side: side, in pixels, of the pictures that the backbone reads.
+        side: side, in pixels, of the pictures from which it learns.
     """
 
     backbone: str
@@ -352,4 +352,5 @@ def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course
     table = torch.tensor(rows)  # (layers, attributes), of which each counts as much
     total = dict(zip(features, (table / table.mean(0).clamp(min=1e-9)).sum(1).tolist(), strict=True))
     best = sorted(features, key=total.__getitem__)[:3]
-    return [FeatureSettings(backbone.name, backbone.mark, layer, backbone.side) for layer in best]
+    side = labelled.inputs.pictures.shape[-1]
+    return [FeatureSettings(backbone.name, backbone.mark, layer, side) for layer in best]

@@ -94,13 +94,6 @@ def test_the_round_says_what_it_gained(walked):
         assert any(line.startswith(f"{name}: balanced accuracy ") for text in walked[1] for line in text.splitlines())
 
 
-def test_the_readme_has_four_of_its_commands():
-    (readme,) = markdown.texts(ROOT / "README.md", "sh", "Your own model")
-    page = [line for text in markdown.texts(PAGE, "sh") for line in text.splitlines()]
-    assert len(readme.splitlines()) == 4
-    assert set(readme.splitlines()) <= set(page)
-
-
 def test_the_pictures_are_what_was_asked_for(walked):
     folder = walked[0]
     assert load_model(folder / "faces").truncation == 0.7
