@@ -69,7 +69,8 @@ def check_query(query: str, lesson: Lesson) -> CheckedQuery:
 def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: Guide | None, keep: Sequence[int] = ()) -> Iterator[Answer]:
     """Yield the n pictures of highest P(query) so far: at once those of the wall, and then after each batch drawn.
 
-    Pictures to `keep`, which were shown before, come first if they probably satisfy the query by what the person said.
+    Pictures to `keep`, which were shown before, come first if they probably satisfy the query, and none of their labels
+    says otherwise.
     Others with labels of an attribute of the query are left out: the person knows them.
 
     It ends when the mean of P of so many pictures is the wanted purity, or `MOST_EACH` were drawn for each, or no
@@ -79,11 +80,9 @@ def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: Guide | None, keep: 
     wall = lesson.wall
     candidates, begun, drawn = _candidates(wall, rule, guide), len(wall), 0
     known = [number for number, own in lesson.labels.items() if not own.keys().isdisjoint(rule.attributes)]
-    known, kept = (
-        [*known, *keep],
-        torch.tensor([wall.rows[number] for number in dict.fromkeys(keep)], dtype=torch.int64),
-    )
-    kept = kept[_probabilities(lesson, rule)[kept] >= STAYS]
+    known += keep
+    shown = torch.tensor([wall.rows[number] for number in dict.fromkeys(keep)], dtype=torch.int64)
+    kept = shown[(_probabilities(lesson, rule).minimum(_probabilities(lesson, rule, said=True)) >= STAYS)[shown]]
     wanted = max(0, n - len(kept))
     exhausted = False
     while True:
@@ -108,12 +107,12 @@ def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: Guide | None, keep: 
         drawn += len(batch)
 
 
-def _probabilities(lesson: Lesson, rule: EnergyRule) -> Float[Tensor, " pictures"]:
-    """P(query) of each picture of the wall."""
+def _probabilities(lesson: Lesson, rule: EnergyRule, said: bool = False) -> Float[Tensor, " pictures"]:
+    """P(query) of each picture of the wall, with labels that may be wrong, or (`said`) that are right."""
     with lesson.wall.lock:
         lesson.read_new()
         assert lesson.reading is not None
-        return rule.log_value(lesson.reading.beliefs).exp()
+        return rule.log_value(lesson.reading.said if said else lesson.reading.beliefs).exp()
 
 
 def _candidates(wall: Wall, rule: EnergyRule, guide: Guide | None) -> Iterator[int]:

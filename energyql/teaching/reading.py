@@ -62,13 +62,22 @@ class Reading:
     @cached_property
     def beliefs(self) -> dict[str, Prediction]:
         """The same, but where a picture has a label, as surely as the label is right."""
+        return self._trusting({name: 1 - wrong for name, wrong in self.wrong.items()})
+
+    @cached_property
+    def said(self) -> dict[str, Prediction]:
+        """The same, but where a picture has a label, just that."""
+        return self._trusting({name: torch.ones_like(wrong) for name, wrong in self.wrong.items()})
+
+    def _trusting(self, trust: Mapping[str, Float[Tensor, " rows"]]) -> dict[str, Prediction]:
+        """Predictions for all pictures, those with labels as surely as one trusts the labels, a probability each."""
         outputs, start = self.outputs.clone(), 0
         for name, spec in self.vocabulary.items():
             labels, count = self.labels[name], output_count(spec)
             known = ~labels.isnan()
             rows, given = self.rows[known], labels[known]
             if not KINDS[spec.kind].numeric:
-                right = (1 - self.wrong[name][known]).clamp(1e-4, 1 - 1e-4)
+                right = trust[name][known].clamp(1e-4, 1 - 1e-4)
                 if count == 1:
                     given = right.logit() * (2 * given - 1)
                 else:

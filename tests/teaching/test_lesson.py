@@ -81,6 +81,9 @@ def test_readers_learn_from_screens_and_answer(room):
     assert later.numbers[:2] == (two, three)  # as the person said
     assert one not in later.numbers
     assert len(set(later.numbers)) == 4
+    lesson.reading.wrong["bright"].fill_(0.9)
+    lesson.reading.__dict__.pop("beliefs")
+    assert one not in next(answer(lesson, rule, 4, None, [one])).numbers  # whatever readers say
     with pytest.raises(DataError, match="there is no picture 999"):
         room.ask("bright", 4, [999])
 
