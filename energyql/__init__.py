@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from energyql.pipeline.source import ModelSource
     from energyql.pipeline.stream import stream
     from energyql.sampling import ODESolver
+    from energyql.teaching.notebook import OpenLesson, open_lesson
     from energyql.training.directions import Directions, draw_directions, find_directions, name_directions
     from energyql.training.judge import train_judge
     from energyql.training.run import train_attributes
@@ -93,6 +94,7 @@ _MODULES = {
     "pipeline.plan": "Plan plan_query", "pipeline.result": "Result",
     "pipeline.run": "Budget Count Satisfied draw run", "pipeline.session": "Session open_session",
     "pipeline.score": "score", "pipeline.source": "ModelSource", "pipeline.stream": "stream", "sampling": "ODESolver",
+    "teaching.notebook": "OpenLesson open_lesson",
     "training.directions": "Directions draw_directions find_directions name_directions",
     "training.judge": "train_judge", "training.run": "train_attributes",
 }  # fmt: skip
@@ -102,14 +104,15 @@ __all__ = [
     "ArgumentError", "AttributeSpec", "Audit", "Budget", "BudgetError", "CheckpointWarning", "ConstantPartWarning",
     "Contradiction", "Count", "DataError", "DatasetClass", "DatasetPlan", "Directions", "E", "Edit", "EnergyQLError",
     "Explanation", "Expr", "Gallery", "IncompleteError", "Inversion", "KindError", "LabelWarning", "LimitError",
-    "LockWarning", "Model", "ModelError", "ModelSource", "NoPicturesError", "ODESolver", "OutOfDomainError", "Plan",
-    "Preset", "QuerySyntaxError", "QueryWarning", "RefusedError", "Result", "Satisfied", "Session", "TautologyWarning",
-    "UnknownAttribute", "UnreachableError", "Vocabulary", "VocabularyError", "WeakHeadError", "WrittenDataset",
-    "__version__", "all_of", "animate", "any_of", "at_least", "at_most", "audit", "compare_samplers", "draw",
-    "draw_directions", "edit", "evaluate", "exactly", "explain", "export_energy", "find_directions", "generate",
-    "invert", "list_attributes", "load_generator", "load_model", "load_onnx", "name_directions", "none_of",
-    "open_session", "parse", "plan_query", "read_weights", "run", "sample_latents", "sample_pictures", "score",
-    "stream", "train_attributes", "train_judge", "traverse", "truth_table", "until_satisfied", "write_dataset",
+    "LockWarning", "Model", "ModelError", "ModelSource", "NoPicturesError", "ODESolver", "OpenLesson",
+    "OutOfDomainError", "Plan", "Preset", "QuerySyntaxError", "QueryWarning", "RefusedError", "Result", "Satisfied",
+    "Session", "TautologyWarning", "UnknownAttribute", "UnreachableError", "Vocabulary", "VocabularyError",
+    "WeakHeadError", "WrittenDataset", "__version__", "all_of", "animate", "any_of", "at_least", "at_most", "audit",
+    "compare_samplers", "draw", "draw_directions", "edit", "evaluate", "exactly", "explain", "export_energy",
+    "find_directions", "generate", "invert", "list_attributes", "load_generator", "load_model", "load_onnx",
+    "name_directions", "none_of", "open_lesson", "open_session", "parse", "plan_query", "read_weights", "run",
+    "sample_latents", "sample_pictures", "score", "stream", "train_attributes", "train_judge", "traverse",
+    "truth_table", "until_satisfied", "write_dataset",
 ]  # fmt: skip
 
 

@@ -290,14 +290,14 @@ class Classroom:
         if lesson.choose_layer():
             return True
         if quiet >= QUIET and self._guided != lesson.version and lesson.reading is not None:
-            self._learn()
+            self.learn()
             return True
         if quiet >= SAVED_AFTER and lesson.reading is not None and self._tried != lesson.version == self._guided:
             if not self._writing.acquire(blocking=False):
                 return False
             self._tried = lesson.version
             try:
-                self._save()
+                self.save()
                 self.unsaved = None
             except EnergyQLError as error:  # such as that another program writes there; tried again after a click
                 self.unsaved = error
@@ -312,16 +312,20 @@ class Classroom:
             return bool(numbers)
         return False
 
-    def _learn(self) -> None:
+    def learn(self) -> None:
+        """Fit heads to what the readers say now."""
         reading, numbers, self._guided = self._now()
         if reading is not None:
             self.outcome.learn(reading, numbers)
 
-    def _save(self) -> None:
+    def save(self) -> bool:
+        """Write what was learnt to the folder; whether there was anything."""
         reading, numbers, version = self._now()
-        if reading is not None and self.outcome.save(reading, numbers):
-            self.saved = version
-            self.written()
+        if reading is None or not self.outcome.save(reading, numbers):
+            return False
+        self.saved = version
+        self.written()
+        return True
 
     def _now(self) -> tuple[Reading | None, list[int], int]:
         """What readers say, the numbers of the pictures that they have read, and the version of the lesson."""

@@ -200,8 +200,8 @@ def test_the_model_folder_has_what_was_learned(room):
     lesson.add("bright")
     lesson.wall.draw(lesson.wall.next_numbers(140))
     teach(room)
-    room._learn()
-    room._save()
+    room.learn()
+    room.save()
     assert room.saved == lesson.version
     model = load_model(room.outcome.folder)
     assert list(model.vocabulary) == ["bright"]
@@ -214,8 +214,8 @@ def test_a_complete_training_is_not_replaced_by_quick_heads(room, monkeypatch):
     lesson.add("bright")
     lesson.wall.draw(lesson.wall.next_numbers(140))
     limit = teach(room)
-    room._learn()
-    room._save()
+    room.learn()
+    room.save()
     assert room.outcome.finished == []
     short.networks(monkeypatch, PictureSettings(side=8, channels=(8, 16), least=64, most=64))
     monkeypatch.setattr(teacher, "FURTHER_SEEN", 64)
@@ -230,8 +230,8 @@ def test_a_complete_training_is_not_replaced_by_quick_heads(room, monkeypatch):
     assert "lesson" not in load_model(room.outcome.folder).bank.reports["bright"].details
     told = brightness(lesson.wall, lesson.screen("bright"))
     room.change(lambda lesson: lesson.say("bright", {n: "yes" if x > limit else "no" for n, x in told.items()}))
-    room._learn()
-    room._save()
+    room.learn()
+    room.save()
     assert {path.name: path.read_bytes() for path in room.outcome.folder.iterdir() if path.is_file()} == before
     with pytest.raises(VocabularyError, match="already"):  # of a training, in another lesson
         fresh = classroom(room.outcome.folder)
@@ -254,7 +254,7 @@ def test_a_folder_that_another_program_writes_is_told_of(room):
     lesson.add("bright")
     lesson.wall.draw(lesson.wall.next_numbers(140))
     teach(room)
-    room._learn()
+    room.learn()
     held, done = threading.Event(), threading.Event()
 
     def hold():

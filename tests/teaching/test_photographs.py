@@ -72,8 +72,8 @@ def test_photographs_keep_their_numbers(photographs, tmp_path):
 def test_photographs_teach_a_judge_of_other_models(photographs, tmp_path):
     room = begin(photographs, tmp_path / "judge")
     teach(room)
-    room._learn()
-    room._save()
+    room.learn()
+    room.save()
     assert room.saved == room.lesson.version
     judge = load_judge(tmp_path / "judge")
     assert list(judge.vocabulary) == ["red"]

@@ -21,8 +21,8 @@ def folder(room):
     room.lesson.add("bright")
     room.lesson.wall.draw(room.lesson.wall.next_numbers(140))
     teach(room)
-    room._learn()
-    room._save()
+    room.learn()
+    room.save()
     return room.outcome.folder
 
 
