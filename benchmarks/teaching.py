@@ -5,12 +5,14 @@ accepts it, goes on with the attribute of which fewer pictures were found, asks 
 wrong, and has it replaced while clicks are left. What a picture shows is told by a hidden function (see
 `benchmarks.own_models`) that the program never gets, and a share of the person's judgements is wrong. Counted are the
 seconds from the command to the last of 16 pictures, the clicks, and the share of these pictures that is right.
+With `--wall` nobody looks: seconds from labels to the sorted wall are counted, and memory, with so many pictures.
 With `--one-by-one` the person says of random pictures, one after the other, whether they have each of the attributes,
 and then asks; no click of this person is waited for.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import statistics
@@ -20,6 +22,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -43,6 +46,10 @@ KEPT = 25
 """Clicks that are kept for answers."""
 PATIENCE = 120.0
 """Seconds that the person waits for pictures."""
+MOST_LABELS = 900
+"""Labels up to which refits are measured."""
+QUIET = 0.5
+"""Seconds between the screens of these."""
 SEED = 0
 """Seed of the pictures of a lesson."""
 
@@ -230,13 +237,56 @@ def lesson(
                 tab.screenshot(path=shots / f"{'-'.join(pair)}.png", full_page=True)
         finally:
             server.terminate()
-            server.wait(30)
+            server.communicate(timeout=30)
     shown = look(numbers)
     right = [all(map(bool, values)) for values in zip(*shown.values(), strict=True)]
     return {
         "pair": list(pair), "true": statistics.fmean(right) if right else 0.0, "pictures": len(numbers),
         "clicks": person.clicks, "labels": person.labelled, "taught": taught, "seconds": seconds, "words": words,
     }  # fmt: skip
+
+
+def refits(subject: Subject, pair: tuple[str, str], size: int) -> list[dict[str, Any]]:
+    """Seconds from the labels of a screen to the sorted wall, and memory, with many pictures and more labels."""
+    with TemporaryDirectory() as folder:
+        command = ["energyql", "teach", subject.generator, "--out", f"{folder}/model", "--port", "0", "-n", str(size)]
+        server = subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
+        try:
+            assert server.stdout is not None
+            address = re.search(r"http://\S+/", server.stdout.readline())
+            assert address, "the server did not start"
+
+            def ask(path: str, body: Any = None) -> Any:
+                data = None if body is None else json.dumps({"page": "a"} | body).encode()
+                headers = {} if data is None else {"content-type": "application/json"}
+                with urlopen(Request(f"{address[0]}api/{path}", data, headers)) as answer:
+                    return json.load(answer)
+
+            ask("attributes", {"text": ", ".join(pair)})
+            while ask("lesson")["drawn"] < size:
+                time.sleep(1)
+            records, labels = [], 0
+            while labels < MOST_LABELS:
+                seconds = []
+                for name in pair * 4:
+                    numbers = [cell["number"] for cell in ask(f"wall?attribute={name}")["screen"]]
+                    values = subject.read(subject.prior(SEED).w(torch.tensor(numbers)), lambda done: None)[name]
+                    said = {str(n): "yes" if value else "no" for n, value in zip(numbers, values, strict=True)}
+                    begun = time.monotonic()
+                    ask("labels", {"attribute": name, "labels": said})
+                    ask(f"wall?attribute={name}")
+                    seconds.append(time.monotonic() - begun)
+                    labels += len(said)
+                    time.sleep(QUIET)
+                status = Path(f"/proc/{server.pid}/status").read_text()
+                memory, most = (int(re.search(rf"{key}:\s+(\d+)", status)[1]) / 1024 for key in ("VmRSS", "VmHWM"))  # type: ignore[index]
+                records.append(
+                    {"pictures": size, "labels": labels, "seconds": max(seconds), "MB": memory, "most MB": most}
+                )
+            return records
+        finally:
+            server.terminate()
+            server.communicate(timeout=30)
 
 
 def pairs_of(subject: Subject, count: int, seed: int) -> list[tuple[str, str]]:
@@ -260,10 +310,15 @@ def main(
     seed: int = 2026,
     shots: Annotated[bool, typer.Option(help="Keep pictures of the page.")] = False,
     one_by_one: Annotated[bool, typer.Option(help="Label random pictures one after the other.")] = False,
+    wall: Annotated[int | None, typer.Option(min=300, help="Measure refits with so many pictures.")] = None,
 ) -> None:
     """Let a scripted person teach pairs of attributes, and count clicks, seconds and right pictures."""
     out.mkdir(parents=True, exist_ok=True)
     subject = Subject(generator, hidden, None, PICTURES, out)
+    if wall is not None:
+        for record in refits(subject, pairs_of(subject, 1, seed)[0], wall):
+            print({name: round(each, 2) for name, each in record.items()}, flush=True)
+        return
     records = []
     for pair in pairs_of(subject, count, seed):
         record = lesson(subject, pair, clicks, wrong, pause, out if shots else None, one_by_one)
