@@ -99,8 +99,8 @@ class Cell(BaseModel):
 
     number: int
     label: str | None
-    guess: str | None = Field(description="What the reader says.")
-    sure: float | None = Field(description="How sure it is, in [0, 1]; of a number, the number.")
+    guess: str | None = Field(default=None, description="What the reader says.")
+    sure: float | None = Field(default=None, description="How sure it is, in [0, 1]; of a number, the number.")
     again: bool = Field(default=False, description="Whether its label is doubted.")
 
 
@@ -234,9 +234,13 @@ def _lesson_routes(app: FastAPI, classroom: Classroom) -> None:
         return write(request.page, lambda lesson: lesson.undo())
 
     @app.get("/api/wall")
-    def look_at_wall(attribute: str, count: int = SCREEN) -> WallInfo:
-        """Return the pictures to look at next for an attribute, and the wall in parts."""
+    def look_at_wall(attribute: str = "", count: int = SCREEN) -> WallInfo:
+        """Return the pictures to look at next for an attribute, and the wall in parts; without one, its beginning."""
         with wall.lock:
+            if not attribute:
+                first = [Cell(number=number, label=None) for number in wall.numbers[:SCREEN]]
+                parts = [SectionInfo(title="random pictures", count=len(wall), cells=first)]
+                return WallInfo(attribute="", version=lesson.version, screen=[], sections=parts)
             lesson.read_new()
             screen = lesson.screen(attribute, max(1, min(count, 4 * SCREEN)))
             cells = _Cells(lesson, attribute)

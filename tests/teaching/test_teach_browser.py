@@ -24,6 +24,7 @@ def test_a_person_teaches_and_asks(chromium, room):
     ):
         page = visitor.open()
         expect(page.locator("#work")).to_be_hidden()
+        expect(page.locator("#sections img")).to_have_count(40)
         page.locator("#new").fill("a=b")
         page.keyboard.press("Enter")
         expect(page.locator("#add-problem")).to_contain_text("is not an attribute")

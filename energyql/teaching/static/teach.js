@@ -26,7 +26,8 @@ function fail(problem) {
 
 // What the meter of an attribute says, in one line.
 function verdict({ kind, meter }) {
-  const counts = Object.entries(meter.counts).map(([name, count]) => `${count} ${name}`).toReversed().join(", ");
+  const answers = Object.entries(meter.counts);
+  const counts = (kind === "yes/no" ? answers.toReversed() : answers).map(([name, count]) => `${count} ${name}`).join(", ");
   const percent = (value) => Math.round(100 * value);
   const quality = meter.quality === null ? "" : kind === "continuous"
     ? `; orders pictures with a correlation of ${meter.quality.toFixed(2)} (${meter.low.toFixed(2)} to ${meter.high.toFixed(2)})`
@@ -48,7 +49,7 @@ function show() {
   const place = before ? [...$("attributes").children].indexOf(before) : -1;
   $("attributes").replaceChildren(...attributes.map(meterOf));
   if (place >= 0) $("attributes").children[place]?.querySelector("button").focus();
-  $("work").hidden = $("ask").hidden = $("all").hidden = !attributes.length;
+  $("work").hidden = $("ask").hidden = $("all-how").hidden = !attributes.length;
   $("undo").disabled = !info.can_undo || reading();
   $("reading-only").hidden = !reading();
   $("rest").disabled = reading();
@@ -102,7 +103,7 @@ async function changeNow(method, path, body) {
 
 // The pictures to look at next, and the wall.
 async function look() {
-  if (!current) return;
+  if (!current) { await lookAround(); return; }
   const wanted = current;
   $("screen").setAttribute("aria-busy", "true");
   try {
@@ -122,6 +123,16 @@ async function look() {
   }
 }
 
+// The beginning of the wall, before there is an attribute.
+async function lookAround() {
+  try {
+    const { sections } = await call("GET", "api/wall");
+    if (!current) showSections(sections);
+  } catch (problem) {
+    fail(problem);
+  }
+}
+
 function showSections(sections) {
   $("sections").replaceChildren(...sections.map(({ title, count, cells }) => h("div", {}, h("h3", {}, `${title} · ${count}`),
     h("div", { class: "wall" }, cells.map((cell) => wallCell(cell))))));
@@ -130,6 +141,7 @@ function showSections(sections) {
 function wallCell({ number, label, guess }) {
   const told = label ?? guess;
   const spec = attribute();
+  if (!spec) return h("img", { class: "small", src: `api/pictures/${number}.png`, alt: `picture ${number}`, loading: "lazy" });
   const flip = () => contradict(spec, number, told);
   return h("button", { type: "button", class: "cell small", onclick: flip, "aria-label": `picture ${number}: ${label ? `you said ${label}` : `read as ${guess}`}`, disabled: spec.kind === "continuous" },
     h("img", { src: `api/pictures/${number}.png`, alt: "", loading: "lazy" }), label ? h("span", { class: "tag" }, label) : null);
@@ -256,6 +268,7 @@ async function watch() {
       info = next;
       const changed = !before || before.version !== info.version || before.drawn !== info.drawn || before.writer !== info.writer || JSON.stringify(before.finish) !== JSON.stringify(info.finish) || before.saved !== info.saved || before.newest !== info.newest || JSON.stringify([before.problem, before.unsaved]) !== JSON.stringify([info.problem, info.unsaved]);
       if (changed) show();
+      if (!current && before?.drawn !== info.drawn) await lookAround();
       if (current && (before?.version !== info.version && reading() || screen.length < Screen.size(attribute()) && before?.drawn !== info.drawn && !screen.touched)) await look();
     }
   } catch (problem) {
