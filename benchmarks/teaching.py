@@ -132,16 +132,20 @@ class Person:
         while self.page.evaluate(drawn) < 4 * len(numbers):  # a quarter are random
             time.sleep(0.2)
         shown = self.look(list(numbers))
+        self._post("writer", {"page": "label"})
         for name in pair:
             seen = [bool(value) != (self.random.random() < self.wrong) for value in shown[name]]
             labels = {str(number): "yes" if has else "no" for number, has in zip(numbers, seen, strict=True)}
-            self.page.evaluate(
-                "(body) => fetch('/api/labels', {method: 'POST', headers: {'content-type': 'application/json'}, "
-                "body: JSON.stringify(body)})",
-                {"page": "label", "attribute": name, "labels": labels},
-            )
+            self._post("labels", {"page": "label", "labels": {name: labels}})
         self.clicks += 2 * len(numbers)
         self.labelled += 2 * len(numbers)
+
+    def _post(self, path: str, body: Any) -> None:
+        script = (
+            "([path, body]) => fetch(`/api/${path}`, {method: 'POST', headers: {'content-type': 'application/json'}, "
+            "body: JSON.stringify(body)}).then(({ ok }) => ok)"
+        )
+        assert self.page.evaluate(script, [path, body]), f"{path} was refused"
 
     def ask(self, query: str) -> list[int]:
         """Ask, wait, and return the numbers of the pictures."""
@@ -273,7 +277,7 @@ def refits(subject: Subject, pair: tuple[str, str], size: int) -> list[dict[str,
                     values = subject.read(subject.prior(SEED).w(torch.tensor(numbers)), lambda done: None)[name]
                     said = {str(n): "yes" if value else "no" for n, value in zip(numbers, values, strict=True)}
                     begun = time.monotonic()
-                    ask("labels", {"attribute": name, "labels": said})
+                    ask("labels", {"labels": {name: said}})
                     ask(f"wall?attribute={name}")
                     seconds.append(time.monotonic() - begun)
                     labels += len(said)

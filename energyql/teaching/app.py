@@ -151,10 +151,11 @@ class NewAttribute(_Written):
 
 
 class GivenLabels(_Written):
-    """Labels of pictures for one attribute."""
+    """Labels of pictures."""
 
-    attribute: str = Field(max_length=200)
-    labels: dict[str, str | float | bool | None] = Field(description="Number of a picture to its label; null for none.")
+    labels: dict[str, dict[str, str | float | bool | None]] = Field(
+        description="Attribute to number of a picture to its label; null for none."
+    )
 
 
 class Question(RequestBody):
@@ -223,10 +224,10 @@ def _lesson_routes(app: FastAPI, classroom: Classroom) -> None:
     def label(request: GivenLabels) -> LessonInfo:
         """Take labels of pictures, write them to the table, and learn from them."""
         try:
-            labels = {int(number): label for number, label in request.labels.items()}
+            labels = {name: {int(key): label for key, label in own.items()} for name, own in request.labels.items()}
         except ValueError:
             raise DataError("labels are of pictures, by their numbers") from None
-        return write(request.page, lambda lesson: lesson.say(request.attribute, labels))
+        return write(request.page, lambda lesson: lesson.say_all(labels))
 
     @app.post("/api/undo")
     def undo(request: _Written) -> LessonInfo:

@@ -140,19 +140,27 @@ class Lesson:
         self.sheet = begun if self.sheet is None else self.sheet.of(folder).adding(spec)
 
     def say(self, attribute: str, labels: Mapping[int, Any]) -> None:
-        """Take labels of pictures for an attribute, write them to the table, and learn from them.
+        """`say_all` for one attribute: number of a picture -> a label."""
+        self.say_all({attribute: labels})
+
+    def say_all(self, labels: Mapping[str, Mapping[int, Any]]) -> None:
+        """Take labels of pictures as one action, write them to the table, and learn from them.
 
         Args:
-            labels: number of a picture -> a label; `None` takes the label back.
+            labels: attribute -> number of a picture -> a label; `None` takes the label back.
 
         Raises:
             DataError: there is no such attribute or picture, or a label is no value of the attribute.
         """
-        self._spec(attribute)
-        self.check_pictures(labels)
-        again = {(number, attribute) for number in labels if attribute in self.labels.get(number, {})}
-        before = {number: self.rows.get(number) for number in labels}
-        self._write(self._sheet().update({number: {attribute: label} for number, label in labels.items()}))
+        said: dict[int, dict[str, Any]] = {}
+        for attribute, own in labels.items():
+            self._spec(attribute)
+            self.check_pictures(own)
+            for number, label in own.items():
+                said.setdefault(number, {})[attribute] = label
+        again = {(number, name) for number, own in said.items() for name in own if name in self.labels.get(number, {})}
+        before = {number: self.rows.get(number) for number in said}
+        self._write(self._sheet().update(said))
         self._before = [*self._before[-MOST_UNDO + 1 :], before]
         self._again |= again
 
@@ -273,7 +281,7 @@ class Lesson:
 
     def _spec(self, attribute: str) -> AttributeSpec:
         if attribute not in self.vocabulary:
-            raise DataError(f"there is no attribute {attribute!r}", hint="add it first")
+            raise DataError(f"there is no attribute {attribute!r:.60}", hint="add it first")
         return self.vocabulary[attribute]
 
     def _sheet(self) -> LabelSheet:

@@ -52,7 +52,7 @@ def teach(make, *, ready, **_):
                 seen = [look(np.asarray(Image.open(io.BytesIO(file)), float)) for file in files]
                 limit = np.median(seen)
                 labels = {str(c["number"]): "yes" if x > limit else "no" for c, x in zip(cells, seen, strict=True)}
-                assert client.post("/api/labels", {"page": "a", "attribute": name, "labels": labels}).status == 200
+                assert client.post("/api/labels", {"page": "a", "labels": {name: labels}}).status == 200
         assert client.post("/api/questions", {"query": "NOT glasses", "n": 2}).status == 202
         until(lambda: client.get("/api/questions").json()["finished"])
         until(lambda: client.get("/api/lesson").json()["newest"])

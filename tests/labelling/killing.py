@@ -129,7 +129,7 @@ class Lessons:
     def request(self, state, known):
         shown = chance.sample([cell["number"] for cell in state["screen"]] + list(known), 5)
         said = {number: chance.choice(["yes", "no", "no", None]) for number in dict.fromkeys(shown)}
-        body = {"page": "a", "attribute": "glasses", "labels": {str(number): label for number, label in said.items()}}
+        body = {"page": "a", "labels": {"glasses": {str(number): label for number, label in said.items()}}}
         following = {number: label for number, label in sorted((known | said).items()) if label}
         return ("POST", "/api/labels", body), following
 

@@ -94,7 +94,7 @@ class Teaching:
         self.address, self.picture = "/api/pictures/3.png", room.lesson.wall.folder.file(3)
 
     def body(self):
-        return {"page": "a", "attribute": "glasses", "labels": {"0": "no"}}
+        return {"page": "a", "labels": {"glasses": {"0": "no"}}}
 
     def read(self):
         """The labels of a page that is opened again."""
@@ -261,26 +261,25 @@ def wrong_answers():
 
 
 def wrong_teaching():
-    for value in (None, True, 5, "", "hat", "__class__", HALF, "<script>", "\x1b[2J", [], {}, "x" * 60_000):
-        yield "attribute", value
     for value in (
         None,
         True,
         1,
         "x",
         [],
-        {"0": []},
-        {"0": {}},
-        {"x": "yes"},
-        {"-1": "yes"},
-        {"1e0": "yes"},
-        {"": "no"},
+        {"glasses": []},
+        {"glasses": {"0": []}},
+        {"glasses": {"0": {}}},
+        {"0": "yes"},
     ):
         yield "labels", value
+    for name in ("", "hat", "__class__", HALF, "<script>", "\x1b[2J", "x" * 60_000):
+        yield "labels", {name: {"0": "yes"}}
     for value in ("maybe", "<b>yes</b>", "yes\0", HALF, 2, -1, 1e300, NAN, INFINITY):
-        yield "labels", {"0": value}
-    for number in ("99999999", "9" * 4999, "0.5", HALF, "../labels.csv", "\x1b[2J"):
-        yield "labels", {number: "yes"}
+        yield "labels", {"glasses": {"1": "yes", "0": value}}
+    for number in ("", "x", "-1", "1e0", "99999999", "9" * 4999, "0.5", HALF, "../labels.csv", "\x1b[2J"):
+        yield "labels", {"glasses": {"1": "yes", number: "yes"}}
+    yield "labels", {"glasses": {"1": "yes"}, "hair": {"1": "green"}}
     for value in (None, 5, [], "x" * 60_000):
         yield "page", value
     yield "path", "/etc/passwd"

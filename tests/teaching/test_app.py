@@ -16,7 +16,7 @@ def client(room):
 
 
 def say(client, page="a", **labels):
-    return client.post("/api/labels", {"page": page, "attribute": "bright", "labels": labels})
+    return client.post("/api/labels", {"page": page, "labels": {"bright": labels}})
 
 
 def test_a_lesson_over_http(client, room):
@@ -64,9 +64,9 @@ def test_one_page_writes_and_the_other_is_told(client, room):
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
-        ("POST", "/api/labels", {"page": "a", "attribute": "bright", "labels": {"x": "yes"}}, 422),
-        ("POST", "/api/labels", {"page": "a", "attribute": "odd", "labels": {"1": "yes"}}, 422),
-        ("POST", "/api/labels", {"page": "a", "attribute": "bright", "labels": {"1": "yes"}, "more": 1}, 422),
+        ("POST", "/api/labels", {"page": "a", "labels": {"bright": {"x": "yes"}}}, 422),
+        ("POST", "/api/labels", {"page": "a", "labels": {"odd": {"1": "yes"}}}, 422),
+        ("POST", "/api/labels", {"page": "a", "labels": {"bright": {"1": "yes"}}, "more": 1}, 422),
         ("POST", "/api/attributes", {"page": "a", "text": "="}, 422),
         ("POST", "/api/questions", {"query": "bright"}, 422),
         ("POST", "/api/questions", {"query": "bright", "n": 65}, 422),

@@ -149,7 +149,7 @@ function wallCell({ number, label, guess }) {
 
 async function contradict(spec, number, told) {
   const next = spec.values[(spec.values.indexOf(told) + 1) % spec.values.length];
-  if (await change("POST", "api/labels", { attribute: spec.name, labels: { [number]: next } })) {
+  if (await change("POST", "api/labels", { labels: { [spec.name]: { [number]: next } } })) {
     say(`picture ${number}: ${next}`);
     await look();
   }
@@ -158,7 +158,7 @@ async function contradict(spec, number, told) {
 async function accept() {
   const labels = screen.labels;
   if (!Object.keys(labels).length) return;
-  if (await change("POST", "api/labels", { attribute: current, labels })) {
+  if (await change("POST", "api/labels", { labels: { [current]: labels } })) {
     say(`${plural(Object.keys(labels).length, "picture")} labelled`);
     await look();
     $("screen").querySelector("button")?.focus({ preventScroll: true });
@@ -228,11 +228,9 @@ async function confirmRest() {
       if (kind !== "continuous" && !contradicted.has(`${number} ${name}`)) (said[name] ??= {})[number] = value;
     }
   }
-  for (const [name, labels] of Object.entries(said)) {
-    if (!(await change("POST", "api/labels", { attribute: name, labels }))) {
-      $("answer-rest").hidden = false;
-      return;
-    }
+  if (Object.keys(said).length && !(await change("POST", "api/labels", { labels: said }))) {
+    $("answer-rest").hidden = false;
+    return;
   }
   await look();
   await askNow(answered.query, answered.cells.map(({ number }) => number));
@@ -246,7 +244,7 @@ function answerCell({ number, readings }) {
     let value = told;
     const chip = button(`${name}: ${value}`, async () => {
       const next = spec.values[(spec.values.indexOf(value) + 1) % spec.values.length];
-      if (!(await change("POST", "api/labels", { attribute: name, labels: { [number]: next } }))) return;
+      if (!(await change("POST", "api/labels", { labels: { [name]: { [number]: next } } }))) return;
       value = next;
       chip.textContent = `${name}: ${value}`;
       chip.classList.add("said");
