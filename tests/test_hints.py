@@ -18,6 +18,7 @@ PYTHON = re.compile(
 IN_BOTH = {
     "pipeline/explain_pilot.py": "the text of a pilot run, which is one text",
     "pipeline/result_words.py": "the summary of a result, which is one text",
+    "teaching/outcome.py": "commands that the page of a lesson shows",
     "studio/guard.py": "shown by a browser, to the user of a command",
 }
 """Modules whose texts have no two forms, and why."""

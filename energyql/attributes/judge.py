@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -456,12 +457,12 @@ def open_labeller(name: str) -> ImageLabeller:
         ArgumentError: the folder has no judge; or see `import_labeller`.
         ModelError: the judge is damaged.
     """
-    folder = Path(name)
-    if not folder.is_dir():
+    if not os.path.isdir(name):  # `Path.is_dir` fails for a name that is too long
         return import_labeller(name)
+    folder = Path(name)
     judge = load_judge(folder)
     if judge is None:
-        hint = f"energyql teach --pictures PHOTOGRAPHS --out {folder} makes one; or name code, such as my_code:look"
+        hint = "energyql teach makes one from photographs; or name code, such as my_code:look"
         raise ArgumentError(f"{folder} has no judge", hint=hint)
     return judge
 

@@ -149,7 +149,7 @@ class Classroom:
         """
         backbone, path = _backbone(device), folder / PICTURES
         if (folder / CONFIG).is_file():
-            hint = f"energyql teach {folder} teaches it; or name another folder with --out"
+            hint = f"energyql teach {folder} teaches it; or name another folder for the judge"
             raise ArgumentError(f"{folder} is a model, and photographs teach a judge", hint=hint)
         shown = Photographs.open(photographs, path, device)
         pictures = PictureFolder.read(path) if (path / RECORD).is_file() else PictureFolder(path, NOT_DRAWN)

@@ -133,9 +133,9 @@ class Photographs:
             names = {int(number): str(name) for number, name in record["photographs"].items()}
             if record["folder"] != str(folder.resolve()):
                 wrong = f"{pictures} has the lesson of another folder of photographs, {record['folder']}"
-                raise DataError(wrong, hint="name another folder with --out")
+                raise DataError(wrong, hint="name another folder for the judge")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path} is damaged: {error}", hint="begin again with another --out") from error
+            raise DataError(f"{path} is damaged: {error}", hint="begin again in another folder") from error
         return names
 
     def numbers(self, start: int) -> Iterable[int]:

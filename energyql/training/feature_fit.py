@@ -132,9 +132,9 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> LinearFit
         unseen[spec.name][present] = fit.unseen * logits.scale + shift
     with torch.no_grad():
         judge.head.weight.zero_()
-        inward = torch.cat(weights, 1).split([view.inputs.shape[1] for view in views])
-        for view, part in zip(views, inward, strict=True):
-            judge.head.weight[:, view.columns].add_((view.directions @ part).T)
+        sizes = [view.columns.stop - view.columns.start for view in views]
+        for view, part in zip(views, torch.cat(weights, 1).split(sizes), strict=True):
+            judge.head.weight[:, view.columns].add_(part.T)
         judge.head.bias.copy_(torch.cat(biases))
     judge.round()
     return LinearFit(judge.eval().requires_grad_(False), unseen, torch.cat(evening))
@@ -191,24 +191,40 @@ class _View:
 
     Attributes:
         columns: which features.
-        directions: (columns, inputs): orthonormal directions that hold all pictures of the fit, or their largest
-            principal components, with a factor by which all features together have a mean square of 1.
-        inputs: the pictures of the fit, (n, inputs).
     """
 
     def __init__(self, x: Float[Tensor, "n features"], parts: Sequence[slice]) -> None:
         self.columns = slice(parts[0].start, parts[-1].stop)
-        own, factor = x[:, self.columns], 1 / math.sqrt(len(parts))
-        self.directions = factor * _directions(own)
-        self.inputs = own @ self.directions
+        self._own, self._factor = x[:, self.columns], 1 / math.sqrt(len(parts))  # a mean square of 1 together
+        self._directions = _directions(self._own) if len(x) > DIRECTIONS else None
+        self._inputs = self._own if self._directions is None else self._own @ self._directions
+        few = len(x) <= self._inputs.shape[1]
+        self._products = self._inputs @ self._inputs.T if few else None  # of pictures, for all attributes
         self._axes: dict[bytes, _Axes] = {}
 
-    def axes(self, present: Bool[Tensor, " n"]) -> _Axes:
-        """The axes of the present pictures; kept."""
+    def fit(self, present: Bool[Tensor, " n"], targets: Float[Tensor, "labels outputs"]) -> _Fit:
+        """The regression of the present pictures; its weights are those of the features, (columns, outputs)."""
         key = present.numpy().tobytes()
         if key not in self._axes:
-            self._axes[key] = _Axes.of(self.inputs[present])
-        return self._axes[key]
+            self._axes[key] = self._axes_of(present)
+        ridged = self._axes[key].fit(targets)
+        shares = torch.zeros(len(present), targets.shape[1])
+        shares[present] = ridged.shares
+        inward = self._factor * (self._inputs.T @ shares)
+        bias = ridged.middle - self._factor * self._inputs[present].mean(0) @ inward
+        weight = inward if self._directions is None else self._directions @ inward
+        return _Fit(self._factor * weight, bias, ridged.unseen, ridged.error)
+
+    def _axes_of(self, present: Bool[Tensor, " n"]) -> _Axes:
+        """The axes of the present pictures, by the smaller of two symmetric matrices."""
+        if self._products is not None:
+            square = self._products[present][:, present].double()
+            square = square - square.mean(0) - square.mean(1, keepdim=True) + square.mean()
+            return _Axes.of(*torch.linalg.eigh(square), self._factor)
+        centred = self._inputs[present].double()
+        centred = centred - centred.mean(0)
+        squares, right = torch.linalg.eigh(centred.T @ centred)
+        return _Axes.of(squares, centred @ right / squares.clamp(min=1e-12).sqrt(), self._factor)
 
 
 def _views(x: Float[Tensor, "n features"], simple: Sequence[_View] = ()) -> list[_View]:
@@ -218,12 +234,7 @@ def _views(x: Float[Tensor, "n features"], simple: Sequence[_View] = ()) -> list
 
 
 def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features inputs"]:
-    """Orthonormal directions that hold all rows of x, or its `DIRECTIONS` largest principal components."""
-    if len(x) <= DIRECTIONS:
-        values, vectors = torch.linalg.eigh((x @ x.T).double())
-        large = values > 1e-7 * values[-1]
-        found: Tensor = (x.T.double() @ (vectors[:, large] / values[large].sqrt())).float()
-        return found
+    """The `DIRECTIONS` largest principal components of x, orthonormal."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         directions: Tensor = torch.svd_lowrank(x, q=min(DIRECTIONS, x.shape[1]), niter=2)[2]
@@ -234,7 +245,7 @@ class _Fit(NamedTuple):
     """A ridge regression of an attribute: the number, or an indicator of yes or of each class.
 
     Attributes:
-        weight, bias: of the readings, (inputs, outputs) and (outputs,); inputs are those of all views side by side.
+        weight, bias: of the readings, (features, outputs) and (outputs,); the features of all views side by side.
         unseen: readings of the labelled pictures, each as if its label were not there, (labels, outputs).
         error: mean squared error of `unseen`, over all outputs.
     """
@@ -259,7 +270,7 @@ def _problems(labelled: Labelled[Any]) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _fit(views: Sequence[_View], present: Tensor, targets: Float[Tensor, "labels outputs"]) -> _Fit:
     """The mean of the regressions on several views, weighted by how likely their errors make the targets."""
-    fits = [view.axes(present).fit(targets) for view in views]
+    fits = [view.fit(present, targets) for view in views]
     errors = torch.tensor([fit.error for fit in fits]).clamp(min=1e-9)
     shares = (-SHARPNESS / 2 * len(targets) * errors.log()).softmax(0).tolist()
     weight = torch.cat([share * fit.weight for share, fit in zip(shares, fits, strict=True)])
@@ -270,31 +281,38 @@ def _fit(views: Sequence[_View], present: Tensor, targets: Float[Tensor, "labels
     return _Fit(weight, bias, unseen, float((unseen - targets).square().mean()))
 
 
-class _Axes(NamedTuple):
-    """Singular values and vectors of centred inputs: x - mean = left * values @ right."""
+class _Ridged(NamedTuple):
+    """A regression by products with the labelled pictures: reading = middle + centred inputs @ their.T @ shares."""
 
-    mean: Tensor
+    middle: Float[Tensor, " outputs"]
+    shares: Float[Tensor, "labels outputs"]
+    unseen: Float[Tensor, "labels outputs"]
+    error: float
+
+
+class _Axes(NamedTuple):
+    """Left singular vectors of centred inputs, (labels, rank), and squares of their singular values, (rank,)."""
+
     left: Tensor
-    values: Tensor
-    right: Tensor
+    squares: Tensor
 
     @classmethod
-    def of(cls, inputs: Float[Tensor, "labels inputs"]) -> _Axes:
-        mean = inputs.mean(0)
-        return cls(mean, *torch.linalg.svd(inputs - mean, full_matrices=False))
+    def of(cls, squares: Tensor, left: Tensor, factor: float) -> _Axes:
+        large = squares > 1e-7 * squares[-1].clamp(min=1e-12)
+        return cls(left[:, large].float(), (factor**2 * squares[large]).float())
 
-    def fit(self, targets: Float[Tensor, "labels outputs"]) -> _Fit:
+    def fit(self, targets: Float[Tensor, "labels outputs"]) -> _Ridged:
         """The regression with the best penalty, by readings that leave out the label of the picture."""
         middle = targets.mean(0)
         parts, best = self.left.T @ (targets - middle), None
         for ridge in RIDGES:
-            kept = self.values.square() / (self.values.square() + ridge)
+            kept = self.squares / (self.squares + ridge)
             own = (self.left.square() @ kept + 1 / len(targets))[:, None].clamp(max=1 - 1e-4)  # weight of its own label
             unseen = (middle + self.left @ (kept[:, None] * parts) - own * targets) / (1 - own)
             error = float((unseen - targets).square().mean())
             if best is None or error < best.error:
-                weight = self.right.T @ ((kept / self.values.clamp(min=1e-9))[:, None] * parts)
-                best = _Fit(weight, middle - self.mean @ weight, unseen, error)
+                shares = self.left @ (parts / (self.squares + ridge)[:, None])
+                best = _Ridged(middle, shares, unseen, error)
         assert best is not None
         return best
 

@@ -39,7 +39,8 @@ def brightness(wall, numbers) -> dict[int, float]:
 def teach(room, name="bright", screens=3, share=0.5) -> float:
     """Label whole screens of an attribute, pictures above a quantile of the brightness; return the limit."""
     wall = room.lesson.wall
-    limit = sorted(brightness(wall, wall.numbers).values())[int((1 - share) * len(wall))]
+    limits = sorted(brightness(wall, list(wall.numbers)).values())  # more are drawn meanwhile
+    limit = limits[int((1 - share) * len(limits))]
     for _ in range(screens):
         shown = room.lesson.screen(name)
         told = brightness(wall, shown)
