@@ -226,7 +226,7 @@ def teach(
     source: options.LessonSource,
     save_to: Annotated[Path | None, out_option()] = None,
     pictures: Annotated[Path | None, typer.Option(exists=True, file_okay=False)] = None,
-    n: Annotated[int, typer.Option("-n", min=64)] = 2_000,
+    n: Annotated[int, typer.Option("-n", min=256)] = 2_000,
     *,
     port: options.Port = 8423,
     page: options.Page,

@@ -39,7 +39,7 @@ def open_lesson(
         model: as for `train_attributes`.
         out: the model folder to make or to add to, whose subfolder `pictures` holds the lesson; by default that of
             `model`.
-        n: number of pictures that are drawn at once; 300 at least are needed for heads.
+        n: number of pictures that are drawn at once; 256 at least are needed for heads.
         device, progress: see `train_attributes`.
 
     Raises:

@@ -218,7 +218,7 @@ def test_a_complete_training_is_not_replaced_by_quick_heads(room, monkeypatch):
     room.save()
     assert room.outcome.finished == []
     short.networks(monkeypatch, PictureSettings(side=8, channels=(8, 16), least=64, most=64))
-    monkeypatch.setattr(teacher, "FURTHER_SEEN", 64)
+    monkeypatch.setattr(teacher, "FURTHER", 64)
     room.start_finish()
     with pytest.raises(ArgumentError, match="runs already"):
         room.start_finish()

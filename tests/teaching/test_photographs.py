@@ -83,7 +83,7 @@ def test_photographs_teach_a_judge_of_other_models(photographs, tmp_path):
     read = judge(images)["red"].logit > 0
     assert np.mean([bool(each) == is_red(room, number) for each, number in zip(read, numbers, strict=True)]) > 0.95
     labeller = open_labeller(str(tmp_path / "judge"))
-    trained = train_attributes(random_generator(), labeller, tmp_path / "model", n=200, progress=False)
+    trained = train_attributes(random_generator(), labeller, tmp_path / "model", n=100, progress=False)
     assert list(trained.bank.vocabulary) == ["red"]
     model = load_model(tmp_path / "model", judge=str(tmp_path / "judge"))
     assert list(model.judge.vocabulary) == ["red"]
