@@ -222,7 +222,8 @@ class _View:
         if self._products is not None:
             square = self._products[present][:, present].double()
             square = square - square.mean(0) - square.mean(1, keepdim=True) + square.mean()
-            return _Axes.of(*torch.linalg.eigh(square), self._factor)
+            squares, left = torch.linalg.eigh(square)
+            return _Axes.of(squares, left, self._factor)
         centred = self._inputs[present].double()
         centred = centred - centred.mean(0)
         squares, right = torch.linalg.eigh(centred.T @ centred)
@@ -240,10 +241,11 @@ def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features input
     if len(x) <= FEW:
         squares, left = torch.linalg.eigh(x @ x.T)  # weakest first
         squares = squares[-DIRECTIONS:].clamp(min=1e-6 * squares[-1])
-        return x.T @ (left[:, -DIRECTIONS:] / squares.sqrt())
+        directions: Tensor = x.T @ (left[:, -DIRECTIONS:] / squares.sqrt())
+        return directions
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        directions: Tensor = torch.svd_lowrank(x, q=min(DIRECTIONS, x.shape[1]), niter=2)[2]
+        directions = torch.svd_lowrank(x, q=min(DIRECTIONS, x.shape[1]), niter=2)[2]
     return directions
 
 
