@@ -241,11 +241,12 @@ def _directions(x: Float[Tensor, "n features"]) -> Float[Tensor, "features input
     if len(x) <= FEW:
         squares, left = torch.linalg.eigh(x @ x.T)  # weakest first
         squares = squares[-DIRECTIONS:].clamp(min=1e-6 * squares[-1])
-        directions: Tensor = x.T @ (left[:, -DIRECTIONS:] / squares.sqrt())
-        return directions
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        directions = torch.svd_lowrank(x, q=min(DIRECTIONS, x.shape[1]), niter=2)[2]
+        left = left[:, -DIRECTIONS:] / squares.sqrt()
+        directions: Tensor = x.T @ left
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            directions = torch.svd_lowrank(x, q=min(DIRECTIONS, x.shape[1]), niter=2)[2]
     return directions
 
 
