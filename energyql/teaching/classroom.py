@@ -20,6 +20,7 @@ from energyql.labelling.folder import LABELS, RECORD, PictureFolder
 from energyql.labelling.sample import open_pictures
 from energyql.labelling.settings import SampleSettings
 from energyql.pipeline.source import ModelSource
+from energyql.studio.memory import trim
 from energyql.teaching.asking import Answer, answer, check_query
 from energyql.teaching.lesson import Lesson
 from energyql.teaching.outcome import Outcome, TaughtJudge, TaughtModel
@@ -269,6 +270,7 @@ class Classroom:
                 log.exception("drawing failed")
                 hint = "mend it, and start energyql teach again: nothing that was said is lost"
                 self.problem, done = DataError(f"the generator failed: {error}", hint=hint), False
+            trim()
             if not done:
                 with self._awake:
                     self._awake.wait(0.2)

@@ -126,7 +126,7 @@ def read_wall(wall: Wall, labels: Mapping[int, Mapping[str, float]], vocabulary:
     rows, columns, specs = _table(wall, labels, vocabulary)
     if not specs:
         return None
-    fit = fit_linear(Labelled(wall.seen(rows), columns, specs), wall.settings)
+    fit = fit_linear(Labelled(wall.seen(rows.tolist()), columns, specs), wall.settings)
     unseen = torch.cat([fit.unseen[name] for name in specs], 1) - fit.evening
     scales, shifts, rates = [], [], {}
     counts = [output_count(spec) for spec in specs.values()]

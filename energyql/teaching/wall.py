@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ STORE = ".wall"
 """Subfolder of the pictures: files with the features of some pictures each, in half precision."""
 AT_ONCE = 32
 """Most pictures that are drawn together."""
+READ = 512
+"""Most pictures that are read together."""
 _NUMBERS, _IDENTITY, _SIMPLE = "energyql/numbers", "energyql/identity", "energyql/simple"
 """Tensors of a file beside those of layers."""
 
@@ -55,7 +57,7 @@ class Wall:
         self.layer = backbone.layers[min(1, len(backbone.layers) - 1)]
         self._identity = bytes.fromhex(digest((backbone.mark, SMALL, SIZES, *pictures.mark)))
         self._files: list[tuple[Path, int]] = []
-        self._parts: list[Tensor] = []
+        self._features: list[Tensor] = []  # of each picture, in the files' precision
         for path in sorted((folder.path / STORE).glob("*.safetensors")):
             self._load(path)
         self._record()
@@ -123,29 +125,30 @@ class Wall:
             self._load(path)
         self._record()
 
-    def seen(self, rows: Tensor | slice = slice(None)) -> Seen:
-        """Features of the present layer; the pictures themselves are left out."""
-        if len(self._parts) > 1:
-            self._parts = [torch.cat(self._parts)]
-        features = self._parts[0][rows]
+    def seen(self, rows: Iterable[int]) -> Seen:
+        """Features of the present layer for some pictures; the pictures themselves are left out."""
+        features = torch.stack([self._features[row] for row in rows])
         return Seen(torch.zeros(len(features), 0), {self.layer: features})
 
     def read(self, judge: Judge, start: int = 0) -> Float[Tensor, "pictures outputs"]:
         """Outputs of a reader for all pictures from a row on."""
-        return read_outputs(judge, self.seen(slice(start, None)))
+        rows = range(start, len(self))
+        parts = (rows[first : first + READ] for first in range(0, len(rows), READ))
+        return torch.cat([read_outputs(judge, self.seen(part)) for part in parts])
 
     def seen_everywhere(self, rows: Sequence[int]) -> Seen:
         """Features of all layers of a few pictures, read from the files."""
         names = (*self.backbone.layers, _SIMPLE)
-        wanted, start, parts = set(rows), 0, dict[int, dict[str, Tensor]]()
+        wanted, start, places, parts = set(rows), 0, dict[int, int](), list[dict[str, Tensor]]()
         for path, count in self._files:
             here = [row for row in range(start, start + count) if row in wanted]
             if here:
                 stored = read_tensors(path)
-                for row in here:
-                    parts[row] = {name: stored[name][row - start] for name in names}
+                parts.append({name: stored[name][[row - start for row in here]] for name in names})
+                places |= {row: len(places) + k for k, row in enumerate(here)}
             start += count
-        found = {name: torch.stack([parts[row][name] for row in rows]) for name in names}
+        order = [places[row] for row in rows]
+        found = {name: torch.cat([part[name] for part in parts])[order] for name in names}
         layers = self.backbone.layers
         return Seen(
             torch.zeros(len(rows), 0), {layer: torch.cat([found[layer], found[_SIMPLE]], 1) for layer in layers}
@@ -154,8 +157,9 @@ class Wall:
     def choose(self, layer: str) -> None:
         """Take the features of another layer into memory."""
         if layer != self.layer:
-            self.layer, self._parts = layer, []
-            self._parts = [self._kept(read_tensors(path)) for path, _ in self._files]
+            self.layer, self._features = layer, []
+            for path, _ in self._files:
+                self._features += self._kept(read_tensors(path))
 
     def _kept(self, stored: Mapping[str, Tensor]) -> Float[Tensor, "pictures features"]:
         return torch.cat([stored[self.layer], stored[_SIMPLE]], 1)
@@ -174,7 +178,7 @@ class Wall:
         if part is None:
             path.unlink()
             return
-        self._parts.append(part)
+        self._features += part
         self._files.append((path, len(numbers)))
         self.rows |= {number: len(self.numbers) + k for k, number in enumerate(numbers)}
         self.numbers += numbers

@@ -112,7 +112,7 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> LinearFit
     body = Features(settings.backbone, settings.mark, (settings.layer,), settings.side, SMALL, len(mean))
     body.mean.copy_(mean)
     body.scale.copy_(scale)
-    judge, views = Judge(labelled.vocabulary, body), _views((features.float() - mean) * scale)
+    judge, views = Judge(labelled.vocabulary, body), _views((features - mean).mul_(scale))
     begun, weights, biases, evening, unseen = [], [], [], [], {}
     for (present, labels), spec in zip(_problems(labelled), labelled.vocabulary.values(), strict=True):
         targets = _targets(labels, spec)
@@ -371,7 +371,7 @@ def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course
     rows, simple = [], list[_View]()
     for done, layer in enumerate(features):
         mean, scale = _standard(features[layer])
-        views = _views((features[layer].float() - mean) * scale, simple)
+        views = _views((features[layer] - mean).mul_(scale), simple)
         simple = views[1:]
         problems = zip(_problems(labelled), labelled.vocabulary.values(), strict=True)
         rows.append([_fit(views, present, _targets(labels, spec)).error for (present, labels), spec in problems])

@@ -194,7 +194,7 @@ def read_outputs(network: Judge, inputs: Inputs) -> Float[Tensor, "n outputs"]:
     body = network.body
     if isinstance(inputs, Seen) and isinstance(body, Features) and body.layers[0] in inputs.features:
         raw = inputs.features[body.layers[0]]
-        parts = ((part.float() - body.mean) * body.scale for part in raw.split(AT_ONCE))
+        parts = ((part - body.mean).mul_(body.scale) for part in raw.split(AT_ONCE))
     else:
         parts = (network.features(part.float() / 127.5 - 1) for part in pictures_of(inputs).split(AT_ONCE))
     return torch.cat([network.head(features) for features in parts])
