@@ -270,8 +270,9 @@ class Classroom:
                 log.exception("drawing failed")
                 hint = "mend it, and start energyql teach again: nothing that was said is lost"
                 self.problem, done = DataError(f"the generator failed: {error}", hint=hint), False
-            trim()
-            if not done:
+            if done:
+                trim()
+            else:
                 with self._awake:
                     self._awake.wait(0.2)
 

@@ -30,7 +30,7 @@ STORE = ".wall"
 AT_ONCE = 32
 """Most pictures that are drawn together."""
 READ = 512
-"""Most pictures that are read together."""
+"""Most pictures that are read together, so that few features are in memory twice."""
 _NUMBERS, _IDENTITY, _SIMPLE = "energyql/numbers", "energyql/identity", "energyql/simple"
 """Tensors of a file beside those of layers."""
 
