@@ -245,11 +245,13 @@ def teach(
     options.check_studio("the page of a lesson")
     from energyql.files import sole_writer
     from energyql.pipeline.model import choose_device
+    from energyql.studio.memory import share_heap
     from energyql.studio.web import serve_app
     from energyql.teaching.app import create_app
     from energyql.teaching.classroom import PICTURES, Classroom
     from energyql.training.target import training_folder
 
+    share_heap()
     serving = page.serving(port, "Teach at", "Ctrl+C ends it, and the same command continues it.")
     if (not source.model) == (pictures is None):
         wrong = "a lesson is about the pictures of a model, or about photographs"

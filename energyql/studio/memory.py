@@ -19,7 +19,19 @@ from energyql.vocabulary import Vocabulary
 
 SHARED = (type, ModuleType, FunctionType, BuiltinFunctionType, Enum, nn.Module, Model, Vocabulary, LatentSpace)
 """Types of objects that live as long as the studio; `held_bytes` leaves them out."""
-_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+_GLIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_malloc_trim, _mallopt = (getattr(_GLIBC, name, None) for name in ("malloc_trim", "mallopt"))
+_M_ARENA_MAX = -8
+"""Parameter of `mallopt` for the largest number of heaps, in <malloc.h>."""
+
+
+def share_heap() -> None:
+    """Let all threads use one heap, where the C library is glibc; call it before there are threads.
+
+    Else glibc keeps what a thread freed in the heap of that thread, where others cannot use it.
+    """
+    if _mallopt is not None:
+        _mallopt(_M_ARENA_MAX, 1)
 
 
 def trim() -> None:

@@ -137,32 +137,26 @@ class Wall:
         return torch.cat([read_outputs(judge, self.seen(part)) for part in parts])
 
     def seen_everywhere(self, rows: Sequence[int]) -> Seen:
-        """Features of all layers of a few pictures, read from the files."""
-        names = (*self.backbone.layers, _SIMPLE)
-        wanted, start, places, parts = set(rows), 0, dict[int, int](), list[dict[str, Tensor]]()
+        """Features of all layers of a few pictures; each layer is read from the files when it is looked at."""
+        return Seen(torch.zeros(len(rows), 0), _Layers(self, rows))
+
+    def read_layer(self, layer: str, rows: Sequence[int]) -> Float[Tensor, "rows features"]:
+        """Features of a layer of a few pictures, from the files."""
+        wanted, start, places, parts = set(rows), 0, dict[int, int](), list[Tensor]()
         for path, count in self._files:
             here = [row for row in range(start, start + count) if row in wanted]
             if here:
-                stored = read_tensors(path)
-                parts.append({name: stored[name][[row - start for row in here]] for name in names})
+                parts.append(_kept(read_tensors(path), layer)[[row - start for row in here]])
                 places |= {row: len(places) + k for k, row in enumerate(here)}
             start += count
-        order = [places[row] for row in rows]
-        found = {name: torch.cat([part[name] for part in parts])[order] for name in names}
-        layers = self.backbone.layers
-        return Seen(
-            torch.zeros(len(rows), 0), {layer: torch.cat([found[layer], found[_SIMPLE]], 1) for layer in layers}
-        )
+        return torch.cat(parts)[[places[row] for row in rows]]
 
     def choose(self, layer: str) -> None:
         """Take the features of another layer into memory."""
         if layer != self.layer:
             self.layer, self._features = layer, []
             for path, _ in self._files:
-                self._features += self._kept(read_tensors(path))
-
-    def _kept(self, stored: Mapping[str, Tensor]) -> Float[Tensor, "pictures features"]:
-        return torch.cat([stored[self.layer], stored[_SIMPLE]], 1)
+                self._features += _kept(read_tensors(path), layer)
 
     def _load(self, path: Path) -> None:
         """Add the pictures of a file; one that is damaged, or of another backbone, is removed, to be drawn again."""
@@ -172,7 +166,7 @@ class Wall:
             columns = [stored[name] for name in (*self.backbone.layers, _SIMPLE)]
             fits = stored[_IDENTITY].equal(_bytes(self._identity)) and not self.rows.keys() & set(numbers)
             whole = all(len(column) == len(numbers) for column in columns)
-            part = self._kept(stored) if fits and whole else None
+            part = _kept(stored, self.layer) if fits and whole else None
         except (KeyError, ModelError):
             part = None
         if part is None:
@@ -189,6 +183,27 @@ class Wall:
         pool = dict.fromkeys([*self.folder.unsure, *(number for number in self.numbers if number >= POOL_START)])
         if random > self.folder.random or len(pool) > len(self.folder.unsure):
             self.folder = self.folder.having(max(random, self.folder.random), tuple(pool))
+
+
+class _Layers(Mapping[str, Tensor]):
+    """Layer -> features of some pictures, which are in memory only while they are used."""
+
+    def __init__(self, wall: Wall, rows: Sequence[int]) -> None:
+        self._wall, self._rows = wall, rows
+
+    def __getitem__(self, layer: str) -> Tensor:
+        return self._wall.read_layer(layer, self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._wall.backbone.layers)
+
+    def __len__(self) -> int:
+        return len(self._wall.backbone.layers)
+
+
+def _kept(stored: Mapping[str, Tensor], layer: str) -> Float[Tensor, "pictures features"]:
+    """What is read of a file: a layer, and the features that need no backbone."""
+    return torch.cat([stored[layer], stored[_SIMPLE]], 1)
 
 
 def _bytes(mark: bytes) -> Tensor:

@@ -370,8 +370,9 @@ def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course
     features = labelled.inputs.features
     rows, simple = [], list[_View]()
     for done, layer in enumerate(features):
-        mean, scale = _standard(features[layer])
-        views = _views((features[layer] - mean).mul_(scale), simple)
+        own = features[layer]  # of a lesson it is read from files
+        mean, scale = _standard(own)
+        views = _views((own - mean).mul_(scale), simple)
         simple = views[1:]
         problems = zip(_problems(labelled), labelled.vocabulary.values(), strict=True)
         rows.append([_fit(views, present, _targets(labels, spec)).error for (present, labels), spec in problems])
