@@ -64,6 +64,6 @@ def fit_guide(reading: Reading, prior: Prior, latents: Tensor) -> Guide | None:
     if not usable:
         return None
     settings = HeadSettings(steps=STEPS, weight_decay=HeadSettings().weight_decay * TAUGHT_DECAY)
-    labelled = Labelled(latents.repeat(DRAWS, 1)[order], labels, usable)
+    labelled = Labelled(latents[order % count], labels, usable)
     course = Course(prior.seed % 2**63)
     return Guide(train_heads(labelled, settings, course, held_out=held_out, fitted=prior.fitted)[0], prior)

@@ -107,12 +107,11 @@ def fit_linear(labelled: Labelled[Seen], settings: FeatureSettings) -> LinearFit
     Raises:
         DataError: an attribute has no label, or labels that are too large.
     """
-    features = labelled.inputs.features[settings.layer]
-    mean, scale = _standard(features)
+    x, mean, scale = _standardised(labelled.inputs.features[settings.layer])
     body = Features(settings.backbone, settings.mark, (settings.layer,), settings.side, SMALL, len(mean))
     body.mean.copy_(mean)
     body.scale.copy_(scale)
-    judge, views = Judge(labelled.vocabulary, body), _views((features - mean).mul_(scale))
+    judge, views = Judge(labelled.vocabulary, body), _views(x)
     begun, weights, biases, evening, unseen = [], [], [], [], {}
     for (present, labels), spec in zip(_problems(labelled), labelled.vocabulary.values(), strict=True):
         targets = _targets(labels, spec)
@@ -171,15 +170,19 @@ def _evening(shares: Float[Tensor, " outputs"], spec: AttributeSpec) -> Float[Te
     return -torch.logit(shares, 1e-3) if output_count(spec) == 1 else -seen.log()
 
 
-def _standard(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and scale of each feature, (features,), in half precision; a part then has a mean square of 1 together."""
-    features = features.float()
-    mean, std = features.mean(0).half().float(), features.std(0)
+def _standardised(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Standardised features, and the mean and scale of each, (features,), in half precision.
+
+    A part of the features then has a mean square of 1 together.
+    """
+    x = features.to(torch.float32, copy=True)  # the only copy, because it may be large
+    mean, std = x.mean(0).half().float(), x.std(0)
     kept, scale = std > LEAST_SPREAD, torch.zeros_like(std)
     for part in _parts(len(mean)):
         counted = kept[part]
         scale[part][counted] = 1 / (std[part][counted] * math.sqrt(max(1, int(counted.sum()))))
-    return mean, scale.half().float()
+    scale = scale.half().float()
+    return x.sub_(mean).mul_(scale), mean, scale
 
 
 def _parts(size: int) -> list[slice]:
@@ -370,9 +373,7 @@ def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course
     features = labelled.inputs.features
     rows, simple = [], list[_View]()
     for done, layer in enumerate(features):
-        own = features[layer]  # of a lesson it is read from files
-        mean, scale = _standard(own)
-        views = _views((own - mean).mul_(scale), simple)
+        views = _views(_standardised(features[layer])[0], simple)
         simple = views[1:]
         problems = zip(_problems(labelled), labelled.vocabulary.values(), strict=True)
         rows.append([_fit(views, present, _targets(labels, spec)).error for (present, labels), spec in problems])
