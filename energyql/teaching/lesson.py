@@ -195,7 +195,7 @@ class Lesson:
         self._layer_at = count
         best = best_layer(self.wall, labels, vocabulary)
         with self.wall.lock:
-            self.wall.choose(best)
+            self.wall.layer = best
             self.learn()
         return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ STORE = ".wall"
 AT_ONCE = 32
 """Most pictures that are drawn together."""
 READ = 512
-"""Most pictures that are read together, so that few features are in memory twice."""
+"""Most pictures that are read together, so that few features are in memory."""
 _NUMBERS, _IDENTITY, _SIMPLE = "energyql/numbers", "energyql/identity", "energyql/simple"
 """Tensors of a file beside those of layers."""
 
@@ -45,7 +45,7 @@ class Wall:
         folder: the pictures; its record has all of the wall.
         pictures: where they come from.
         numbers: number of each picture, in the order in which they were drawn.
-        layer: the layer whose features are in memory.
+        layer: the layer whose features readers read.
         lock: held by a thread that adds pictures, or reads what others may change.
     """
 
@@ -56,8 +56,7 @@ class Wall:
         self.rows: dict[int, int] = {}
         self.layer = backbone.layers[min(1, len(backbone.layers) - 1)]
         self._identity = bytes.fromhex(digest((backbone.mark, SMALL, SIZES, *pictures.mark)))
-        self._files: list[tuple[Path, int]] = []
-        self._features: list[Tensor] = []  # of each picture, in the files' precision
+        self._files: list[tuple[Path, range]] = []  # each with the rows of its pictures
         for path in sorted((folder.path / STORE).glob("*.safetensors")):
             self._load(path)
         self._record()
@@ -125,38 +124,30 @@ class Wall:
             self._load(path)
         self._record()
 
-    def seen(self, rows: Iterable[int]) -> Seen:
+    def seen(self, rows: Sequence[int]) -> Seen:
         """Features of the present layer for some pictures; the pictures themselves are left out."""
-        features = torch.stack([self._features[row] for row in rows])
-        return Seen(torch.zeros(len(features), 0), {self.layer: features})
+        return Seen(torch.zeros(len(rows), 0), {self.layer: self.features(self.layer, rows)})
+
+    def seen_everywhere(self, rows: Sequence[int]) -> Seen:
+        """Features of all layers, of which each is read from the files when it is looked at."""
+        return Seen(torch.zeros(len(rows), 0), _Layers(self, rows))
+
+    def features(self, layer: str, rows: Sequence[int]) -> Float[Tensor, "rows features"]:
+        """Features of a layer, and those that need no backbone, for some pictures; none stay in memory."""
+        wanted, places, parts = set(rows), dict[int, int](), list[Tensor]()
+        for path, own in self._files:
+            here = [row for row in own if row in wanted]
+            if here:
+                stored, within = read_tensors(path), [row - own.start for row in here]
+                parts.append(torch.cat([stored[layer][within], stored[_SIMPLE][within]], 1))
+                places |= {row: len(places) + k for k, row in enumerate(here)}
+        return torch.cat(parts)[[places[row] for row in rows]]
 
     def read(self, judge: Judge, start: int = 0) -> Float[Tensor, "pictures outputs"]:
         """Outputs of a reader for all pictures from a row on."""
         rows = range(start, len(self))
         parts = (rows[first : first + READ] for first in range(0, len(rows), READ))
         return torch.cat([read_outputs(judge, self.seen(part)) for part in parts])
-
-    def seen_everywhere(self, rows: Sequence[int]) -> Seen:
-        """Features of all layers of a few pictures; each layer is read from the files when it is looked at."""
-        return Seen(torch.zeros(len(rows), 0), _Layers(self, rows))
-
-    def read_layer(self, layer: str, rows: Sequence[int]) -> Float[Tensor, "rows features"]:
-        """Features of a layer of a few pictures, from the files."""
-        wanted, start, places, parts = set(rows), 0, dict[int, int](), list[Tensor]()
-        for path, count in self._files:
-            here = [row for row in range(start, start + count) if row in wanted]
-            if here:
-                parts.append(_kept(read_tensors(path), layer)[[row - start for row in here]])
-                places |= {row: len(places) + k for k, row in enumerate(here)}
-            start += count
-        return torch.cat(parts)[[places[row] for row in rows]]
-
-    def choose(self, layer: str) -> None:
-        """Take the features of another layer into memory."""
-        if layer != self.layer:
-            self.layer, self._features = layer, []
-            for path, _ in self._files:
-                self._features += _kept(read_tensors(path), layer)
 
     def _load(self, path: Path) -> None:
         """Add the pictures of a file; one that is damaged, or of another backbone, is removed, to be drawn again."""
@@ -166,14 +157,12 @@ class Wall:
             columns = [stored[name] for name in (*self.backbone.layers, _SIMPLE)]
             fits = stored[_IDENTITY].equal(_bytes(self._identity)) and not self.rows.keys() & set(numbers)
             whole = all(len(column) == len(numbers) for column in columns)
-            part = _kept(stored, self.layer) if fits and whole else None
         except (KeyError, ModelError):
-            part = None
-        if part is None:
+            fits = whole = False
+        if not (fits and whole):
             path.unlink()
             return
-        self._features += part
-        self._files.append((path, len(numbers)))
+        self._files.append((path, range(len(self), len(self) + len(numbers))))
         self.rows |= {number: len(self.numbers) + k for k, number in enumerate(numbers)}
         self.numbers += numbers
 
@@ -192,18 +181,13 @@ class _Layers(Mapping[str, Tensor]):
         self._wall, self._rows = wall, rows
 
     def __getitem__(self, layer: str) -> Tensor:
-        return self._wall.read_layer(layer, self._rows)
+        return self._wall.features(layer, self._rows)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._wall.backbone.layers)
 
     def __len__(self) -> int:
         return len(self._wall.backbone.layers)
-
-
-def _kept(stored: Mapping[str, Tensor], layer: str) -> Float[Tensor, "pictures features"]:
-    """What is read of a file: a layer, and the features that need no backbone."""
-    return torch.cat([stored[layer], stored[_SIMPLE]], 1)
 
 
 def _bytes(mark: bytes) -> Tensor:
