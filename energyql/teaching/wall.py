@@ -29,8 +29,6 @@ STORE = ".wall"
 """Subfolder of the pictures: files with the features of some pictures each, in half precision."""
 AT_ONCE = 32
 """Most pictures that are drawn together."""
-READ = 512
-"""Most pictures that are read together, so that few features are in memory."""
 _NUMBERS, _IDENTITY, _SIMPLE = "energyql/numbers", "energyql/identity", "energyql/simple"
 """Tensors of a file beside those of layers."""
 
@@ -57,6 +55,7 @@ class Wall:
         self.layer = backbone.layers[min(1, len(backbone.layers) - 1)]
         self._identity = bytes.fromhex(digest((backbone.mark, SMALL, SIZES, *pictures.mark)))
         self._files: list[tuple[Path, range]] = []  # each with the rows of its pictures
+        self._seen: dict[tuple[str, int], Tensor] = {}  # of labelled pictures: layer, row
         for path in sorted((folder.path / STORE).glob("*.safetensors")):
             self._load(path)
         self._record()
@@ -125,29 +124,32 @@ class Wall:
         self._record()
 
     def seen(self, rows: Sequence[int]) -> Seen:
-        """Features of the present layer for some pictures; the pictures themselves are left out."""
-        return Seen(torch.zeros(len(rows), 0), {self.layer: self.features(self.layer, rows)})
+        """Features of the present layer for labelled pictures, which stay in memory; the pictures are left out."""
+        new = [row for row in rows if (self.layer, row) not in self._seen]
+        known = self._seen | {
+            (self.layer, row): each for row, each in zip(new, self.features(self.layer, new), strict=True)
+        }
+        self._seen = {(self.layer, row): known[self.layer, row] for row in rows}
+        return Seen(torch.zeros(len(rows), 0), {self.layer: torch.stack([*self._seen.values()])})
 
     def seen_everywhere(self, rows: Sequence[int]) -> Seen:
         """Features of all layers, of which each is read from the files when it is looked at."""
         return Seen(torch.zeros(len(rows), 0), _Layers(self, rows))
 
-    def features(self, layer: str, rows: Sequence[int]) -> Float[Tensor, "rows features"]:
-        """Features of a layer, and those that need no backbone, for some pictures; none stay in memory."""
-        wanted, places, parts = set(rows), dict[int, int](), list[Tensor]()
+    def features(self, layer: str, rows: Sequence[int]) -> list[Float[Tensor, " features"]]:
+        """Features of a layer, and those that need no backbone, of some pictures."""
+        wanted, found = set(rows), dict[int, Tensor]()
         for path, own in self._files:
-            here = [row for row in own if row in wanted]
-            if here:
-                stored, within = read_tensors(path), [row - own.start for row in here]
-                parts.append(torch.cat([stored[layer][within], stored[_SIMPLE][within]], 1))
-                places |= {row: len(places) + k for k, row in enumerate(here)}
-        return torch.cat(parts)[[places[row] for row in rows]]
+            if here := [row for row in own if row in wanted]:
+                found |= zip(here, _columns(path, layer)[[row - own.start for row in here]], strict=True)
+        return [found[row] for row in rows]
 
     def read(self, judge: Judge, start: int = 0) -> Float[Tensor, "pictures outputs"]:
         """Outputs of a reader for all pictures from a row on."""
-        rows = range(start, len(self))
-        parts = (rows[first : first + READ] for first in range(0, len(rows), READ))
-        return torch.cat([read_outputs(judge, self.seen(part)) for part in parts])
+        parts = (
+            _columns(path, self.layer)[max(0, start - own.start) :] for path, own in self._files if own.stop > start
+        )
+        return torch.cat([read_outputs(judge, Seen(torch.zeros(len(part), 0), {self.layer: part})) for part in parts])
 
     def _load(self, path: Path) -> None:
         """Add the pictures of a file; one that is damaged, or of another backbone, is removed, to be drawn again."""
@@ -181,13 +183,19 @@ class _Layers(Mapping[str, Tensor]):
         self._wall, self._rows = wall, rows
 
     def __getitem__(self, layer: str) -> Tensor:
-        return self._wall.features(layer, self._rows)
+        return torch.stack(self._wall.features(layer, self._rows))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._wall.backbone.layers)
 
     def __len__(self) -> int:
         return len(self._wall.backbone.layers)
+
+
+def _columns(path: Path, layer: str) -> Float[Tensor, "pictures features"]:
+    """What is read of a file: a layer, and the features that need no backbone."""
+    stored = read_tensors(path)
+    return torch.cat([stored[layer], stored[_SIMPLE]], 1)
 
 
 def _bytes(mark: bytes) -> Tensor:
