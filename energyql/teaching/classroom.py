@@ -319,7 +319,7 @@ class Classroom:
         """Fit heads to what the readers say now."""
         reading, numbers, self._guided = self._now()
         if reading is not None:
-            self.outcome.learn(reading, numbers)
+            self.outcome.learn(reading, numbers, self.lesson.wall.give_way)
 
     def save(self) -> bool:
         """Write what was learnt to the folder; whether there was anything."""

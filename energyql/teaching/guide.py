@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,12 +37,13 @@ class Guide:
         return self.heads.predict(self.prior.read(torch.tensor(numbers), self.heads.space), names)
 
 
-def fit_guide(reading: Reading, prior: Prior, latents: Tensor) -> Guide | None:
+def fit_guide(reading: Reading, prior: Prior, latents: Tensor, progress: Callable[[float], None]) -> Guide | None:
     """Fit heads to the readings of a wall; `None` for too few pictures.
 
     Args:
         prior: whose `fitted` says what heads read.
         latents: the input of heads for each of the pictures, (pictures, latent_dim).
+        progress: function that is called with the fraction done, between any two steps.
     """
     count = len(reading.outputs)
     if count < LEAST:
@@ -65,5 +66,5 @@ def fit_guide(reading: Reading, prior: Prior, latents: Tensor) -> Guide | None:
         return None
     settings = HeadSettings(steps=STEPS, weight_decay=HeadSettings().weight_decay * TAUGHT_DECAY)
     labelled = Labelled(latents[order % count], labels, usable)
-    course = Course(prior.seed % 2**63)
+    course = Course(prior.seed % 2**63, progress=progress)
     return Guide(train_heads(labelled, settings, course, held_out=held_out, fitted=prior.fitted)[0], prior)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -51,7 +51,7 @@ class Outcome(Protocol):
     finished: Sequence[str]
     trains: bool
 
-    def learn(self, reading: Reading, numbers: Sequence[int]) -> None:
+    def learn(self, reading: Reading, numbers: Sequence[int], progress: Callable[[float], None]) -> None:
         """Fit what `save` writes to what the readers say of the pictures with these numbers."""
 
     def save(self, reading: Reading, numbers: Sequence[int]) -> bool:
@@ -81,9 +81,9 @@ class TaughtModel:
     trains: bool = True
     _latents: Tensor = field(default_factory=lambda: torch.zeros(0))
 
-    def learn(self, reading: Reading, numbers: Sequence[int]) -> None:
+    def learn(self, reading: Reading, numbers: Sequence[int], progress: Callable[[float], None]) -> None:
         """Fit heads, if there are pictures enough."""
-        self.guide = fit_guide(reading, self.prior, self._read(numbers)) or self.guide
+        self.guide = fit_guide(reading, self.prior, self._read(numbers), progress) or self.guide
 
     def save(self, reading: Reading, numbers: Sequence[int]) -> bool:
         """Write heads and readers, as a training does, without a judge.
@@ -143,7 +143,7 @@ class TaughtJudge:
     finished: Sequence[str] = ()
     trains: bool = False
 
-    def learn(self, reading: Reading, numbers: Sequence[int]) -> None:
+    def learn(self, reading: Reading, numbers: Sequence[int], progress: Callable[[float], None]) -> None:
         """Nothing: readers have learnt."""
 
     def save(self, reading: Reading, numbers: Sequence[int]) -> bool:

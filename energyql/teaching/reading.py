@@ -151,7 +151,7 @@ def best_layer(wall: Wall, labels: Mapping[int, Mapping[str, float]], vocabulary
     if not specs:
         return wall.layer
     labelled = Labelled(wall.seen_everywhere(rows.tolist()), columns, specs)
-    return choose_features(wall.backbone, labelled, Course())[0].layer
+    return choose_features(wall.backbone, labelled, Course(progress=wall.give_way))[0].layer
 
 
 def _table(

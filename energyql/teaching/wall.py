@@ -123,6 +123,11 @@ class Wall:
             self._load(path)
         self._record()
 
+    def give_way(self, _done: float = 0) -> None:
+        """Wait while another thread holds the lock, so that a click needs not share the cores with a long fit."""
+        with self.lock:
+            pass
+
     def seen(self, rows: Sequence[int]) -> Seen:
         """Features of the present layer for labelled pictures, which stay in memory; the pictures are left out."""
         new = [row for row in rows if (self.layer, row) not in self._seen]
