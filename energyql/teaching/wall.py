@@ -123,13 +123,13 @@ class Wall:
             self._load(path)
         self._record()
 
-    def give_way(self, _done: float = 0) -> None:
+    def give_way(self, _done: float) -> None:
         """Wait while another thread holds the lock, so that a click needs not share the cores with a long fit."""
         with self.lock:
             pass
 
     def seen(self, rows: Sequence[int]) -> Seen:
-        """Features of the present layer for labelled pictures, which stay in memory; the pictures are left out."""
+        """Features of the present layer for labelled pictures, each once, which stay in memory until the next call."""
         new = [row for row in rows if (self.layer, row) not in self._seen]
         known = self._seen | {
             (self.layer, row): each for row, each in zip(new, self.features(self.layer, new), strict=True)
@@ -142,7 +142,7 @@ class Wall:
         return Seen(torch.zeros(len(rows), 0), _Layers(self, rows))
 
     def features(self, layer: str, rows: Sequence[int]) -> list[Float[Tensor, " features"]]:
-        """Features of a layer, and those that need no backbone, of some pictures."""
+        """Features of a layer, and those that need no backbone, of some pictures, which are read from their files."""
         wanted, found = set(rows), dict[int, Tensor]()
         for path, own in self._files:
             if here := [row for row in own if row in wanted]:

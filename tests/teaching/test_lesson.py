@@ -16,6 +16,7 @@ from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.generate import generate
 from energyql.pipeline.model import load_model
 from energyql.teaching.asking import answer, check_query
+from energyql.teaching.reading import best_layer
 from energyql.teaching.sections import sections
 from energyql.teaching.wall import FIRST_RANDOM, STORE
 from energyql.training import teacher
@@ -207,6 +208,35 @@ def test_the_model_folder_has_what_was_learned(room):
     assert list(model.vocabulary) == ["bright"]
     result = generate("bright", 4, model=model, seed=3)
     assert len(result) == 4
+
+
+def test_long_fits_give_way_between_steps(room, monkeypatch):
+    lesson, steps = room.lesson, []
+    monkeypatch.setattr(lesson.wall, "give_way", steps.append)
+    lesson.add("bright")
+    lesson.wall.draw(lesson.wall.next_numbers(140))
+    teach(room)
+    best_layer(lesson.wall, lesson.labels, lesson.vocabulary)
+    assert len(steps) == len(lesson.wall.backbone.layers)
+    steps.clear()
+    room.learn()
+    assert steps[0] < 0.01
+    assert steps[-1] == 1
+
+
+def test_giving_way_waits_for_a_click(room):
+    ended = threading.Event()
+
+    def fit():
+        room.lesson.wall.give_way(0.5)
+        ended.set()
+
+    def click(lesson):
+        threading.Thread(target=fit, daemon=True).start()
+        assert not ended.wait(0.2)
+
+    room.change(click)
+    assert ended.wait(10)
 
 
 def test_a_complete_training_is_not_replaced_by_quick_heads(room, monkeypatch):
