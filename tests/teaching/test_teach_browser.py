@@ -25,6 +25,9 @@ def test_a_person_teaches_and_asks(chromium, room):
         page = visitor.open()
         expect(page.locator("#work")).to_be_hidden()
         expect(page.locator("#sections img")).to_have_count(40)
+        columns = page.evaluate("getComputedStyle(document.querySelector('#sections .wall')).gridTemplateColumns")
+        column = float(columns.split("px")[0])  # pictures of any size fill their cells
+        assert column - 8 <= page.locator("#sections img").first.bounding_box()["width"] <= column
         page.locator("#new").fill("a=b")
         page.keyboard.press("Enter")
         expect(page.locator("#add-problem")).to_contain_text("is not an attribute")

@@ -141,9 +141,9 @@ function showSections(sections) {
 function wallCell({ number, label, guess }) {
   const told = label ?? guess;
   const spec = attribute();
-  if (!spec) return h("img", { class: "small", src: `api/pictures/${number}.png`, alt: `picture ${number}`, loading: "lazy" });
+  if (!spec) return h("div", { class: "cell" }, h("img", { src: `api/pictures/${number}.png`, alt: `picture ${number}`, loading: "lazy" }));
   const flip = () => contradict(spec, number, told);
-  return h("button", { type: "button", class: "cell small", onclick: flip, "aria-label": `picture ${number}: ${label ? `you said ${label}` : `read as ${guess}`}`, disabled: spec.kind === "continuous" },
+  return h("button", { type: "button", class: "cell", onclick: flip, "aria-label": `picture ${number}: ${label ? `you said ${label}` : `read as ${guess}`}`, disabled: spec.kind === "continuous" },
     h("img", { src: `api/pictures/${number}.png`, alt: "", loading: "lazy" }), label ? h("span", { class: "tag" }, label) : null);
 }
 
