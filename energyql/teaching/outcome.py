@@ -42,7 +42,7 @@ class Outcome(Protocol):
     Attributes:
         folder: the folder.
         guide: the newest heads; `None` before there are any, and for photographs.
-        finished: attributes that a complete training has learnt, which quick heads never replace.
+        finished: attributes of the lesson that a complete training has learnt, which quick heads never replace.
         trains: whether there is a complete training.
     """
 
@@ -96,7 +96,8 @@ class TaughtModel:
         with opening_target(self._model(), self.folder) as target:
             kept = {} if target.bank is None else target.bank.reports
             present = () if target.bank is None else target.bank.vocabulary
-            self.finished = [name for name in present if name not in kept or LESSON not in kept[name].details]
+            trained = {name for name in present if name not in kept or LESSON not in kept[name].details}
+            self.finished = [name for name in reading.vocabulary if name in trained]
             names = [name for name in heads.vocabulary if name not in self.finished]
             if names:
                 own = heads.fitted
@@ -105,10 +106,10 @@ class TaughtModel:
                 specs = Vocabulary(heads.vocabulary[name] for name in names)
                 bank = AttributeBank(specs, {name: heads.heads[name] for name in names}, fitted=fitted)
                 latents = self._read(numbers)[reading.rows[reading.random]]
-                reports, trained = _as_trained(reading, bank, latents)
+                reports, networks = _as_trained(reading, bank, latents)
                 with target.changing() as changed:
                     changed.save(bank.with_reports(reports), real_path(self.folder).name, replace=True)
-                    store_judge(changed.folder, TRAIN, names, trained)
+                    store_judge(changed.folder, TRAIN, names, networks)
         return True
 
     def train(self, table: Path, names: Sequence[str], report: Report) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ import threading
 import pytest
 import short
 import torch
-from toys import random_generator
+from toys import random_generator, tiny_model
 
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.files import sole_writer
@@ -15,7 +15,9 @@ from energyql.labelling.folder import LABELS, PictureFolder
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.generate import generate
 from energyql.pipeline.model import load_model
+from energyql.pipeline.source import ModelSource
 from energyql.teaching.asking import answer, check_query
+from energyql.teaching.classroom import Classroom
 from energyql.teaching.reading import best_layer
 from energyql.teaching.sections import sections
 from energyql.teaching.wall import FIRST_RANDOM, STORE
@@ -237,6 +239,19 @@ def test_giving_way_waits_for_a_click(room):
 
     room.change(click)
     assert ended.wait(10)
+
+
+def test_attributes_of_the_model_are_not_those_of_the_lesson(tmp_path):
+    """What a packaged model reads already stays in the new folder, and is not told of as learnt here."""
+    model = load_model(tiny_model(tmp_path / "tiny", truncation=(0.7, 0.7)))
+    room = Classroom.open(ModelSource(tmp_path / "tiny"), tmp_path / "model", torch.device("cpu"), wanted=300)
+    room.lesson.add("bright", room.taken)
+    room.lesson.wall.draw(room.lesson.wall.next_numbers(300))
+    teach(room)
+    room.learn()
+    assert room.save()
+    assert room.outcome.finished == []
+    assert {*load_model(room.outcome.folder).vocabulary} == {*model.vocabulary, "bright"}
 
 
 def test_a_complete_training_is_not_replaced_by_quick_heads(room, monkeypatch):
