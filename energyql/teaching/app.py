@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
@@ -26,6 +27,7 @@ from energyql.teaching.asking import check_query
 from energyql.teaching.classroom import Classroom
 from energyql.teaching.lesson import SCREEN, Lesson
 from energyql.teaching.sections import sections
+from energyql.vocabulary import AttributeSpec
 
 STATIC = Path(__file__).parent / "static"
 BODY = 256 * 1024
@@ -51,7 +53,7 @@ class MeterInfo(BaseModel):
 
 
 class AttributeInfo(BaseModel):
-    """An attribute of the lesson."""
+    """An attribute."""
 
     name: str
     written: str = Field(description="The name as a query writes it, in double quotes where it needs them.")
@@ -59,6 +61,11 @@ class AttributeInfo(BaseModel):
     values: list[str] = Field(description="Possible answers; none of a number.")
     low: float
     high: float
+
+
+class TaughtAttribute(AttributeInfo):
+    """An attribute of the lesson."""
+
     meter: MeterInfo
 
 
@@ -78,7 +85,8 @@ class LessonInfo(BaseModel):
     folder: str
     use: str = Field(description="Command that uses what is in the folder; empty before there is anything.")
     trains: bool = Field(description="Whether there is a complete training.")
-    attributes: list[AttributeInfo]
+    attributes: list[TaughtAttribute]
+    taken: list[AttributeInfo] = Field(description="Those that the model had before, of which queries may be too.")
     keywords: list[str]
     drawn: int
     wanted: int
@@ -217,8 +225,7 @@ def _lesson_routes(app: FastAPI, classroom: Classroom) -> None:
     @app.post("/api/attributes")
     def add(request: NewAttribute) -> LessonInfo:
         """Add an attribute."""
-        taken = classroom.taken
-        return write(request.page, lambda lesson: lesson.add(request.text, taken))
+        return write(request.page, lambda lesson: lesson.add(request.text))
 
     @app.post("/api/labels")
     def label(request: GivenLabels) -> LessonInfo:
@@ -343,12 +350,9 @@ def _describe(classroom: Classroom, writer: str) -> LessonInfo:
     lesson, outcome, finish = classroom.lesson, classroom.outcome, classroom.finish
     with lesson.wall.lock:
         attributes = [
-            AttributeInfo(
-                name=spec.name, written=quote(spec.name), kind=spec.kind, values=list(KINDS[spec.kind].classes(spec)),
-                low=spec.low, high=spec.high, meter=_meter(lesson, spec.name),
-            )
-            for spec in lesson.vocabulary.values()
-        ]  # fmt: skip
+            TaughtAttribute(**_attribute(spec), meter=_meter(lesson, spec.name)) for spec in lesson.vocabulary.values()
+        ]
+        taken = [AttributeInfo(**_attribute(spec)) for spec in lesson.taken.values()]
     done = None
     if finish is not None:
         done = FinishInfo(
@@ -359,13 +363,21 @@ def _describe(classroom: Classroom, writer: str) -> LessonInfo:
     known = () if lesson.reading is None else tuple(lesson.reading.vocabulary)
     use = outcome.use(known[0]) if known and classroom.saved >= 0 else ""
     return LessonInfo(
-        folder=str(outcome.folder), use=use, trains=outcome.trains, attributes=attributes,
+        folder=str(outcome.folder), use=use, trains=outcome.trains, attributes=attributes, taken=taken,
         keywords=sorted(keywords()), drawn=len(lesson.wall), wanted=classroom.wanted, labelled=len(lesson.labels),
         version=lesson.version, can_undo=lesson.can_undo, writer=writer, saved=classroom.saved >= 0,
         newest=classroom.saved == lesson.version, finished=list(outcome.finished),
         unsaved=None if classroom.unsaved is None else describe(classroom.unsaved),
         problem=None if classroom.problem is None else describe(classroom.problem), finish=done,
     )  # fmt: skip
+
+
+def _attribute(spec: AttributeSpec) -> dict[str, Any]:
+    values = list(KINDS[spec.kind].classes(spec))
+    return {
+        "name": spec.name, "written": quote(spec.name), "kind": spec.kind, "values": values,
+        "low": spec.low, "high": spec.high,
+    }  # fmt: skip
 
 
 def _meter(lesson: Lesson, attribute: str) -> MeterInfo:

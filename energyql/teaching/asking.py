@@ -17,7 +17,6 @@ from energyql.pipeline.queries import CheckedQuery, ListedQuery, check
 from energyql.pipeline.settings import DEFAULT_PURITY, DEFAULT_SEMANTICS
 from energyql.teaching.guide import Guide
 from energyql.teaching.lesson import Lesson
-from energyql.teaching.wall import Wall
 from energyql.training.settings import POOL_START
 
 BLOCK = 4_096
@@ -52,13 +51,13 @@ class Answer:
 
 
 def check_query(query: str, lesson: Lesson) -> CheckedQuery:
-    """Parse and compile a query about the attributes of a lesson.
+    """Parse and compile a query about the attributes of a lesson, and of the model before it.
 
     Raises:
         EnergyQLError: the query is wrong, or about an attribute that nothing is known of yet.
     """
-    checked = check(ListedQuery(query), lesson.vocabulary, DEFAULT_SEMANTICS)
-    known = {} if lesson.reading is None else lesson.reading.vocabulary
+    checked = check(ListedQuery(query), lesson.vocabulary.extended(lesson.taken.values()), DEFAULT_SEMANTICS)
+    known = {*lesson.taken, *(() if lesson.reading is None else lesson.reading.vocabulary)}
     if unknown := [name for name in checked.rule.attributes if name not in known]:
         what = lesson.meter(unknown[0]).advice
         hint = f"{what}: there must be labels of two answers"
@@ -78,7 +77,7 @@ def answer(lesson: Lesson, rule: EnergyRule, n: int, guide: Guide | None, keep: 
     can be labelled by its number.
     """
     wall = lesson.wall
-    candidates, begun, drawn = _candidates(wall, rule, guide), len(wall), 0
+    candidates, begun, drawn = _candidates(lesson, rule, guide), len(wall), 0
     known = [number for number, own in lesson.labels.items() if not own.keys().isdisjoint(rule.attributes)]
     known += keep
     shown = torch.tensor([wall.rows[number] for number in dict.fromkeys(keep)], dtype=torch.int64)
@@ -111,16 +110,22 @@ def _probabilities(lesson: Lesson, rule: EnergyRule, said: bool = False) -> Floa
     """P(query) of each picture of the wall, with labels that may be wrong, or (`said`) that are right."""
     with lesson.wall.lock:
         lesson.read_new()
-        assert lesson.reading is not None
-        return rule.log_value(lesson.reading.said if said else lesson.reading.beliefs).exp()
+        read = {} if lesson.reading is None else lesson.reading.said if said else lesson.reading.beliefs
+        if others := [name for name in rule.attributes if name not in read]:
+            assert lesson.before is not None
+            read = {**read, **lesson.before.predict_wall(lesson.wall.numbers, others)}
+        return rule.log_value(read).exp()
 
 
-def _candidates(wall: Wall, rule: EnergyRule, guide: Guide | None) -> Iterator[int]:
+def _candidates(lesson: Lesson, rule: EnergyRule, guide: Guide | None) -> Iterator[int]:
     """Numbers of pictures to draw: block after block, those of highest probability by the heads first."""
-    free = wall.absent(POOL_START)
-    if guide is None or not set(rule.attributes) <= set(guide.heads.vocabulary):
+    free = lesson.wall.absent(POOL_START)
+    guides = [each for each in (lesson.before, guide) if each is not None]  # of an attribute of both, the second counts
+    parts = [(each, [name for name in rule.attributes if name in each.heads.vocabulary]) for each in guides]
+    if {name for _, names in parts for name in names} != set(rule.attributes):
         yield from free
         return
     while block := list(itertools.islice(free, BLOCK)):
-        p = rule.log_value(guide.predict(block, tuple(rule.attributes)))
+        foretold = {name: each for own, names in parts for name, each in own.predict(block, names).items()}
+        p = rule.log_value(foretold)
         yield from (block[int(k)] for k in p.argsort(descending=True)[:BEST])

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from energyql.attributes.backbones import INSTALL, Backbone, default_backbone, open_backbone
+from energyql.attributes.pictures import heads_of
 from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.generators.base import preview_side
 from energyql.generators.families import CONFIG
@@ -22,6 +23,7 @@ from energyql.labelling.settings import SampleSettings
 from energyql.pipeline.source import ModelSource
 from energyql.studio.memory import trim
 from energyql.teaching.asking import Answer, answer, check_query
+from energyql.teaching.guide import Guide, Latents
 from energyql.teaching.lesson import Lesson
 from energyql.teaching.outcome import Outcome, TaughtJudge, TaughtModel
 from energyql.teaching.pictures import LARGEST, Drawings, Photographs
@@ -74,7 +76,6 @@ class Classroom:
     Args:
         lesson: the lesson.
         outcome: what it makes.
-        taken: names of attributes that the model had before the lesson.
         wanted: number of pictures of the wall.
 
     Attributes:
@@ -82,14 +83,14 @@ class Classroom:
         unsaved: why the newest could not be written to it.
         problem: why no more pictures are drawn, if the generator fails.
         query: the last query.
-        asked: the attributes in it.
+        asked: the taught attributes in it.
         answered: the newest answer to it.
         finish: the complete training, if one was started.
         written: called after each change of the folder.
     """
 
-    def __init__(self, lesson: Lesson, outcome: Outcome, taken: set[str], wanted: int = WANTED) -> None:
-        self.lesson, self.outcome, self.taken, self.wanted = lesson, outcome, taken, wanted
+    def __init__(self, lesson: Lesson, outcome: Outcome, wanted: int = WANTED) -> None:
+        self.lesson, self.outcome, self.wanted = lesson, outcome, wanted
         self.saved = self._tried = -1
         self.unsaved: EnergyQLError | None = None
         self.problem: EnergyQLError | None = None
@@ -124,6 +125,7 @@ class Classroom:
         if (folder / CONFIG).is_file():
             with opening_target(source, folder) as present:  # refuses that of another generator
                 own = present.bank
+        heads = None if own is None else heads_of(own, "a lesson")
         pictures = open_pictures(target, folder / PICTURES, SampleSettings())
         fitted = target.fitted(target.space, (pictures.drawn.truncation,) * 2, pictures.drawn.condition)
         target.check_latents(fitted)
@@ -133,9 +135,10 @@ class Classroom:
             if max(prior.generator.synthesize(first).shape[-2:]) > LARGEST:
                 prior = replace(prior, preview=preview_side(prior.generator, backbone.side))
             side = max(prior.draw(first).shape[-2:])
-        lesson = Lesson.open(Wall(pictures, Drawings(prior, side), backbone))
-        taken = set() if own is None else set(own.vocabulary)
-        return cls(lesson, TaughtModel(source, folder, prior), taken - set(lesson.vocabulary), wanted)
+        latents = Latents(prior)
+        before = None if heads is None else Guide(heads, latents)
+        lesson = Lesson.open(Wall(pictures, Drawings(prior, side), backbone), before)
+        return cls(lesson, TaughtModel(source, folder, latents), wanted)
 
     @classmethod
     def of_photographs(cls, photographs: Path, folder: Path, device: torch.device, wanted: int = WANTED) -> Classroom:
@@ -155,7 +158,7 @@ class Classroom:
         shown = Photographs.open(photographs, path, device)
         pictures = PictureFolder.read(path) if (path / RECORD).is_file() else PictureFolder(path, NOT_DRAWN)
         lesson = Lesson.open(Wall(pictures, shown, backbone))
-        return cls(lesson, TaughtJudge(folder), set(), min(wanted, len(shown.names)))
+        return cls(lesson, TaughtJudge(folder), min(wanted, len(shown.names)))
 
     def start(self) -> None:
         """Begin to draw."""
@@ -196,7 +199,8 @@ class Classroom:
             answers = answer(self.lesson, rule, n, self.outcome.guide, keep)
             first = next(answers)  # what the wall has
         with self._awake:
-            self.query, self.asked, self.answered = query, list(rule.attributes), first
+            self.query, self.answered = query, first
+            self.asked = [name for name in rule.attributes if name in self.lesson.vocabulary]
             self._answers = None if first.finished else answers
             self._awake.notify_all()
 

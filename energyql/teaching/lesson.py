@@ -18,6 +18,7 @@ from energyql.kinds import KINDS
 from energyql.labelling.folder import LABELS
 from energyql.labelling.sample import choose_unsure
 from energyql.labelling.sheet import Cells, LabelSheet
+from energyql.teaching.guide import Guide
 from energyql.teaching.reading import Reading, best_layer, read_wall
 from energyql.teaching.wall import Wall
 from energyql.training.labels import attribute_text, parse_attribute, parse_attributes
@@ -67,6 +68,7 @@ class Lesson:
     Attributes:
         wall: the pictures.
         sheet: the table of labels, in the folder of the pictures; `None` before the first attribute.
+        before: heads that the model had before the lesson; `None` for none.
         labels: number of a picture -> attribute -> 0/1, class index or number.
         reading: what readers say of all pictures; `None` before labels differ.
         version: rises with each action.
@@ -74,6 +76,7 @@ class Lesson:
 
     wall: Wall
     sheet: LabelSheet | None
+    before: Guide | None = None
     rows: dict[int, Cells] = field(default_factory=dict)
     labels: dict[int, dict[str, float]] = field(default_factory=dict)
     reading: Reading | None = None
@@ -83,7 +86,7 @@ class Lesson:
     _layer_at: int = SCREEN // 2
 
     @classmethod
-    def open(cls, wall: Wall) -> Lesson:
+    def open(cls, wall: Wall, before: Guide | None = None) -> Lesson:
         """Begin a lesson, or continue the one in the folder of the wall.
 
         Raises:
@@ -95,7 +98,7 @@ class Lesson:
             wrong = f"{record} is damaged: it has no list of attributes"
             raise DataError(wrong, hint=f"remove it: {LABELS} names those with labels")
         specs = [parse_attribute(str(text)) for text in kept]
-        lesson = cls(wall, LabelSheet.open(path, wall.folder, None) if path.is_file() else None)
+        lesson = cls(wall, LabelSheet.open(path, wall.folder, None) if path.is_file() else None, before)
         for spec in specs:
             if spec.name not in lesson.vocabulary:
                 lesson._extend(spec)
@@ -111,21 +114,24 @@ class Lesson:
         return Vocabulary([]) if self.sheet is None else self.sheet.attributes
 
     @property
+    def taken(self) -> Vocabulary:
+        """The attributes that the model has and that are not taught."""
+        own = {} if self.before is None else self.before.heads.vocabulary
+        return Vocabulary(spec for name, spec in own.items() if name not in self.vocabulary)
+
+    @property
     def can_undo(self) -> bool:
         """Whether there is an action to take back."""
         return bool(self._before)
 
-    def add(self, text: str, taken: Iterable[str] = ()) -> None:
+    def add(self, text: str) -> None:
         """Add attributes, such as "glasses" or "hair=black|brown, age=0..1".
-
-        Args:
-            taken: names that the model has already.
 
         Raises:
             VocabularyError: the text describes no attribute, or a name is taken.
         """
         specs = parse_attributes(text)
-        if used := [name for name in specs if name in {*self.vocabulary, *taken}]:
+        if used := [name for name in specs if name in {*self.vocabulary, *self.taken}]:
             raise VocabularyError(f"there is an attribute {used[0]!r} already", hint="give it another name")
         for spec in specs.values():
             self._extend(spec)

@@ -87,7 +87,7 @@ class OpenLesson:
         Raises:
             VocabularyError: the text describes no attribute, or a name is taken.
         """
-        self._lesson.add(attributes, self._room.taken)
+        self._lesson.add(attributes)
 
     def look(self, attribute: str, n: int = SCREEN) -> Image.Image:
         """Show the pictures whose labels teach most, with their numbers and what is read.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,12 +22,11 @@ from energyql.language import quote
 from energyql.numerics.shapes import Float
 from energyql.pipeline.source import ModelSource
 from energyql.progress import Report
-from energyql.teaching.guide import Guide, fit_guide
+from energyql.teaching.guide import Guide, Latents, fit_guide
 from energyql.teaching.reading import Reading
 from energyql.training.judge import TrainedJudge, store_judge
 from energyql.training.report import report_quality
 from energyql.training.run import train_attributes
-from energyql.training.samples import Prior
 from energyql.training.settings import TRAIN
 from energyql.training.target import opening_target
 from energyql.vocabulary import Vocabulary
@@ -70,20 +69,19 @@ class TaughtModel:
 
     Attributes:
         source: the model, as a user named it.
-        prior: the pictures of the lesson.
+        latents: what heads read of the pictures of the lesson.
     """
 
     source: ModelSource
     folder: Path
-    prior: Prior
+    latents: Latents
     guide: Guide | None = None
     finished: Sequence[str] = ()
     trains: bool = True
-    _latents: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def learn(self, reading: Reading, numbers: Sequence[int], progress: Callable[[float], None]) -> None:
         """Fit heads, if there are pictures enough."""
-        self.guide = fit_guide(reading, self.prior, self._read(numbers), progress) or self.guide
+        self.guide = fit_guide(reading, numbers, self.latents, progress) or self.guide
 
     def save(self, reading: Reading, numbers: Sequence[int]) -> bool:
         """Write heads and readers, as a training does, without a judge.
@@ -105,7 +103,7 @@ class TaughtModel:
                 target.check_latents(fitted)
                 specs = Vocabulary(heads.vocabulary[name] for name in names)
                 bank = AttributeBank(specs, {name: heads.heads[name] for name in names}, fitted=fitted)
-                latents = self._read(numbers)[reading.rows[reading.random]]
+                latents = self.latents.of_wall(numbers)[reading.rows[reading.random]]
                 reports, networks = _as_trained(reading, bank, latents)
                 with target.changing() as changed:
                     changed.save(bank.with_reports(reports), real_path(self.folder).name, replace=True)
@@ -125,14 +123,6 @@ class TaughtModel:
     def _model(self) -> ModelSource:
         """The model folder, if it is there; else the model that the user named."""
         return replace(self.source, model=self.folder) if (self.folder / CONFIG).is_file() else self.source
-
-    def _read(self, numbers: Sequence[int]) -> Tensor:
-        """Input of heads for pictures; of those that were read before it is kept."""
-        known = len(self._latents)
-        if known < len(numbers):
-            new = self.prior.read(torch.tensor(numbers[known:]), self.prior.fitted.space)
-            self._latents = torch.cat([self._latents, new]) if known else new
-        return self._latents[: len(numbers)]
 
 
 @dataclass

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -132,22 +133,25 @@ class Wall:
         """Features of the present layer for labelled pictures, each once, which stay in memory until the next call."""
         new = [row for row in rows if (self.layer, row) not in self._seen]
         known = self._seen | {
-            (self.layer, row): each for row, each in zip(new, self.features(self.layer, new), strict=True)
+            (self.layer, row): each for row, each in zip(new, self._features(self.layer, new), strict=True)
         }
         self._seen = {(self.layer, row): known[self.layer, row] for row in rows}
         return Seen(torch.zeros(len(rows), 0), {self.layer: torch.stack([*self._seen.values()])})
 
     def seen_everywhere(self, rows: Sequence[int]) -> Seen:
         """Features of all layers, of which each is read from the files when it is looked at."""
-        return Seen(torch.zeros(len(rows), 0), _Layers(self, rows))
+        return Seen(torch.zeros(len(rows), 0), _Layers(partial(self._features, rows=rows), self.backbone.layers))
 
-    def features(self, layer: str, rows: Sequence[int]) -> list[Float[Tensor, " features"]]:
+    def _features(self, layer: str, rows: Sequence[int]) -> Float[Tensor, "rows features"]:
         """Features of a layer, and those that need no backbone, of some pictures, which are read from their files."""
-        wanted, found = set(rows), dict[int, Tensor]()
+        wanted, found = {row: k for k, row in enumerate(rows)}, torch.zeros(len(rows), 0)
         for path, own in self._files:
             if here := [row for row in own if row in wanted]:
-                found |= zip(here, _columns(path, layer)[[row - own.start for row in here]], strict=True)
-        return [found[row] for row in rows]
+                part = _columns(path, layer)[[row - own.start for row in here]]
+                if not found.shape[1]:
+                    found = part.new_empty(len(rows), part.shape[1])
+                found[[wanted[row] for row in here]] = part
+        return found
 
     def read(self, judge: Judge, start: int = 0) -> Float[Tensor, "pictures outputs"]:
         """Outputs of a reader for all pictures from a row on."""
@@ -184,17 +188,17 @@ class Wall:
 class _Layers(Mapping[str, Tensor]):
     """Layer -> features of some pictures, which are in memory only while they are used."""
 
-    def __init__(self, wall: Wall, rows: Sequence[int]) -> None:
-        self._wall, self._rows = wall, rows
+    def __init__(self, read: Callable[[str], Tensor], layers: Sequence[str]) -> None:
+        self._read, self._layers = read, layers
 
     def __getitem__(self, layer: str) -> Tensor:
-        return torch.stack(self._wall.features(layer, self._rows))
+        return self._read(layer)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._wall.backbone.layers)
+        return iter(self._layers)
 
     def __len__(self) -> int:
-        return len(self._wall.backbone.layers)
+        return len(self._layers)
 
 
 def _columns(path: Path, layer: str) -> Float[Tensor, "pictures features"]:

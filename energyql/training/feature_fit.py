@@ -371,8 +371,9 @@ def choose_features(backbone: Backbone, labelled: Labelled[Seen], course: Course
         labelled: pictures with the features of all layers (`see`).
     """
     features = labelled.inputs.features
-    rows, simple = [], list[_View]()
+    rows, simple, views = [], list[_View](), list[_View]()
     for done, layer in enumerate(features):
+        views.clear()  # only one layer is in memory
         views = _views(_standardised(features[layer])[0], simple)
         simple = views[1:]
         problems = zip(_problems(labelled), labelled.vocabulary.values(), strict=True)

@@ -6,8 +6,10 @@ import threading
 import pytest
 import short
 import torch
-from toys import random_generator, tiny_model
+from toys import lively_judge, random_generator, tiny_model
 
+from energyql.attributes.bank import PICTURE, FittedUnder
+from energyql.attributes.pictures import PictureBank
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.files import sole_writer
 from energyql.generators.families import save_model
@@ -245,13 +247,60 @@ def test_attributes_of_the_model_are_not_those_of_the_lesson(tmp_path):
     """What a packaged model reads already stays in the new folder, and is not told of as learnt here."""
     model = load_model(tiny_model(tmp_path / "tiny", truncation=(0.7, 0.7)))
     room = Classroom.open(ModelSource(tmp_path / "tiny"), tmp_path / "model", torch.device("cpu"), wanted=300)
-    room.lesson.add("bright", room.taken)
+    room.lesson.add("bright")
     room.lesson.wall.draw(room.lesson.wall.next_numbers(300))
     teach(room)
     room.learn()
     assert room.save()
     assert room.outcome.finished == []
     assert {*load_model(room.outcome.folder).vocabulary} == {*model.vocabulary, "bright"}
+
+
+def test_queries_are_of_attributes_of_the_model_too(tmp_path):
+    """Before anything is taught, together with what is taught, and in the next lesson of the folder."""
+    tiny = tiny_model(tmp_path / "tiny", truncation=(0.7, 0.7))
+    room = Classroom.open(ModelSource(tiny), tmp_path / "model", torch.device("cpu"), wanted=300)
+    lesson, own = room.lesson, load_model(tiny)
+    wall = lesson.wall
+    wall.draw(wall.next_numbers(300))
+
+    def p_smile(numbers):
+        prior = wall.pictures.prior
+        return own.bank.predict(prior.read(torch.tensor(numbers), own.bank.space), ["smile"])["smile"].certainty()
+
+    assert "smile" in lesson.taken
+    rule = check_query("smile", lesson).rule
+    *_, found = answer(lesson, rule, 4, room.outcome.guide)
+    everywhere = rule.log_value(own.bank.predict(wall.pictures.prior.read(torch.tensor(wall.numbers), own.bank.space)))
+    assert found.expected == pytest.approx(float(everywhere.exp()[[wall.rows[n] for n in found.numbers]].mean()))
+    assert found.expected > float(everywhere.exp().mean())
+    lesson.add("bright")
+    with pytest.raises(DataError, match="nothing is known of 'bright' yet"):
+        check_query("smile AND bright", lesson)
+    with pytest.raises(VocabularyError, match="'smile' already"):
+        lesson.add("smile")
+    teach(room)
+    room.learn()
+    room.ask("smile AND bright", 4)
+    assert room.asked == ["bright"]
+    *_, both = answer(lesson, check_query("smile AND bright", lesson).rule, 4, room.outcome.guide)
+    assert len(both.numbers) == 4
+    assert room.save()
+    again = Classroom.open(ModelSource(tmp_path / "model"), tmp_path / "model", torch.device("cpu"), wanted=300)
+    assert "bright" not in again.lesson.taken
+    assert "smile" in again.lesson.taken
+    *_, same = answer(again.lesson, check_query("smile AND bright", again.lesson).rule, 4, room.outcome.guide)
+    assert same.numbers == both.numbers
+
+
+def test_a_model_that_reads_pictures_is_not_taught(tmp_path):
+    """Its attributes are read off pictures, so heads cannot be added; it is said before anything is labelled."""
+    folder, generator = tmp_path / "tiny", random_generator()
+    mark = save_model(folder, "tiny", generator, truncation=0.7)
+    PictureBank(lively_judge(generator), fitted=FittedUnder(PICTURE, (0.7, 0.7), generator=mark)).save(folder)
+    with pytest.raises(ArgumentError, match="a lesson needs heads that read latents"):
+        Classroom.open(ModelSource(folder), tmp_path / "model", torch.device("cpu"))
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_complete_training_is_not_replaced_by_quick_heads(room, monkeypatch):
@@ -280,7 +329,7 @@ def test_a_complete_training_is_not_replaced_by_quick_heads(room, monkeypatch):
     assert {path.name: path.read_bytes() for path in room.outcome.folder.iterdir() if path.is_file()} == before
     with pytest.raises(VocabularyError, match="already"):  # of a training, in another lesson
         fresh = classroom(room.outcome.folder)
-        fresh.lesson.add("bright", fresh.taken)
+        fresh.lesson.add("bright")
 
 
 def test_a_training_is_cancelled(room, monkeypatch):

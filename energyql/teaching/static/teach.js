@@ -43,13 +43,16 @@ function meterOf(each) {
 }
 
 function show() {
-  const { attributes, drawn, wanted, folder, saved, newest, finished, unsaved, problem, finish, writer } = info;
+  const { attributes, taken, drawn, wanted, folder, saved, newest, finished, unsaved, problem, finish, writer } = info;
   if (!attribute() && attributes.length) current = attributes[0].name;
   const before = document.activeElement?.closest?.("#attributes li");
   const place = before ? [...$("attributes").children].indexOf(before) : -1;
   $("attributes").replaceChildren(...attributes.map(meterOf));
   if (place >= 0) $("attributes").children[place]?.querySelector("button").focus();
-  $("work").hidden = $("ask").hidden = $("all-how").hidden = !attributes.length;
+  $("work").hidden = $("all-how").hidden = !attributes.length;
+  $("ask").hidden = !attributes.length && !taken.length;
+  $("taken").hidden = !taken.length;
+  $("taken").textContent = `The model knows already, and queries may ask for: ${taken.map(({ name }) => name).join(", ")}.`;
   $("undo").disabled = !info.can_undo || reading();
   $("reading-only").hidden = !reading();
   $("rest").disabled = reading();
@@ -66,7 +69,7 @@ function show() {
   $("finish").disabled = reading();
   $("finish-stop").hidden = $("finish-bar").hidden = !finish?.running;
   if (finish) showFinish(finish);
-  language = new Language(info.keywords, attributes.map((each) => ({ ...each, values: each.kind === "categorical" ? each.values : [], description: "" })));
+  language = new Language(info.keywords, [...attributes, ...taken].map((each) => ({ ...each, values: each.kind === "categorical" ? each.values : [], description: "" })));
   if (writer === "" && !attributes.length) $("new").focus();
 }
 
@@ -208,8 +211,9 @@ function showAnswer({ query, cells, expected, drawn, kept, finished, problem }) 
   $("ask-stop").hidden = finished;
   const price = drawn ? `${plural(drawn, "picture")} drawn for it, ${kept} taken` : "all from the wall";
   const right = expected === null ? "No pictures yet" : `About ${Math.round(100 * expected)} % of these are right, as far as the readers know`;
-  $("answer-rest").hidden = !finished || !cells.length || reading();
-  $("answer-words").textContent = `${right}; ${price}${finished ? "" : ", and more are being drawn"}. ${cells.length ? "Click what is wrong: it is a label." : ""}${problem ? ` ${problem.message}` : ""}`;
+  const teaches = cells.some(({ readings }) => Object.keys(readings).length);
+  $("answer-rest").hidden = !finished || !teaches || reading();
+  $("answer-words").textContent = `${right}; ${price}${finished ? "" : ", and more are being drawn"}. ${teaches ? "Click what is wrong: it is a label." : ""}${problem ? ` ${problem.message}` : ""}`;
   const now = JSON.stringify(cells);
   if (now === shown) return;
   shown = now;
