@@ -3,9 +3,13 @@
 import time
 
 import pytest
+import torch
 from labelling.pages import running
+from toys import tiny_model
 
+from energyql.pipeline.source import ModelSource
 from energyql.teaching.app import create_app
+from energyql.teaching.classroom import Classroom
 from teaching.conftest import brightness
 
 
@@ -96,3 +100,27 @@ def test_a_generator_that_fails_is_told(room):
         while client.get("/api/lesson").json()["problem"] is None and time.monotonic() < deadline:
             time.sleep(0.1)
         assert client.get("/api/lesson").json()["problem"]["message"] == "the generator failed: no memory"
+
+
+def test_queries_may_ask_for_what_the_model_had(tmp_path):
+    source = ModelSource(tiny_model(tmp_path / "tiny", truncation=(0.7, 0.7)))
+    room = Classroom.open(source, tmp_path / "model", torch.device("cpu"), wanted=40)
+    room.lesson.wall.draw(room.lesson.wall.next_numbers(40))
+    with running(create_app(room)) as client:
+        state = client.get("/api/lesson").json()
+        assert state["attributes"] == []
+        assert {
+            "name": "smile",
+            "written": "smile",
+            "kind": "yes/no",
+            "values": ["no", "yes"],
+            "low": 0.0,
+            "high": 1.0,
+        } in (state["taken"])
+        assert client.post("/api/check", {"query": "smile AND NOT beard"}).json()["ok"]
+        answer = client.post("/api/questions", {"query": "smile", "n": 4}).json()
+        assert [cell["readings"] for cell in answer["cells"]] == [{}] * 4  # nothing of it is a label
+        state = client.post("/api/attributes", {"page": "a", "text": "bright"}).json()
+        assert [each["name"] for each in state["attributes"]] == ["bright"]
+        refused = client.post("/api/attributes", {"page": "a", "text": "smile"})
+        assert "'smile' already" in refused.json()["message"]
